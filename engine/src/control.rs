@@ -1,0 +1,163 @@
+//! Control records: everything that changes what we would conclude is a record of source `pipeproof`.
+//!
+//! They are our own audit trail, and what makes a replay exact: a replay reads them where the live run did.
+
+use serde::{Deserialize, Serialize};
+
+use crate::incident::Verb;
+use crate::rule::RuleState;
+use crate::source::SourceType;
+use crate::time::Timestamp;
+
+/// Name of the source that control records come from.
+pub const OWN_SOURCE: &str = "pipeproof";
+
+/// A control record's body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Control {
+    /// A second has passed: time goes on although no source says so.
+    Tick {},
+    /// The program started on this folder.
+    Started {
+        /// Version of the program.
+        version: String,
+        /// Id of this run.
+        run: String,
+    },
+    /// The program is stopping in good order.
+    Stopped {
+        /// Id of the run that ends.
+        run: String,
+    },
+    /// From here on this set of rules decides.
+    RulesDeployed {
+        /// Digest of the set.
+        set: String,
+        /// The rules.
+        rules: Vec<DeployedRule>,
+        /// Who deployed it.
+        actor: String,
+    },
+    /// A source was connected, or its settings changed.
+    SourceAdded(SourceRecord),
+    /// A source has a new secret; the one before it stays valid until the next rotation.
+    SourceRotated {
+        /// Its name.
+        name: String,
+        /// Generation that is new.
+        generation: u32,
+        /// Who rotated it.
+        actor: String,
+    },
+    /// A source was removed.
+    SourceRemoved {
+        /// Its name.
+        name: String,
+        /// Who removed it.
+        actor: String,
+    },
+    /// A token was created.
+    TokenCreated(TokenRecord),
+    /// A token was revoked.
+    TokenRevoked {
+        /// Its id.
+        id: String,
+        /// Who revoked it.
+        actor: String,
+    },
+    /// Somebody did something about an incident.
+    IncidentStep {
+        /// Which.
+        incident: String,
+        /// What.
+        verb: Verb,
+        /// Who.
+        actor: String,
+        /// Why, in their words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// An evidence pack was sealed.
+    PackSealed {
+        /// Its name.
+        pack: String,
+        /// SHA-256 of its tag manifest, hexadecimal.
+        digest: String,
+        /// Who asked for it.
+        actor: String,
+    },
+    /// An evidence pack was handed out.
+    PackDownloaded {
+        /// Its name.
+        pack: String,
+        /// To whom.
+        actor: String,
+    },
+}
+
+impl Control {
+    /// Whether this is a tick, the one control record that only moves time.
+    #[must_use]
+    pub const fn is_tick(&self) -> bool {
+        matches!(self, Self::Tick {})
+    }
+}
+
+/// A rule of a deployed set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployedRule {
+    /// Id.
+    pub id: String,
+    /// Semantic digest.
+    pub digest: String,
+    /// State.
+    pub state: RuleState,
+}
+
+/// A source instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceRecord {
+    /// Its name, as in the URL.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub source_type: SourceType,
+    /// Labels; they travel in every record of the source as `label.NAME`.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// From when on it is connected. Older events count as retroactive.
+    pub connected: Timestamp,
+    /// Generation of its secret.
+    #[serde(default)]
+    pub generation: u32,
+    /// Who connected it.
+    pub actor: String,
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRecord {
+    /// Public id, part of the token's text.
+    pub id: String,
+    /// Keyed hash of the token, hexadecimal.
+    pub hash: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// The one source it may send to, if it is bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// When it expires, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Who created it.
+    pub actor: String,
+}

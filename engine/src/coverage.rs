@@ -1,0 +1,165 @@
+//! Source windows: what came from each source in each UTC hour of received time, and whether that can be called whole.
+//!
+//! | source type | what establishes a window |
+//! |---|---|
+//! | `pipeproof` | our own ticks: whole unless we were down |
+//! | `github.webhook` | nothing yet: deliveries are not numbered. Down at all → gap, because GitHub never delivers again by itself |
+//! | every other | nothing yet: events are not numbered, and the sender repeats what we did not accept |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::commit::{Completeness, SourceWindow};
+use crate::source::SourceType;
+use crate::time::Timestamp;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+/// A pause between records longer than this means that we were not receiving: ticks come every second.
+pub const DOWN_AFTER: Duration = Duration::from_secs(5);
+
+/// The windows of the current and the previous hours that may still change.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    windows: BTreeMap<(String, Timestamp), SourceWindow>,
+    changed: BTreeSet<(String, Timestamp)>,
+}
+
+/// What one record adds to its source's window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Observed {
+    /// Events decoded.
+    pub events: u64,
+    /// It repeats an earlier record.
+    pub duplicate: bool,
+    /// It could not be decoded.
+    pub dead_letter: bool,
+    /// Received time minus event time, seconds.
+    pub lag_secs: Option<i64>,
+    /// Event time minus received time, seconds.
+    pub skew_secs: Option<i64>,
+}
+
+impl Coverage {
+    /// Opens the window of a connected source that `now` falls into, if it is not open.
+    pub fn open(&mut self, source: &str, source_type: SourceType, connected: Timestamp, now: Timestamp) {
+        let hour = now.hour();
+        let name = (source.to_owned(), hour);
+        if self.windows.contains_key(&name) {
+            return;
+        }
+        let mut window = SourceWindow {
+            source: source.to_owned(),
+            source_type,
+            start: hour.max(connected.min(now)),
+            end: hour.plus(HOUR),
+            records: 0,
+            events: 0,
+            duplicates: 0,
+            dead_letters: 0,
+            max_lag_secs: 0,
+            max_skew_secs: 0,
+            down_secs: 0,
+            status: Completeness::NotEstablished,
+            basis: String::new(),
+        };
+        judge(&mut window);
+        self.windows.insert(name.clone(), window);
+        self.changed.insert(name);
+    }
+
+    /// Counts a record into its source's window, which must be open.
+    pub fn count(&mut self, source: &str, received: Timestamp, observed: Observed) {
+        let name = (source.to_owned(), received.hour());
+        let Some(window) = self.windows.get_mut(&name) else { return };
+        window.records += 1;
+        window.events += observed.events;
+        window.duplicates += u64::from(observed.duplicate);
+        window.dead_letters += u64::from(observed.dead_letter);
+        window.max_lag_secs = window.max_lag_secs.max(observed.lag_secs.unwrap_or(0));
+        window.max_skew_secs = window.max_skew_secs.max(observed.skew_secs.unwrap_or(0));
+        self.changed.insert(name);
+    }
+
+    /// We were not receiving from `from` to `to`: every open window it touches says so.
+    pub fn down(&mut self, from: Timestamp, to: Timestamp) {
+        for (name, window) in &mut self.windows {
+            let start = from.max(window.start);
+            let end = to.min(window.end);
+            if start < end {
+                window.down_secs += (end.micros_since(start) / 1_000_000).max(1);
+                judge(window);
+                self.changed.insert(name.clone());
+            }
+        }
+    }
+
+    /// Forgets windows that ended more than an hour before `now`, once their last state was taken.
+    pub fn close(&mut self, now: Timestamp) {
+        let changed = &self.changed;
+        self.windows.retain(|name, window| window.end.plus(HOUR) >= now || changed.contains(name));
+    }
+
+    /// The windows that changed since they were last taken.
+    pub fn take_changed(&mut self) -> Vec<SourceWindow> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.iter().filter_map(|name| self.windows.get(name).cloned()).collect()
+    }
+
+    /// Every window kept.
+    pub fn iter(&self) -> impl Iterator<Item = &SourceWindow> {
+        self.windows.values()
+    }
+
+    /// Puts back a window, as restoring does.
+    pub fn insert(&mut self, window: SourceWindow) {
+        self.windows.insert((window.source.clone(), window.end.minus(HOUR)), window);
+    }
+}
+
+fn judge(window: &mut SourceWindow) {
+    let down = window.down_secs;
+    (window.status, window.basis) = match window.source_type {
+        SourceType::Pipeproof if down == 0 => (Completeness::Complete, "own ticks without a pause".to_owned()),
+        SourceType::Pipeproof => (Completeness::Gap, format!("not running for {down} s")),
+        SourceType::GithubWebhook if down > 0 => {
+            (Completeness::Gap, format!("not receiving for {down} s, and GitHub does not deliver again by itself"))
+        }
+        SourceType::GithubWebhook
+        | SourceType::GithubJoblog
+        | SourceType::VaultAudit
+        | SourceType::KubernetesAudit
+        | SourceType::AwsCloudtrail
+        | SourceType::SigstoreBundle
+        | SourceType::Json => (
+            Completeness::NotEstablished,
+            if down > 0 {
+                format!("events carry no sequence numbers; not receiving for {down} s, the sender repeats what was not accepted")
+            } else {
+                "events carry no sequence numbers".to_owned()
+            },
+        ),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn being_down_is_a_gap_for_a_source_that_never_repeats() {
+        let hour = Timestamp::from_secs(3_600 * 100);
+        let mut coverage = Coverage::default();
+        for (name, kind) in [("hooks", SourceType::GithubWebhook), ("k8s", SourceType::KubernetesAudit)] {
+            coverage.open(name, kind, hour.minus(HOUR), hour.plus(Duration::from_secs(10)));
+        }
+        coverage.count("hooks", hour.plus(Duration::from_secs(11)), Observed { events: 2, ..Observed::default() });
+        coverage.down(hour.plus(Duration::from_secs(60)), hour.plus(Duration::from_secs(90)));
+        let windows = coverage.take_changed();
+        let by = |name: &str| windows.iter().find(|window| window.source == name).unwrap();
+        assert_eq!((by("hooks").status, by("hooks").down_secs, by("hooks").events), (Completeness::Gap, 30, 2));
+        assert_eq!((by("k8s").status, by("k8s").down_secs), (Completeness::NotEstablished, 30));
+        assert!(coverage.take_changed().is_empty());
+        coverage.close(hour.plus(HOUR * 3));
+        assert_eq!(coverage.iter().count(), 0);
+    }
+}

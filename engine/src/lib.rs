@@ -1,0 +1,18 @@
+//! The vocabulary and the machine of pipeproof: events, rule plans, matching, correlation, dedup, findings, incidents,
+//! Merkle trees, and the ports for clock and store.
+//!
+//! It is pure: no network, no database, no DataFusion, and detection reads no clock. What it is not: the rule language
+//! (`rules`), anything about a source's format (`ingest`), or anything kept on disk (`ingest` for the log, `record` for the rest).
+
+pub mod clock;
+pub mod commit;
+pub mod control;
+pub mod event;
+pub mod fields;
+pub mod finding;
+pub mod incident;
+pub mod merkle;
+pub mod record;
+pub mod rule;
+pub mod source;
+pub mod time;
