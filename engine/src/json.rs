@@ -1,0 +1,595 @@
+//! Reading JSON without building a tree of owned values: a thin layer over simd-json's tape.
+//!
+//! [`Json`] owns one parsed text; a [`Value`] is a place in it. This is for reading only: nothing here writes or
+//! changes JSON, and numbers keep the three forms the parser tells apart (an integer beyond 64 bits is a float).
+//! Every input is hostile: depth is limited before anything is kept, and no function recurses.
+
+use std::borrow::Cow;
+
+use simd_json::{Buffers, ErrorType, Node as TapeNode, StaticNode};
+
+/// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
+pub const DEPTH_MAX: usize = 128;
+
+/// Why bytes are not JSON we read.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// Nested deeper than allowed.
+    #[error("JSON is nested deeper than {0} levels")]
+    Depth(usize),
+    /// Longer than can be indexed.
+    #[error("JSON text of {0} bytes is too long")]
+    Length(usize),
+    /// Not JSON.
+    #[error("not valid JSON at byte {at}")]
+    Syntax {
+        /// Byte offset near which reading failed.
+        at: usize,
+        /// What the parser says.
+        #[source]
+        cause: simd_json::Error,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Node {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Float(f64),
+    /// Range of [`Json::text`].
+    Text {
+        at: u32,
+        len: u32,
+    },
+    /// `count` nodes follow that belong to it.
+    Array {
+        count: u32,
+    },
+    /// `count` nodes follow that belong to it, keys and values in turn.
+    Object {
+        count: u32,
+    },
+}
+
+/// One parsed JSON text.
+#[derive(Clone, Debug)]
+pub struct Json {
+    /// All strings of the text, unescaped, one after the other.
+    text: String,
+    nodes: Vec<Node>,
+}
+
+/// A place in a [`Json`].
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    json: &'a Json,
+    at: usize,
+}
+
+/// Checks that no object or array is nested deeper than `max_depth`, without parsing: one pass, no allocation. What is
+/// not JSON passes or fails by its brackets outside strings.
+///
+/// # Errors
+/// [`JsonError::Depth`].
+pub fn check_depth(bytes: &[u8], max_depth: usize) -> Result<(), JsonError> {
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => {
+                rest.next();
+            }
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > max_depth {
+                    return Err(JsonError::Depth(max_depth));
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Json {
+    /// Parses a JSON text (UTF-8, RFC 8259) nested at most [`DEPTH_MAX`] deep.
+    ///
+    /// # Errors
+    /// [`JsonError`] says whether it is not JSON or beyond a limit.
+    pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        Self::parse_within(bytes, DEPTH_MAX)
+    }
+
+    /// Parses a JSON text nested at most `max_depth` deep.
+    ///
+    /// # Errors
+    /// [`JsonError`] says whether it is not JSON or beyond a limit.
+    pub fn parse_within(bytes: &[u8], max_depth: usize) -> Result<Self, JsonError> {
+        // The parser has a limit of its own, but checks it only after it has indexed the whole text.
+        check_depth(bytes, max_depth)?;
+        let too_long = || JsonError::Length(bytes.len());
+        u32::try_from(bytes.len()).map_err(|_| too_long())?;
+        let mut buffer = bytes.to_vec();
+        let mut buffers = Buffers::with_max_depth(bytes.len(), max_depth.saturating_add(1));
+        let tape = simd_json::to_tape_with_buffers(&mut buffer, &mut buffers).map_err(|cause| match cause.error() {
+            ErrorType::DepthLimitExceeded => JsonError::Depth(max_depth),
+            ErrorType::InputTooLarge => too_long(),
+            _ => JsonError::Syntax { at: cause.index(), cause },
+        })?;
+        let mut json = Self { text: String::with_capacity(bytes.len()), nodes: Vec::with_capacity(tape.0.len()) };
+        for node in &tape.0 {
+            let size = |count: usize| u32::try_from(count).map_err(|_| too_long());
+            json.nodes.push(match *node {
+                TapeNode::String(text) => {
+                    let at = size(json.text.len())?;
+                    json.text.push_str(text);
+                    Node::Text { at, len: size(text.len())? }
+                }
+                TapeNode::Object { count, .. } => Node::Object { count: size(count)? },
+                TapeNode::Array { count, .. } => Node::Array { count: size(count)? },
+                TapeNode::Static(StaticNode::Null) => Node::Null,
+                TapeNode::Static(StaticNode::Bool(truth)) => Node::Bool(truth),
+                TapeNode::Static(StaticNode::I64(number)) => Node::Int(number),
+                TapeNode::Static(StaticNode::U64(number)) => Node::Uint(number),
+                TapeNode::Static(StaticNode::F64(number)) => Node::Float(number),
+            });
+        }
+        Ok(json)
+    }
+
+    /// The whole.
+    #[must_use]
+    pub const fn root(&self) -> Value<'_> {
+        Value { json: self, at: 0 }
+    }
+
+    /// See [`Value::at`].
+    #[must_use]
+    pub fn at(&self, path: &[&str]) -> Option<Value<'_>> {
+        self.root().at(path)
+    }
+
+    /// The text at `path`, if there is one.
+    #[must_use]
+    pub fn str_at(&self, path: &[&str]) -> Option<&str> {
+        self.at(path)?.as_str()
+    }
+
+    fn node(&self, at: usize) -> Node {
+        self.nodes.get(at).copied().unwrap_or(Node::Null)
+    }
+
+    fn slice(&self, at: u32, len: u32) -> &str {
+        let start = at as usize;
+        self.text.get(start..start + len as usize).unwrap_or_default()
+    }
+
+    /// Index of the node after the value at `at`.
+    fn after(&self, at: usize) -> usize {
+        match self.node(at) {
+            Node::Array { count } | Node::Object { count } => at + 1 + count as usize,
+            _ => at + 1,
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The member `key` of an object; where a key is repeated, its last value, as most readers of JSON have it.
+    #[must_use]
+    pub fn get(self, key: &str) -> Option<Self> {
+        self.entries().filter(|(name, _)| *name == key).map(|(_, value)| value).last()
+    }
+
+    /// Follows literal keys from object to object. Arrays are not entered.
+    #[must_use]
+    pub fn at(self, path: &[&str]) -> Option<Self> {
+        path.iter().try_fold(self, |value, key| value.get(key))
+    }
+
+    /// The text at `path`, if there is one.
+    #[must_use]
+    pub fn str_at(self, path: &[&str]) -> Option<&'a str> {
+        self.at(path)?.as_str()
+    }
+
+    /// Its text, if it is a string.
+    #[must_use]
+    pub fn as_str(self) -> Option<&'a str> {
+        match self.json.node(self.at) {
+            Node::Text { at, len } => Some(self.json.slice(at, len)),
+            _ => None,
+        }
+    }
+
+    /// Its value, if it is an integer in range.
+    #[must_use]
+    pub fn as_i64(self) -> Option<i64> {
+        match self.json.node(self.at) {
+            Node::Int(number) => Some(number),
+            Node::Uint(number) => i64::try_from(number).ok(),
+            _ => None,
+        }
+    }
+
+    /// Its value, if it is an integer in range.
+    #[must_use]
+    pub fn as_u64(self) -> Option<u64> {
+        match self.json.node(self.at) {
+            Node::Int(number) => u64::try_from(number).ok(),
+            Node::Uint(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Its value, if it is a number; integers beyond 2^53 are rounded.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "said so above")]
+    pub fn as_f64(self) -> Option<f64> {
+        match self.json.node(self.at) {
+            Node::Int(number) => Some(number as f64),
+            Node::Uint(number) => Some(number as f64),
+            Node::Float(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Its value, if it is a boolean.
+    #[must_use]
+    pub fn as_bool(self) -> Option<bool> {
+        match self.json.node(self.at) {
+            Node::Bool(truth) => Some(truth),
+            _ => None,
+        }
+    }
+
+    /// Whether it is `null`.
+    #[must_use]
+    pub fn is_null(self) -> bool {
+        matches!(self.json.node(self.at), Node::Null)
+    }
+
+    /// Whether it is an object.
+    #[must_use]
+    pub fn is_object(self) -> bool {
+        matches!(self.json.node(self.at), Node::Object { .. })
+    }
+
+    /// Whether it is an array.
+    #[must_use]
+    pub fn is_array(self) -> bool {
+        matches!(self.json.node(self.at), Node::Array { .. })
+    }
+
+    /// Keys and values of an object in the order written; nothing for any other value.
+    #[must_use]
+    pub fn entries(self) -> Entries<'a> {
+        match self.json.node(self.at) {
+            Node::Object { .. } => Entries { json: self.json, at: self.at + 1, end: self.json.after(self.at) },
+            _ => Entries { json: self.json, at: 0, end: 0 },
+        }
+    }
+
+    /// Elements of an array; nothing for any other value.
+    #[must_use]
+    pub fn items(self) -> Items<'a> {
+        match self.json.node(self.at) {
+            Node::Array { .. } => Items { json: self.json, at: self.at + 1, end: self.json.after(self.at) },
+            _ => Items { json: self.json, at: 0, end: 0 },
+        }
+    }
+
+    /// A scalar as text: a string as it is, a number or boolean as JSON writes it. `None` for null, objects and arrays.
+    #[must_use]
+    pub fn scalar(self) -> Option<Cow<'a, str>> {
+        match self.json.node(self.at) {
+            Node::Text { at, len } => Some(Cow::Borrowed(self.json.slice(at, len))),
+            Node::Bool(true) => Some(Cow::Borrowed("true")),
+            Node::Bool(false) => Some(Cow::Borrowed("false")),
+            Node::Int(number) => Some(Cow::Owned(number.to_string())),
+            Node::Uint(number) => Some(Cow::Owned(number.to_string())),
+            Node::Float(number) => Some(Cow::Owned(float_text(number))),
+            Node::Null | Node::Array { .. } | Node::Object { .. } => None,
+        }
+    }
+
+    /// The value as text: scalars as [`Value::scalar`], null as `null`, objects and arrays as compact JSON.
+    #[must_use]
+    pub fn text(self) -> Cow<'a, str> {
+        self.scalar().unwrap_or_else(|| Cow::Owned(self.compact()))
+    }
+
+    /// The value as compact JSON, keys in the order written.
+    #[must_use]
+    pub fn compact(self) -> String {
+        let tape = &self.json.nodes;
+        let end = self.json.after(self.at);
+        let mut writer = CompactWriter::default();
+        for node in tape.get(self.at..end).unwrap_or_default() {
+            match *node {
+                Node::Text { at, len } => writer.text(self.json.slice(at, len)),
+                Node::Null => writer.scalar("null"),
+                Node::Bool(truth) => writer.scalar(if truth { "true" } else { "false" }),
+                Node::Int(number) => writer.scalar(&number.to_string()),
+                Node::Uint(number) => writer.scalar(&number.to_string()),
+                Node::Float(number) => writer.scalar(&float_text(number)),
+                Node::Array { count } => writer.open(count as usize, false),
+                Node::Object { count } => writer.open(count as usize, true),
+            }
+        }
+        writer.finish()
+    }
+
+    /// Every value that the Sigma field `path` names, in order: dots lead into nested objects, a key that itself holds
+    /// dots (`@timestamp`, `meta.user`) is found as written, an array stands for each of its members. An object or
+    /// an empty array at the end of the path is one value.
+    #[must_use]
+    pub fn lookup(self, path: &str) -> Vec<Self> {
+        let mut found = Vec::new();
+        // Depth first, in document order: what is still to visit, the next one last.
+        let mut open = vec![(self, Some(path))];
+        while let Some((value, rest)) = open.pop() {
+            if value.is_array() {
+                let before = open.len();
+                open.extend(value.items().map(|item| (item, rest)));
+                if open.len() == before && rest.is_none() {
+                    found.push(value);
+                }
+                if let Some(new) = open.get_mut(before..) {
+                    new.reverse();
+                }
+                continue;
+            }
+            let Some(rest) = rest else {
+                found.push(value);
+                continue;
+            };
+            let before = open.len();
+            open.extend(value.entries().filter_map(|(key, member)| match rest.strip_prefix(key)? {
+                "" => Some((member, None)),
+                more => Some((member, Some(more.strip_prefix('.')?))),
+            }));
+            if let Some(new) = open.get_mut(before..) {
+                new.reverse();
+            }
+        }
+        found
+    }
+}
+
+/// A float as JSON writes it, always with a point or an exponent.
+#[must_use]
+pub fn float_text(number: f64) -> String {
+    format!("{number:?}")
+}
+
+/// Writes a tape as compact JSON.
+#[derive(Debug, Default)]
+pub(crate) struct CompactWriter {
+    out: String,
+    /// Open containers: nodes left, whether an object, whether the next node is a key, whether it is the first.
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    left: usize,
+    object: bool,
+    key_next: bool,
+    first: bool,
+}
+
+impl CompactWriter {
+    /// Before each node: separator, and count it on every open container.
+    fn before(&mut self, own: usize) {
+        while self.open.last().is_some_and(|open| open.left == 0) {
+            self.close();
+        }
+        if let Some(open) = self.open.last_mut() {
+            if open.object && !open.key_next {
+                self.out.push(':');
+            } else if !open.first {
+                self.out.push(',');
+            }
+            open.first = false;
+            open.key_next = open.object && !open.key_next;
+            open.left = open.left.saturating_sub(own);
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(open) = self.open.pop() {
+            self.out.push(if open.object { '}' } else { ']' });
+        }
+    }
+
+    /// A string or a key.
+    pub(crate) fn text(&mut self, text: &str) {
+        self.before(1);
+        self.out.push('"');
+        for char in text.chars() {
+            match char {
+                '"' => self.out.push_str("\\\""),
+                '\\' => self.out.push_str("\\\\"),
+                '\n' => self.out.push_str("\\n"),
+                '\r' => self.out.push_str("\\r"),
+                '\t' => self.out.push_str("\\t"),
+                '\u{8}' => self.out.push_str("\\b"),
+                '\u{c}' => self.out.push_str("\\f"),
+                control if u32::from(control) < 0x20 => {
+                    self.out.push_str(&format!("\\u{:04x}", u32::from(control)));
+                }
+                other => self.out.push(other),
+            }
+        }
+        self.out.push('"');
+    }
+
+    /// A number, boolean or null.
+    pub(crate) fn scalar(&mut self, text: &str) {
+        self.before(1);
+        self.out.push_str(text);
+    }
+
+    /// An object or array that holds the next `count` nodes.
+    pub(crate) fn open(&mut self, count: usize, object: bool) {
+        self.before(count.saturating_add(1));
+        self.out.push(if object { '{' } else { '[' });
+        self.open.push(Open { left: count, object, key_next: object, first: true });
+    }
+
+    /// The text written.
+    pub(crate) fn finish(mut self) -> String {
+        while !self.open.is_empty() {
+            self.close();
+        }
+        self.out
+    }
+}
+
+/// Keys and values of an object.
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    json: &'a Json,
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a str, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.end {
+            return None;
+        }
+        let key = Value { json: self.json, at: self.at }.as_str().unwrap_or_default();
+        let value = Value { json: self.json, at: self.at + 1 };
+        self.at = self.json.after(self.at + 1);
+        Some((key, value))
+    }
+}
+
+/// Elements of an array.
+#[derive(Clone, Debug)]
+pub struct Items<'a> {
+    json: &'a Json,
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.end {
+            return None;
+        }
+        let value = Value { json: self.json, at: self.at };
+        self.at = self.json.after(self.at);
+        Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(json: &str, path: &str) -> Vec<String> {
+        let json = Json::parse(json.as_bytes()).unwrap();
+        json.root().lookup(path).into_iter().map(|value| value.text().into_owned()).collect()
+    }
+
+    #[test]
+    fn sigma_paths() {
+        let table: &[(&str, &str, &[&str])] = &[
+            (r#"{"a":{"b":1}}"#, "a.b", &["1"]),
+            (r#"{"a.b":1}"#, "a.b", &["1"]),
+            (r#"{"a.b":{"c.d":true}}"#, "a.b.c.d", &["true"]),
+            (r#"{"@timestamp":"t","evt.time":"u"}"#, "@timestamp", &["t"]),
+            (r#"{"evt":{"time":"n"},"evt.time":"u"}"#, "evt.time", &["n", "u"]),
+            (r#"{"a":[{"b":1},{"b":[2,3]},{"c":4},5]}"#, "a.b", &["1", "2", "3"]),
+            (r#"{"a":[[1],[2,[3]]]}"#, "a", &["1", "2", "3"]),
+            (r#"{"a":{"b":{"c":"x\"y"}}}"#, "a.b", &[r#"{"c":"x\"y"}"#]),
+            (r#"{"a":[]}"#, "a", &["[]"]),
+            (r#"{"a":[]}"#, "a.b", &[]),
+            (r#"{"a":null}"#, "a", &["null"]),
+            (r#"{"ab":1}"#, "a", &[]),
+            (r#"{"":{"x":1}}"#, ".x", &["1"]),
+            (r#"[{"a":1},{"a":2}]"#, "a", &["1", "2"]),
+            (r#"{"a":1.0,"b":18446744073709551615}"#, "a", &["1.0"]),
+            (r#"{"a":1.0,"b":18446744073709551615}"#, "b", &["18446744073709551615"]),
+        ];
+        for (json, path, expected) in table {
+            assert_eq!(texts(json, path), *expected, "{path} in {json}");
+        }
+    }
+
+    #[test]
+    fn typed_access() {
+        let json = Json::parse(br#"{"s":"x","n":-3,"b":true,"z":null,"a":[1,"two"],"o":{"k":{"d":"deep"}},"s":"y"}"#)
+            .unwrap();
+        assert_eq!(json.str_at(&["s"]), Some("y"), "the last of repeated keys");
+        assert_eq!(json.at(&["n"]).and_then(Value::as_i64), Some(-3));
+        assert_eq!(json.at(&["n"]).and_then(Value::as_u64), None);
+        assert_eq!(json.at(&["b"]).and_then(Value::as_bool), Some(true));
+        assert!(json.at(&["z"]).is_some_and(Value::is_null));
+        assert_eq!(json.at(&["a"]).map(|value| value.items().count()), Some(2));
+        assert_eq!(json.str_at(&["o", "k", "d"]), Some("deep"));
+        assert!(json.at(&["o", "missing"]).is_none());
+        assert!(json.at(&["s", "x"]).is_none());
+    }
+
+    #[test]
+    fn limits_and_errors() {
+        let deep = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
+        assert!(Json::parse(&deep(DEPTH_MAX)).is_ok());
+        assert!(matches!(Json::parse(&deep(DEPTH_MAX + 1)), Err(JsonError::Depth(DEPTH_MAX))));
+        assert!(matches!(Json::parse(&deep(1_000_000)), Err(JsonError::Depth(_))));
+        assert!(check_depth(br#"{"a":"[[[[\"[[["}"#, 1).is_ok());
+        for bad in ["", "{", "{\"a\":}", "nul", "{} x", "{\"a\":\"\u{1}\"}", "[1,]", "\"\\ud800\""] {
+            assert!(matches!(Json::parse(bad.as_bytes()), Err(JsonError::Syntax { .. })), "{bad:?}");
+        }
+        assert!(Json::parse(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn compact_text_is_what_serde_json_writes(value in arbitrary_json()) {
+            let expected = serde_json::to_string(&value).unwrap();
+            let spaced = serde_json::to_string_pretty(&value).unwrap();
+            let json = Json::parse(spaced.as_bytes()).unwrap();
+            prop_assert_eq!(json.root().compact(), expected);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(json) = Json::parse(&bytes) {
+                let _ = (json.root().compact(), json.root().lookup("a.b"));
+            }
+        }
+    }
+
+    fn arbitrary_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<u64>().prop_map(Into::into),
+            "\\PC{0,12}".prop_map(Into::into),
+            "[\u{0}-\u{7f}]{0,12}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                proptest::collection::btree_map("\\PC{0,6}", inner, 0..6)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+}
