@@ -291,6 +291,11 @@ impl Incidents {
         self.by_id.insert(incident.id.clone(), incident);
     }
 
+    /// Drops an incident, as restoring does.
+    pub fn remove(&mut self, id: &str) {
+        self.by_id.remove(id);
+    }
+
     /// All of them, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Incident> {
         self.by_id.values()

@@ -147,8 +147,11 @@ impl SourceType {
 
 /// A name that is not in the table of source types.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown source type `{name}` (known types: {})", known(), name = .0)]
-pub struct UnknownSourceType(pub String);
+#[error("unknown source type `{name}` (known types: {})", known())]
+pub struct UnknownSourceType {
+    /// What was asked for.
+    pub name: String,
+}
 
 fn known() -> String {
     let names: Vec<_> = SourceType::ALL.iter().filter(|kind| kind.is_external()).map(|kind| kind.name()).collect();
@@ -159,7 +162,7 @@ impl FromStr for SourceType {
     type Err = UnknownSourceType;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| UnknownSourceType(text.to_owned()))
+        Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| UnknownSourceType { name: text.to_owned() })
     }
 }
 
