@@ -1,0 +1,68 @@
+//! Delivered again is counted once: one event in the lake, one finding.
+
+use serde_json::json;
+
+use crate::harness::{Server, fixture, is_of, items, ndjson_fixture, token_of};
+
+#[tokio::test]
+async fn a_redelivered_webhook_is_one_event_and_one_finding() {
+    let server = Server::start();
+    let secret = server.add_github("hooks");
+    let body = fixture("github_webhook/branch_protection_rule/branch_protection_rule_deleted.json");
+    for _ in 0..3 {
+        server.send_github("hooks", &secret, "branch_protection_rule", "same-delivery", &body).await.expect(200);
+    }
+    server.settled().await;
+    let query = "SELECT count(*) FROM events WHERE source = 'hooks' AND action = 'protected_branch.destroy'";
+    assert_eq!(server.count(query).await, 1);
+    let findings = server.findings().await;
+    let of_hooks: Vec<_> =
+        findings.iter().filter(|finding| finding["events"].to_string().contains("\"hooks\"")).collect();
+    assert_eq!(of_hooks.len(), 1, "{findings:?}");
+    assert_eq!(server.count("SELECT count(*) FROM findings").await, i64::try_from(findings.len()).unwrap());
+    let windows = server.sql("SELECT sum(duplicates) FROM source_windows WHERE source = 'hooks'").await;
+    assert!(windows.is_empty() || windows[0][0].is_null() || windows[0][0] == 2, "{windows:?}");
+
+    // Another delivery of an equal body is another event.
+    server.send_github("hooks", &secret, "branch_protection_rule", "other-delivery", &body).await.expect(200);
+    server.settled().await;
+    assert_eq!(server.count(query).await, 2);
+}
+
+#[tokio::test]
+async fn cloudtrail_records_repeated_in_other_files_are_dropped() {
+    let server = Server::start();
+    let token = token_of(&server.add_source("aws", "aws.cloudtrail", &[]));
+    let records = ndjson_fixture("aws_cloudtrail/stratus-red-team.ndjson");
+    let (first, second) = (&records[..100], &records[50..]);
+    for records in [first, second, &records[..]] {
+        server.send("aws", &token, json!({ "Records": records }).to_string()).await.expect(200);
+    }
+    server.settled().await;
+    let items_in_lake = "SELECT count(DISTINCT item), count(DISTINCT position) FROM events WHERE source = 'aws'";
+    assert_eq!(server.sql(items_in_lake).await, [[json!(150), json!(150)]]);
+}
+
+#[tokio::test]
+async fn a_redelivery_after_a_restart_is_still_a_repetition() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let server = crate::harness::Setup::new().on(&data).start();
+    let secret = server.add_github("hooks");
+    let body = fixture("github_webhook/branch_protection_rule/branch_protection_rule_deleted.json");
+    server.send_github("hooks", &secret, "branch_protection_rule", "d-1", &body).await.expect(200);
+    server.settled().await;
+    let before: Vec<_> = server.findings().await;
+    assert!(before.iter().any(|finding| is_of(finding, "rotection")), "{before:?}");
+    server.kill();
+
+    let server = crate::harness::Setup::new().on(&data).start();
+    server.send_github("hooks", &secret, "branch_protection_rule", "d-1", &body).await.expect(200);
+    server.settled().await;
+    let ids = |findings: &[serde_json::Value]| -> Vec<String> {
+        findings.iter().map(|finding| finding["id"].to_string()).collect()
+    };
+    assert_eq!(ids(&server.findings().await), ids(&before));
+    assert_eq!(server.count("SELECT count(*) FROM events WHERE source = 'hooks'").await, 1);
+    assert!(items(&server.get("/v1/incidents").await, "incidents").len() <= 1);
+}

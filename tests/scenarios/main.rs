@@ -1,0 +1,25 @@
+//! The product from outside: the real binary, real HTTP, real files. One file a subject.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test ends by panicking, and says what it left out"
+)]
+
+mod archive;
+mod bad_input;
+mod crash;
+mod dedup;
+mod delivery;
+mod demo;
+mod evidence;
+mod harness;
+mod incidents;
+mod ingest;
+mod operations;
+mod redaction;
+mod rules;
+mod sources;
+mod tidy;
