@@ -53,11 +53,14 @@ async fn tokens_that_do_not_allow_it_are_refused() {
     })
     .await;
     server.send("any", "", "{}").await.expect(401);
-    server.send("any", "pp_0000000000000000_0000000000000000000000", "{}").await.expect(401);
+    server
+        .send("any", "ppt_000000000000_0000000000000000000000000000000000000000000000000000000000000000", "{}")
+        .await
+        .expect(401);
     server.send("any", &format!("{token}x"), "{}").await.expect(401);
     server.raw(Method::POST, "/v1/events/any", &[], b"{}".to_vec()).await.expect(401);
 
-    let reader = server.token(&["read"], &[]);
+    let reader = server.token(&["findings:read"], &[]);
     let refused = server.send("any", &reader, "{}").await;
     assert!(!refused.expect(403).error_code().is_empty());
     server.add_source("other", "json", &[]);

@@ -68,7 +68,7 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
 /// Configuration with one webhook target; the secret comes from the environment.
 fn config(url: &str) -> String {
     format!(
-        "targets:\n  - name: oncall\n    type: webhook\n    url: {url}\n    secret_env: ONCALL_SECRET\n    allow_private: true\n"
+        "targets:\n  - name: oncall\n    url: {url}\n    secrets: [{{env: ONCALL_SECRET}}]\n    allow_private: true\n"
     )
 }
 
@@ -157,7 +157,7 @@ async fn a_private_address_is_refused_unless_it_is_allowed() {
     let (receiver, url) = Receiver::start(0).await;
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("pipeproof.yaml");
-    std::fs::write(&path, config(&url).replace("    allow_private: true\n", "")).unwrap();
+    std::fs::write(&path, format!("version: 1\n{}", config(&url)).replace("    allow_private: true\n", "")).unwrap();
     let output = crate::harness::program()
         .args(["serve", "--listen", "127.0.0.1:0", "--config"])
         .arg(&path)

@@ -82,8 +82,8 @@ fn build(server: &Server, framework: &str, zip: &Path) -> Output {
 
 /// The trust anchor, as an auditor would have got it beforehand: not from the pack.
 fn key_of(server: &Server, folder: &Path) -> PathBuf {
-    let key = folder.join("anchor.pub");
-    std::fs::copy(server.data().join("keys/ca.pub.pem"), &key).unwrap();
+    let key = folder.join("anchor.pem");
+    std::fs::copy(server.data().join("keys/anchor.pem"), &key).unwrap();
     key
 }
 
@@ -277,6 +277,25 @@ async fn sha256sum_accepts_the_pack() {
             Command::new("sha256sum").args(["-c", "--strict", "--quiet", manifest]).current_dir(&bag).output().unwrap();
         expect_exit(&output, 0);
     }
+}
+
+#[tokio::test]
+async fn the_script_in_the_pack_checks_it_with_public_tools() {
+    let pack = built("iso27001").await;
+    if !has_tool("sha256sum") || !has_tool("openssl") {
+        return left_out("running verify.sh", "no sha256sum or no openssl on this machine");
+    }
+    let bag = unpacked(&pack);
+    let script =
+        |anchor: &Path| Command::new("sh").arg("verify/verify.sh").arg(anchor).current_dir(&bag).output().unwrap();
+    expect_exit(&script(&pack.key), 0);
+    let index = bag.join("data/pack.json");
+    let whole = std::fs::read(&index).unwrap();
+    std::fs::write(&index, [&whole[..], b" "].concat()).unwrap();
+    assert_ne!(script(&pack.key).status.code(), Some(0), "a changed file");
+    std::fs::write(&index, whole).unwrap();
+    std::fs::write(bag.join("data/added.txt"), "x").unwrap();
+    assert_ne!(script(&pack.key).status.code(), Some(0), "an added file");
 }
 
 #[tokio::test]

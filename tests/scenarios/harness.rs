@@ -120,6 +120,9 @@ impl Reply {
     }
 }
 
+/// What servers under test run with unless a test says otherwise: the defaults, but the lake takes in events every second.
+const BRISK: &str = "version: 1\narchive_every: 1s\n";
+
 /// How a server is started.
 pub(crate) struct Setup {
     config: Option<String>,
@@ -142,12 +145,18 @@ pub(crate) struct Server {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { config: None, args: Vec::new(), data: None, env: Vec::new() }
+        Self { config: Some(BRISK.to_owned()), args: Vec::new(), data: None, env: Vec::new() }
     }
 
-    /// Starts with this configuration; `{data}` in it is the data folder.
+    /// Starts with this added to the configuration; `{data}` in it is the data folder.
     pub(crate) fn config(mut self, yaml: &str) -> Self {
-        self.config = Some(yaml.to_owned());
+        self.config = Some(format!("{BRISK}{yaml}"));
+        self
+    }
+
+    /// Starts without a configuration file.
+    pub(crate) fn without_config(mut self) -> Self {
+        self.config = None;
         self
     }
 

@@ -131,7 +131,6 @@ async fn the_numbers_are_those_computed_by_hand() {
         let micros = time_of(incident, to).micros_since(time_of(incident, from));
         f64::from(i32::try_from(micros / 1_000).unwrap()) / 1_000.0
     };
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let (mut detect, mut acknowledge, mut remediate) = (Vec::new(), Vec::new(), Vec::new());
     for id in closed.iter().chain([&open]) {
         let incident = incident(&server, id).await;
@@ -146,18 +145,40 @@ async fn the_numbers_are_those_computed_by_hand() {
     let to = now().plus(Duration::from_secs(3_600)).to_string();
     let kpi = server.get(&format!("/v1/kpi?from={from}&to={to}")).await;
     let same = server.cli_json(&["kpi", "--from", &from, "--to", &to]);
-    let figure = |name: &str, part: &str| {
-        let value = &kpi[name][part];
-        value.as_f64().unwrap_or_else(|| panic!("no {part} of {name} in {kpi}"))
-    };
-    for (name, values) in [("mttd", &detect), ("mtta", &acknowledge), ("mttrem", &remediate)] {
-        assert_eq!(figure(name, "n"), values.len() as f64, "{name}: {kpi}");
-        let difference = (figure(name, "mean_secs") - mean(values)).abs();
-        assert!(difference < 0.01, "{name}: {} is not {}", figure(name, "mean_secs"), mean(values));
-        assert_eq!(same[name]["mean_secs"], kpi[name]["mean_secs"], "command and API agree");
+    let detected = &kpi["detect"];
+    figures_are("MTTD", &detected["time_to_detect"], &detect);
+    let parts: f64 =
+        ["source_lag", "detection_lag"].iter().map(|part| detected[part]["mean_secs"].as_f64().unwrap()).sum();
+    assert!((parts - mean(&detect)).abs() < 0.01, "the parts of MTTD add up: {detected}");
+    assert_eq!(kpi["retro"]["incidents"], 1, "what was found in hindsight stands apart: {kpi}");
+    for (name, values) in [("MTTA", &acknowledge), ("MTTRemediate", &remediate)] {
+        let response = response(&kpi, name);
+        figures_are(name, &response["done"], values);
+        // The open one and the one found in hindsight.
+        assert_eq!(response["n_open"], 2, "open incidents are censored, not dropped: {response}");
     }
-    assert_eq!(figure("mttrem", "open"), 1.0, "an open incident is censored, not dropped: {kpi}");
-    assert_eq!(figure("retro", "n"), 1.0, "{kpi}");
+    assert_eq!(same["detect"], kpi["detect"], "command and API agree");
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / f64::from(u32::try_from(values.len()).unwrap())
+}
+
+#[track_caller]
+fn figures_are(name: &str, figures: &Value, values: &[f64]) {
+    assert_eq!(figures["n"], values.len(), "{name}: {figures}");
+    let of = |part: &str| figures[part].as_f64().unwrap_or_else(|| panic!("no {part} in {figures}"));
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    assert!((of("mean_secs") - mean(values)).abs() < 0.01, "{name}: {figures} is not {values:?}");
+    assert!((of("median_secs") - sorted[(sorted.len() - 1) / 2]).abs() < 0.01, "{name}: {figures} is not {values:?}");
+    assert!((of("max_secs") - sorted[sorted.len() - 1]).abs() < 0.01, "{name}: {figures} is not {values:?}");
+}
+
+#[track_caller]
+fn response<'a>(kpi: &'a Value, kind: &str) -> &'a Value {
+    let all = kpi["response"].as_array().unwrap_or_else(|| panic!("no response in {kpi}"));
+    all.iter().find(|response| response["kind"] == kind).unwrap_or_else(|| panic!("no {kind} in {kpi}"))
 }
 
 #[tokio::test]
@@ -173,6 +194,8 @@ async fn a_dismissed_incident_counts_in_no_mean() {
     let from = now().minus(Duration::from_secs(86_400)).to_string();
     let to = now().plus(Duration::from_secs(3_600)).to_string();
     let kpi = server.get(&format!("/v1/kpi?from={from}&to={to}")).await;
-    assert_eq!(kpi["mttd"]["n"], 0, "{kpi}");
-    assert!(kpi["mttd"]["mean_secs"].is_null(), "no occurrence is not zero: {kpi}");
+    assert_eq!(kpi["cohort"]["dismissed"], 1, "{kpi}");
+    let detect = &kpi["detect"]["time_to_detect"];
+    assert_eq!(detect["n"], 0, "{kpi}");
+    assert!(detect["mean_secs"].is_null(), "no occurrence is not zero: {kpi}");
 }

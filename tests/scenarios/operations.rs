@@ -16,7 +16,7 @@ async fn health_readiness_and_metrics_answer() {
     server.settled().await;
     server.raw(Method::GET, "/healthz", &[], Vec::new()).await.expect(200);
     server.raw(Method::GET, "/readyz", &[], Vec::new()).await.expect(200);
-    let metrics = server.token(&["metrics"], &[]);
+    let metrics = server.token(&["metrics:read"], &[]);
     let reply = server.api_as(&metrics, Method::GET, "/metrics", None).await;
     let text = reply.expect(200).text();
     assert!(reply.headers["content-type"].to_str().unwrap().starts_with("text/plain"), "{:?}", reply.headers);
@@ -60,7 +60,7 @@ async fn every_described_route_is_closed_without_a_token_and_with_a_wrong_one() 
             path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         for headers in
-            [&[][..], &[("authorization", "Bearer pp_no_such_token")][..], &[("authorization", "Basic eDp4")][..]]
+            [&[][..], &[("authorization", "Bearer ppt_no_such_token")][..], &[("authorization", "Basic eDp4")][..]]
         {
             let reply = server.raw(method.clone(), &concrete, headers, Vec::new()).await;
             if open.contains(&path.as_str()) {
@@ -81,7 +81,7 @@ async fn a_scope_opens_its_routes_only() {
     for path in ["/v1/findings", "/v1/incidents", "/v1/sources", "/v1/tokens", "/v1/status", "/v1/deadletters"] {
         server.api_as(&sender, Method::GET, path, None).await.expect(403);
     }
-    let reader = server.token(&["read"], &[]);
+    let reader = server.token(&["findings:read"], &[]);
     server.api_as(&reader, Method::GET, "/v1/findings", None).await.expect(200);
     server
         .api_as(&reader, Method::POST, "/v1/tokens", Some(serde_json::json!({"scopes": ["admin"]})))
@@ -93,7 +93,7 @@ async fn a_scope_opens_its_routes_only() {
 #[tokio::test]
 async fn a_revoked_token_is_worth_nothing() {
     let server = Server::start();
-    let reader = server.token(&["read"], &["--note", "to be revoked"]);
+    let reader = server.token(&["findings:read"], &["--note", "to be revoked"]);
     server.api_as(&reader, Method::GET, "/v1/findings", None).await.expect(200);
     let tokens = crate::harness::items(&server.cli_json(&["token", "list"]), "tokens");
     let id = tokens.iter().find(|token| token["note"] == "to be revoked").expect("the token is listed")["id"]
@@ -110,7 +110,7 @@ async fn the_log_is_json_when_asked_and_tells_no_token() {
     let server = Setup::new().on(&folder.path().join("data")).arg("--log-format").arg("json").start();
     let token = token_of(&server.add_source("any", "json", &[]));
     server.send("any", &token, "{}").await.expect(200);
-    server.send("any", "pp_wrong_token", "{}").await.expect(401);
+    server.send("any", "ppt_wrong_token", "{}").await.expect(401);
     let (_, log) = server.terminate();
     let mut documents = 0;
     for line in log.iter().filter(|line| !line.is_empty()) {
@@ -169,9 +169,16 @@ fn plaintext_off_loopback_is_refused() {
 #[test]
 fn a_mistake_in_the_configuration_is_named() {
     let folder = tempfile::TempDir::new().unwrap();
-    for (yaml, needle) in
-        [("lissten: 127.0.0.1:0\n", "listen"), ("listen: [\n", "line"), ("data: 5\nlisten: 7\n", "listen")]
-    {
+    for (yaml, needle) in [
+        ("version: 1\nlissten: 127.0.0.1:0\n", "listen"),
+        ("version: 1\nlisten: [\n", "line"),
+        ("version: 9\n", "version"),
+        ("version: 1\nsources: [{name: a, type: github.webhok}]\n", "github.webhook"),
+        (
+            "version: 1\ntargets: [{name: a, url: 'https://x.example', secrets: [{env: PIPEPROOF_NOT_SET}]}]\n",
+            "PIPEPROOF_NOT_SET",
+        ),
+    ] {
         let path = folder.path().join("pipeproof.yaml");
         std::fs::write(&path, yaml).unwrap();
         let data = folder.path().join("data").display().to_string();
