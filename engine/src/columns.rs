@@ -4,7 +4,9 @@
 //! a dictionary: its distinct values once (Arrow `StringArray` and their kinds), and per row the list of its values'
 //! numbers (Arrow offsets and `UInt32Array`). What this is not: a table of events for storage; see the lake for that.
 
-use arrow_array::{StringArray, UInt32Array};
+use std::fmt;
+
+use arrow_array::{Array as _, StringArray, UInt32Array};
 use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use simd_json::{Buffers, Node, StaticNode, Tape};
 
@@ -226,11 +228,16 @@ impl TrieNode {
 }
 
 /// Memory that is used again from batch to batch.
-#[derive(Debug)]
 pub(crate) struct Scratch {
     text: Vec<u8>,
     buffers: Buffers,
     tape: Tape<'static>,
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Scratch").field("text_bytes", &self.text.capacity()).finish_non_exhaustive()
+    }
 }
 
 impl Default for Scratch {
@@ -403,14 +410,7 @@ impl Builder<'_> {
         }
     }
 
-    fn keyword(
-        &mut self,
-        tape: &[Node<'_>],
-        node: &Node<'_>,
-        at: usize,
-        column: u32,
-        open: &mut Vec<(usize, bool)>,
-    ) {
+    fn keyword(&mut self, tape: &[Node<'_>], node: &Node<'_>, at: usize, column: u32, open: &mut Vec<(usize, bool)>) {
         match node {
             Node::Object { .. } => open.push((after(tape, at), true)),
             Node::Array { .. } => open.push((after(tape, at), false)),

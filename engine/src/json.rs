@@ -532,8 +532,8 @@ mod tests {
 
     #[test]
     fn typed_access() {
-        let json = Json::parse(br#"{"s":"x","n":-3,"b":true,"z":null,"a":[1,"two"],"o":{"k":{"d":"deep"}},"s":"y"}"#)
-            .unwrap();
+        let json =
+            Json::parse(br#"{"s":"x","n":-3,"b":true,"z":null,"a":[1,"two"],"o":{"k":{"d":"deep"}},"s":"y"}"#).unwrap();
         assert_eq!(json.str_at(&["s"]), Some("y"), "the last of repeated keys");
         assert_eq!(json.at(&["n"]).and_then(Value::as_i64), Some(-3));
         assert_eq!(json.at(&["n"]).and_then(Value::as_u64), None);

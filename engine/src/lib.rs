@@ -5,6 +5,7 @@
 //! (`rules`), anything about a source's format (`ingest`), or anything kept on disk (`ingest` for the log, `record` for the rest).
 
 pub mod clock;
+mod columns;
 pub mod commit;
 pub mod control;
 pub mod correlate;
@@ -12,11 +13,16 @@ pub mod coverage;
 pub mod dedup;
 pub mod detect;
 pub mod event;
+pub mod explain;
 pub mod fields;
 pub mod finding;
 pub mod incident;
+mod intern;
 pub mod json;
 pub mod merkle;
+pub mod plan;
+pub mod predicate;
+mod program;
 pub mod record;
 pub mod rule;
 pub mod source;

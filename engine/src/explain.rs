@@ -1,0 +1,266 @@
+//! Why an event matches a rule or not: the clauses of its condition, each with the values it saw and whether it held.
+//!
+//! It runs the same program as matching does, one leaf of the condition at a time, so that an explanation cannot
+//! disagree with a match.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::fields::Field;
+use crate::json::Json;
+use crate::program::{Compiler, Program, Source, Workspace};
+use crate::rule::{
+    AffixKind, Comparison, Condition, DetectionRule, Number, Predicate, Taxonomy, TextTest, WildcardPart,
+};
+
+/// Longest value shown, in characters.
+const SHOWN_MAX: usize = 200;
+/// Most values of one field shown.
+const VALUES_MAX: usize = 8;
+
+/// Why a rule matches an event, or why not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Whether the rule matches.
+    pub matched: bool,
+    /// Its clauses, in the order of the condition. Of a list of values those that held, or one clause for all of them.
+    pub clauses: Vec<Clause>,
+}
+
+/// One test of a condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clause {
+    /// The field, or `None` for a keyword.
+    pub field: Option<String>,
+    /// The test, in words: `= 'x'`, `contains 'x'`, `in 10.0.0.0/8`.
+    pub predicate: String,
+    /// It stands under `not`.
+    pub negated: bool,
+    /// The values the event has there; empty if it has none.
+    pub values: Vec<String>,
+    /// Whether it speaks for the match: the test held, or failed under `not`.
+    pub held: bool,
+    /// The clause as one line: `field test (values)`.
+    pub text: String,
+}
+
+impl Explanation {
+    /// The lines of the clauses that speak for the match.
+    #[must_use]
+    pub fn because(&self) -> Vec<String> {
+        self.clauses.iter().filter(|clause| clause.held).map(|clause| clause.text.clone()).collect()
+    }
+}
+
+impl Clause {
+    fn new(field: Option<&str>, predicate: String, negated: bool, values: Vec<String>, passed: bool) -> Self {
+        let mut clause = Self {
+            field: field.map(str::to_owned),
+            predicate,
+            negated,
+            values,
+            held: passed != negated,
+            text: String::new(),
+        };
+        clause.write();
+        clause
+    }
+
+    fn write(&mut self) {
+        let not = if self.negated { "not " } else { "" };
+        let field = self.field.as_deref().unwrap_or("event");
+        let values = match self.values.as_slice() {
+            _ if self.field.is_none() => String::new(),
+            [] => " (missing)".to_owned(),
+            values => format!(" ({})", values.join(", ")),
+        };
+        self.text = format!("{not}{field} {}{values}", self.predicate);
+    }
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+/// What explains one rule: a program in which each leaf of its condition is a rule of its own.
+#[derive(Debug)]
+pub(crate) struct Explainer {
+    program: Program,
+    leaves: usize,
+}
+
+impl Explainer {
+    pub(crate) fn new(rule: &DetectionRule) -> Self {
+        let mut leaves = Vec::new();
+        collect(&rule.condition, &mut leaves);
+        let mut compiler = Compiler::default();
+        for (number, leaf) in leaves.iter().enumerate() {
+            compiler.add(&Source { rule: number, taxonomy: rule.taxonomy, condition: leaf, category: None });
+        }
+        Self { program: compiler.build(), leaves: leaves.len() }
+    }
+
+    pub(crate) fn explain(&self, rule: &DetectionRule, event: &Event) -> Explanation {
+        let mut held = vec![false; self.leaves];
+        self.program.run(std::slice::from_ref(event), &[0], &mut Workspace::default(), |_, leaf| {
+            if let Some(slot) = held.get_mut(leaf) {
+                *slot = true;
+            }
+        });
+        let mut walk =
+            Walk { held: held.into_iter(), taxonomy: rule.taxonomy, event, json: Json::parse(&event.native).ok() };
+        let mut clauses = Vec::new();
+        let matched = walk.condition(&rule.condition, false, &mut clauses);
+        Explanation { matched, clauses }
+    }
+}
+
+fn collect<'c>(condition: &'c Condition, leaves: &mut Vec<&'c Condition>) {
+    match condition {
+        Condition::And(parts) | Condition::Or(parts) => parts.iter().for_each(|part| collect(part, leaves)),
+        Condition::Not(part) => collect(part, leaves),
+        Condition::Field { .. } | Condition::Keyword(_) => leaves.push(condition),
+    }
+}
+
+struct Walk<'e> {
+    /// Whether each leaf held, in the order of [`collect`].
+    held: std::vec::IntoIter<bool>,
+    taxonomy: Taxonomy,
+    event: &'e Event,
+    json: Option<Json>,
+}
+
+impl Walk<'_> {
+    /// Whether the condition holds; every leaf is visited, also where the answer is known before.
+    fn condition(&mut self, condition: &Condition, negated: bool, clauses: &mut Vec<Clause>) -> bool {
+        match condition {
+            Condition::And(parts) => parts.iter().fold(true, |all, part| self.condition(part, negated, clauses) && all),
+            Condition::Or(parts) => {
+                let start = clauses.len();
+                let any = parts.iter().fold(false, |any, part| self.condition(part, negated, clauses) || any);
+                if parts.iter().all(|part| matches!(part, Condition::Field { .. } | Condition::Keyword(_))) {
+                    shorten(clauses, start);
+                }
+                any
+            }
+            Condition::Not(part) => !self.condition(part, !negated, clauses),
+            Condition::Field { field, predicate } => {
+                let held = self.held.next().unwrap_or(false);
+                let values = self.values(field);
+                clauses.push(Clause::new(Some(field), words(predicate), negated, values, held));
+                held
+            }
+            Condition::Keyword(predicate) => {
+                let held = self.held.next().unwrap_or(false);
+                clauses.push(Clause::new(None, words(predicate), negated, Vec::new(), held));
+                held
+            }
+        }
+    }
+
+    fn values(&self, field: &str) -> Vec<String> {
+        if self.taxonomy == Taxonomy::Cicd
+            && let Some(field) = Field::from_name(field)
+        {
+            return self.event.fields.get(field).map(|value| shown(&value.to_string())).into_iter().collect();
+        }
+        let Some(json) = &self.json else { return Vec::new() };
+        json.root().lookup(field).into_iter().take(VALUES_MAX).map(|value| shown(&value.text())).collect()
+    }
+}
+
+/// Of alternatives, keeps those that decided, or puts one clause in the place of all of a field.
+fn shorten(clauses: &mut Vec<Clause>, start: usize) {
+    let alternatives = clauses.split_off(start);
+    // Under `not` it takes all of them to fail; otherwise one that held.
+    let passed = |clause: &Clause| clause.held != clause.negated;
+    if alternatives.iter().any(passed) {
+        clauses.extend(alternatives.into_iter().filter(passed));
+        return;
+    }
+    let mut grouped: Vec<(Clause, usize)> = Vec::new();
+    for clause in alternatives {
+        match grouped.iter_mut().find(|(first, _)| first.field == clause.field) {
+            Some((first, count)) => {
+                *count += 1;
+                if *count <= VALUES_MAX {
+                    first.predicate = format!("{} or {}", first.predicate, clause.predicate);
+                }
+            }
+            None => grouped.push((clause, 1)),
+        }
+    }
+    clauses.extend(grouped.into_iter().map(|(mut clause, count)| {
+        if count > VALUES_MAX {
+            clause.predicate = format!("{} or {} more", clause.predicate, count - VALUES_MAX);
+        }
+        clause.write();
+        clause
+    }));
+}
+
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// A predicate in words.
+#[must_use]
+pub fn words(predicate: &Predicate) -> String {
+    let affix = |kind: AffixKind| match kind {
+        AffixKind::Equals => "=",
+        AffixKind::Contains => "contains",
+        AffixKind::StartsWith => "starts with",
+        AffixKind::EndsWith => "ends with",
+    };
+    let mark = |cased: bool| if cased { " (case-sensitive)" } else { "" };
+    match predicate {
+        Predicate::Text { test: TextTest::Plain { kind, text }, cased } => {
+            format!("{} '{}'{}", affix(*kind), shown(text), mark(*cased))
+        }
+        Predicate::Text { test: TextTest::Wildcard(parts), cased } => {
+            let pattern: String = parts
+                .iter()
+                .map(|part| match part {
+                    WildcardPart::Literal(text) => text.replace('*', "\\*").replace('?', "\\?"),
+                    WildcardPart::One => "?".to_owned(),
+                    WildcardPart::Any => "*".to_owned(),
+                })
+                .collect();
+            format!("matches '{}'{}", shown(&pattern), mark(*cased))
+        }
+        Predicate::Number(number) => format!("= {}", number_words(*number)),
+        Predicate::Bool(truth) => format!("= {truth}"),
+        Predicate::Null => "is missing or null".to_owned(),
+        Predicate::Exists(true) => "is present".to_owned(),
+        Predicate::Exists(false) => "is not present".to_owned(),
+        Predicate::Regex(pattern) => format!("matches /{}/", shown(pattern)),
+        Predicate::Cidr(net) => format!("in {net}"),
+        Predicate::Compare(comparison, number) => {
+            let sign = match comparison {
+                Comparison::Lt => "<",
+                Comparison::Lte => "<=",
+                Comparison::Gt => ">",
+                Comparison::Gte => ">=",
+                Comparison::Eq => "=",
+                Comparison::Neq => "!=",
+            };
+            format!("{sign} {}", number_words(*number))
+        }
+        Predicate::FieldRef { field, kind, cased } => format!("{} field {field}{}", affix(*kind), mark(*cased)),
+    }
+}
+
+fn number_words(number: Number) -> String {
+    match number {
+        Number::Int(number) => number.to_string(),
+        Number::Float(number) => number.to_string(),
+    }
+}

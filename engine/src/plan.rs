@@ -1,0 +1,316 @@
+//! The matching plan: all rules, compiled together, and which of them each event is shown to.
+//!
+//! Detection rules are grouped by the logsource an event belongs to; each group is one [`Program`]. Correlations have no
+//! place in matching itself: the plan only says which rules their members are. State, windows and findings are not here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::event::Event;
+use crate::explain::{Explainer, Explanation};
+use crate::fields::Field;
+use crate::json::Json;
+use crate::program::{Compiler, Program, ROWS, Source, Workspace};
+use crate::rule::{Condition, DetectionRule, Predicate, Rule, RuleState, Taxonomy};
+use crate::source::{Logsource, SourceType};
+
+/// An event matched a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Match {
+    /// Index into the events given.
+    pub event: usize,
+    /// Number of the rule.
+    pub rule: usize,
+}
+
+/// Which rules an event is shown to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// Those of the logsource of its source type, and those of `product: cicd`.
+    BySource,
+    /// All events are of this logsource: every rule whose logsource does not contradict it.
+    ByLogsource(Logsource),
+    /// Every rule.
+    Unrouted,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Route {
+    Source(SourceType),
+    Logsource(Logsource),
+    All,
+}
+
+/// Why rules are no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Two rules are called the same.
+    #[error("two rules are called `{0}`")]
+    Duplicate(String),
+    /// A correlation names a rule that is not there.
+    #[error("rule `{rule}` looks at rule `{member}`, which is not among the rules")]
+    UnknownMember {
+        /// The correlation.
+        rule: String,
+        /// The name it uses.
+        member: String,
+    },
+    /// A correlation looks at itself, directly or through others.
+    #[error("rule `{0}` looks at itself")]
+    Cycle(String),
+    /// A regular expression does not compile.
+    #[error("rule `{rule}`: the regular expression `{pattern}` on `{field}` cannot be used")]
+    Regex {
+        /// The rule.
+        rule: String,
+        /// The field, or `keywords`.
+        field: String,
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        #[source]
+        cause: Box<regex::Error>,
+    },
+}
+
+/// All rules, ready to match.
+#[derive(Debug)]
+pub struct Plan {
+    rules: Vec<Rule>,
+    members: Vec<Vec<usize>>,
+    explainers: Vec<OnceLock<Box<Explainer>>>,
+    programs: Mutex<BTreeMap<Route, Arc<Program>>>,
+}
+
+impl Plan {
+    /// Compiles rules. Paused rules are kept, but never match.
+    ///
+    /// # Errors
+    /// [`PlanError`] names the first rule that is wrong.
+    pub fn compile(rules: Vec<Rule>) -> Result<Self, PlanError> {
+        let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let meta = rule.meta();
+            let name = meta.name.as_deref().filter(|name| *name != meta.id);
+            for handle in std::iter::once(meta.id.as_str()).chain(name) {
+                if by_name.insert(handle, number).is_some() {
+                    return Err(PlanError::Duplicate(handle.to_owned()));
+                }
+            }
+        }
+        let mut members = Vec::with_capacity(rules.len());
+        for rule in &rules {
+            members.push(match rule {
+                Rule::Detection(rule) => {
+                    check_regexes(&rule.meta.id, &rule.condition)?;
+                    Vec::new()
+                }
+                Rule::Correlation(rule) => {
+                    let number = |member: &String| {
+                        by_name.get(member.as_str()).copied().ok_or_else(|| PlanError::UnknownMember {
+                            rule: rule.meta.id.clone(),
+                            member: member.clone(),
+                        })
+                    };
+                    rule.members.iter().map(number).collect::<Result<_, _>>()?
+                }
+            });
+        }
+        check_cycles(&rules, &members)?;
+        let explainers = rules.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { rules, members, explainers, programs: Mutex::default() })
+    }
+
+    /// The rules; a rule's number is its index.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The rules a correlation looks at, in the order written; empty for other rules.
+    #[must_use]
+    pub fn members(&self, rule: usize) -> &[usize] {
+        self.members.get(rule).map_or(&[], Vec::as_slice)
+    }
+
+    /// SHA-256 (hexadecimal) over id, digest and state of all rules, in the order of their ids.
+    #[must_use]
+    pub fn set_digest(&self) -> String {
+        let mut lines: Vec<_> = self
+            .rules
+            .iter()
+            .map(|rule| {
+                let meta = rule.meta();
+                let state = match meta.state {
+                    RuleState::Active => "active",
+                    RuleState::Staging => "staging",
+                    RuleState::Paused => "paused",
+                };
+                // The id may hold anything, so it comes last and with its length.
+                format!("{} {state} {} {}\n", meta.digest, meta.id.len(), meta.id)
+            })
+            .collect();
+        lines.sort_unstable();
+        let mut hash = Sha256::new_with_prefix(b"pipeproof rule set v1\n");
+        lines.iter().for_each(|line| hash.update(line));
+        hex::encode(hash.finalize())
+    }
+
+    /// Matches events against the detection rules: pure, in ascending order of (event, rule).
+    #[must_use]
+    pub fn select(&self, events: &[Event], routing: &Routing) -> Vec<Match> {
+        let mut groups: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
+        match routing {
+            Routing::BySource => {
+                for (index, event) in events.iter().enumerate() {
+                    groups.entry(Route::Source(event.source_type)).or_default().push(index);
+                }
+            }
+            Routing::ByLogsource(logsource) => {
+                groups.insert(Route::Logsource(logsource.clone()), (0..events.len()).collect());
+            }
+            Routing::Unrouted => {
+                groups.insert(Route::All, (0..events.len()).collect());
+            }
+        }
+        let mut matches = Vec::new();
+        let mut space = Workspace::default();
+        for (route, indices) in groups {
+            let program = self.program(&route);
+            for rows in indices.chunks(ROWS) {
+                program.run(events, rows, &mut space, |event, rule| matches.push(Match { event, rule }));
+            }
+        }
+        matches.sort_unstable();
+        matches
+    }
+
+    /// Why an event matches a rule, or why not. A correlation never matches a single event.
+    #[must_use]
+    pub fn explain(&self, rule: usize, event: &Event) -> Explanation {
+        match (self.rules.get(rule), self.explainers.get(rule)) {
+            (Some(Rule::Detection(rule)), Some(cell)) => {
+                cell.get_or_init(|| Box::new(Explainer::new(rule))).explain(rule, event)
+            }
+            _ => Explanation::default(),
+        }
+    }
+
+    /// The text of a field, for group keys, entities and the placeholders of alerts: a normalised field under
+    /// `cicd`, else the first value that is not null at the native path. An object is compact JSON.
+    #[must_use]
+    pub fn field_text(taxonomy: Taxonomy, field: &str, event: &Event) -> Option<String> {
+        if taxonomy == Taxonomy::Cicd
+            && let Some(field) = Field::from_name(field)
+        {
+            return event.fields.get(field).map(ToString::to_string);
+        }
+        let json = Json::parse(&event.native).ok()?;
+        let found = json.root().lookup(field);
+        found.into_iter().find(|value| !value.is_null() && !value.is_array()).map(|value| value.text().into_owned())
+    }
+
+    fn program(&self, route: &Route) -> Arc<Program> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = programs.get(route) {
+            return Arc::clone(program);
+        }
+        let mut compiler = Compiler::default();
+        for (number, rule) in self.rules.iter().enumerate() {
+            if let Rule::Detection(rule) = rule
+                && rule.meta.state != RuleState::Paused
+                && let Some(category) = route.admits(rule)
+            {
+                let (taxonomy, condition) = (rule.taxonomy, &rule.condition);
+                compiler.add(&Source { rule: number, taxonomy, condition, category });
+            }
+        }
+        let program = Arc::new(compiler.build());
+        programs.insert(route.clone(), Arc::clone(&program));
+        program
+    }
+}
+
+impl Route {
+    /// Whether a rule is for events on this route, and the category they must have then.
+    fn admits<'r>(&self, rule: &'r DetectionRule) -> Option<Option<(&'r str, bool)>> {
+        let Logsource { product, service, category } = &rule.logsource;
+        let (product, service, category) = (product.as_deref(), service.as_deref(), category.as_deref());
+        let cicd = product == Some("cicd");
+        // The family of the action is a field of every normalised event. One without it is not kept from cicd rules,
+        // while a rule for another product's category needs it said.
+        let check = category.map(|category| (category, cicd));
+        match self {
+            Self::All => Some(None),
+            Self::Source(kind) if cicd => service.is_none_or(|service| service == kind.name()).then_some(check),
+            Self::Source(kind) => {
+                let native = kind.info().native;
+                let fits = |wanted: Option<&str>, own: Option<&str>| wanted.is_none_or(|wanted| own == Some(wanted));
+                let fits = fits(product, native.map(|(product, _)| product))
+                    && fits(service, native.map(|(_, service)| service))
+                    && (product.is_some() || service.is_some() || category.is_some());
+                fits.then_some(check)
+            }
+            Self::Logsource(own) => {
+                let fits = |wanted: Option<&str>, own: &Option<String>| match (wanted, own) {
+                    (Some(wanted), Some(own)) => wanted == own,
+                    _ => true,
+                };
+                let fits = fits(product, &own.product) && fits(service, &own.service) && fits(category, &own.category);
+                // What kind of event it is was said, or nothing is known about it.
+                fits.then_some(check.filter(|_| cicd && own.category.is_none()))
+            }
+        }
+    }
+}
+
+fn check_regexes(rule: &str, condition: &Condition) -> Result<(), PlanError> {
+    let (field, predicate) = match condition {
+        Condition::And(parts) | Condition::Or(parts) => {
+            return parts.iter().try_for_each(|part| check_regexes(rule, part));
+        }
+        Condition::Not(part) => return check_regexes(rule, part),
+        Condition::Field { field, predicate } => (field.as_str(), predicate),
+        Condition::Keyword(predicate) => ("keywords", predicate),
+    };
+    match predicate {
+        Predicate::Regex(pattern) => regex::Regex::new(pattern).map(|_| ()).map_err(|cause| PlanError::Regex {
+            rule: rule.to_owned(),
+            field: field.to_owned(),
+            pattern: pattern.clone(),
+            cause: Box::new(cause),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_cycles(rules: &[Rule], members: &[Vec<usize>]) -> Result<(), PlanError> {
+    // Take away, again and again, the rules all of whose members are gone; what stays leads into a circle.
+    let mut settled: Vec<bool> = members.iter().map(Vec::is_empty).collect();
+    loop {
+        let ready = |number: &usize| {
+            settled.get(*number) == Some(&false)
+                && members.get(*number).into_iter().flatten().all(|member| settled.get(*member) == Some(&true))
+        };
+        let next: Vec<usize> = (0..rules.len()).filter(ready).collect();
+        if next.is_empty() {
+            break;
+        }
+        for number in next {
+            if let Some(slot) = settled.get_mut(number) {
+                *slot = true;
+            }
+        }
+    }
+    match settled.iter().position(|settled| !settled).and_then(|number| rules.get(number)) {
+        Some(rule) => Err(PlanError::Cycle(rule.meta().id.clone())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
