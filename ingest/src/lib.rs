@@ -1,1 +1,14 @@
-//! stub
+//! Everything up to the log and out of it as events: authenticity, limits, unwrapping, redaction, the log itself, and
+//! one pure decoder per source type.
+//!
+//! What it is not: an HTTP server (that is the binary's), a judge of what events mean (`engine`), or a store of
+//! anything but records.
+
+pub mod authentic;
+pub mod decode;
+pub mod limits;
+pub mod log;
+pub mod receive;
+pub mod redact;
+mod skim;
+mod unwrap;

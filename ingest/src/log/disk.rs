@@ -1,0 +1,152 @@
+//! The few operations the log needs from a folder, as a trait: tests put a folder behind it that fails, forgets what
+//! was not synced, or writes short.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A flat folder of files.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// Names of the files in it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Creates a file that does not exist yet, open for reading and writing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], and those of the file system.
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file for reading and, if asked, writing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`], and those of the file system.
+    fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes the names in the folder durable.
+    ///
+    /// # Errors
+    /// Those of the file system. What was created since the last success may be gone after a crash.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait DiskFile: Send + fmt::Debug {
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file ends before, and those of the file system.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// Those of the file system; any part of `bytes` may have been written.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts or extends the file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn set_len(&mut self, len: u64) -> io::Result<()>;
+
+    /// Makes content and length durable. After an error nothing may be assumed about what was written since the last
+    /// success, and asking again proves nothing.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A real folder.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Opens the folder, creating it and syncing its parent if it is new.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if !path.is_dir() {
+            std::fs::create_dir_all(path)?;
+            // Every folder that may be new, up to the root: a name is durable only once its folder is.
+            for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Disk for Folder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.0)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.0.join(name))?;
+        Ok(Box::new(FolderFile(file)))
+    }
+
+    fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(write).open(self.0.join(name))?;
+        Ok(Box::new(FolderFile(file)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.0.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct FolderFile(File);
+
+impl DiskFile for FolderFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        // fdatasync: content, and the length when it changed.
+        self.0.sync_data()
+    }
+}

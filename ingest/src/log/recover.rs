@@ -1,0 +1,333 @@
+//! Opening a log: what is on disk is read, checked and judged.
+//!
+//! - Damage above everything known to be durable is a torn tail: it was never acknowledged, and is cut off.
+//! - Damage below is quarantined: those records are lost as data, but stay leaves of the tree (by the side file of
+//!   hashes) and become a reported gap.
+//! - A log that ends before a position somebody depends on does not open.
+
+use std::ops::Range;
+
+use engine::merkle::{Hash, Tree, leaf_hash};
+use pipeproof_engine as engine;
+
+use super::disk::{Disk, DiskFile};
+use super::{LogError, frame, hashes};
+
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Records in the log, quarantined ones included: the next index.
+    pub records: u64,
+    /// Segment files.
+    pub segments: usize,
+    /// Bytes of a torn tail that were cut off: written, but never acknowledged.
+    pub torn_bytes: u64,
+    /// Records that are lost as data, oldest first: evidence gaps.
+    pub quarantined: Vec<Quarantine>,
+    /// Leaf hashes that had to be computed again because the side file lacked them or was damaged.
+    pub hashes_rewritten: u64,
+    /// Segments whose header was damaged; their records were read by the file's name.
+    pub bad_headers: Vec<String>,
+}
+
+/// A range of records that are lost as data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// Indices.
+    pub records: Range<u64>,
+    /// File in which they stood.
+    pub segment: String,
+    /// Why they are quarantined.
+    pub reason: &'static str,
+}
+
+/// Where a record stands in its segment. A quarantined record has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// Offset of its frame.
+    pub(crate) at: u32,
+    /// Bytes of its leaf; `u32::MAX` when it is quarantined.
+    pub(crate) len: u32,
+}
+
+impl Slot {
+    pub(crate) const QUARANTINED: Self = Self { at: 0, len: u32::MAX };
+
+    pub(crate) const fn is_readable(self) -> bool {
+        self.len != u32::MAX
+    }
+}
+
+/// A segment and where its records stand.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) first: u64,
+    pub(crate) slots: Vec<Slot>,
+    /// Offset after the last record kept.
+    pub(crate) end: u64,
+}
+
+impl Segment {
+    pub(crate) fn after(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+}
+
+/// What is left after judging.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) tree: Tree,
+    pub(crate) segments: Vec<Segment>,
+    /// The segment to go on writing, if the last one ends cleanly.
+    pub(crate) active: Option<Box<dyn DiskFile>>,
+    pub(crate) hashes: Box<dyn DiskFile>,
+    pub(crate) report: OpenReport,
+}
+
+struct Scanned {
+    segment: Segment,
+    hashes: Vec<Option<Hash>>,
+    /// Largest group start of a valid frame.
+    group: u64,
+    /// Bytes of the file.
+    len: u64,
+    /// Whether the header is undamaged.
+    headed: bool,
+}
+
+/// Reads, checks and judges what is on disk.
+pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, LogError> {
+    let mut report = OpenReport::default();
+    let mut firsts: Vec<u64> = disk
+        .list()
+        .map_err(|cause| LogError::io("list the files of the log", "", cause))?
+        .iter()
+        .filter_map(|name| frame::segment_first(name))
+        .collect();
+    firsts.sort_unstable();
+    let (mut hash_file, kept) = open_hashes(disk)?;
+    let mut scanned = Vec::with_capacity(firsts.len());
+    for (number, first) in firsts.iter().enumerate() {
+        let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
+        scanned.push(scan(disk, *first, limit, &mut report)?);
+    }
+    report.segments = scanned.len();
+
+    // A segment starts only where the log was durable, and a group is written only after the one before was synced.
+    let proven = scanned.iter().map(|scan| scan.group.max(scan.segment.first)).fold(known_durable, u64::max);
+    let mut tree = Tree::new();
+    let mut judged = Vec::new();
+    for (number, scan) in scanned.into_iter().enumerate() {
+        if tree.size() < scan.segment.first {
+            let missing = tree.size()..scan.segment.first;
+            let name = frame::segment_name(tree.size());
+            restore_leaves(&mut tree, missing.clone(), &kept)?;
+            quarantine(&mut report, missing.start, missing.end, &name, "the segment is missing");
+        }
+        let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
+        judged.push(judge(scan, limit, proven, &kept, &mut tree, &mut report)?);
+    }
+    if tree.size() < known_durable {
+        let missing = tree.size()..known_durable;
+        if (kept.len() as u64) < known_durable {
+            return Err(LogError::Behind { known: known_durable, end: tree.size() });
+        }
+        let name = judged.last().map_or_else(|| frame::segment_name(0), |last| frame::segment_name(last.segment.first));
+        restore_leaves(&mut tree, missing.clone(), &kept)?;
+        if let Some(last) = judged.last_mut() {
+            last.segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
+            last.clean_end = false;
+        } else {
+            let slots = missing.clone().map(|_| Slot::QUARANTINED).collect();
+            judged.push(Judged { segment: Segment { first: 0, slots, end: 0 }, len: 0, clean_end: false });
+        }
+        quarantine(&mut report, missing.start, missing.end, &name, "the end of the log is missing");
+    }
+    report.records = tree.size();
+    report.hashes_rewritten = write_hashes(hash_file.as_mut(), &tree, &kept)?;
+    let active = reopen_last(disk, judged.last(), &mut report)?;
+    disk.sync_names().map_err(|cause| LogError::io("sync the folder of the log", "", cause))?;
+    let segments = judged.into_iter().map(|judged| judged.segment).collect();
+    Ok(Recovered { tree, segments, active, hashes: hash_file, report })
+}
+
+fn open_hashes(disk: &dyn Disk) -> Result<(Box<dyn DiskFile>, Vec<Option<Hash>>), LogError> {
+    let file = match disk.open(hashes::FILE, true) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            disk.create(hashes::FILE).map_err(|cause| LogError::io("create", hashes::FILE, cause))?
+        }
+        Err(cause) => return Err(LogError::io("open", hashes::FILE, cause)),
+    };
+    let bytes = read_all(file.as_ref()).map_err(|cause| LogError::io("read", hashes::FILE, cause))?;
+    Ok((file, hashes::read(&bytes)))
+}
+
+fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).map_err(std::io::Error::other)?;
+    let mut bytes = vec![0; len];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads one segment, up to the index at which the next one takes over.
+fn scan(disk: &dyn Disk, first: u64, limit: u64, report: &mut OpenReport) -> Result<Scanned, LogError> {
+    let name = frame::segment_name(first);
+    let file = disk.open(&name, false).map_err(|cause| LogError::io("open", &name, cause))?;
+    let bytes = read_all(file.as_ref()).map_err(|cause| LogError::io("read", &name, cause))?;
+    // A header that was never finished belongs to a segment that holds nothing.
+    let headed = bytes.get(..frame::HEADER_BYTES).is_some_and(|header| is_header(header, first));
+    let mut scanned = Scanned {
+        segment: Segment { first, slots: Vec::new(), end: 0 },
+        hashes: Vec::new(),
+        group: first,
+        len: bytes.len() as u64,
+        headed,
+    };
+    let mut at = frame::HEADER_BYTES.min(bytes.len());
+    scanned.segment.end = at as u64;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let expected = scanned.segment.after();
+        let Some(found) = frame::read(rest).filter(|frame| frame.index >= expected && frame.index < limit) else {
+            let Some(skip) = rest.get(1..).and_then(|rest| frame::find(rest, expected..limit)) else { break };
+            at += 1 + skip;
+            continue;
+        };
+        for _ in expected..found.index {
+            scanned.segment.slots.push(Slot::QUARANTINED);
+            scanned.hashes.push(None);
+        }
+        let place = u32::try_from(at).ok().zip(u32::try_from(found.leaf.len()).ok());
+        scanned.segment.slots.push(place.map_or(Slot::QUARANTINED, |(at, len)| Slot { at, len }));
+        scanned.hashes.push(Some(leaf_hash(found.leaf)));
+        scanned.group = scanned.group.max(found.group);
+        at += found.bytes();
+        scanned.segment.end = at as u64;
+    }
+    if !headed && !scanned.segment.slots.is_empty() {
+        report.bad_headers.push(name);
+    }
+    Ok(scanned)
+}
+
+/// Whether the header is that of the segment, whatever its partition.
+fn is_header(header: &[u8], first: u64) -> bool {
+    let partition = header.get(16..20).and_then(|bytes| bytes.first_chunk::<4>());
+    partition.is_some_and(|bytes| frame::header(u32::from_le_bytes(*bytes), first) == header)
+}
+
+struct Judged {
+    segment: Segment,
+    len: u64,
+    /// Whether more records can be written right behind the last one.
+    clean_end: bool,
+}
+
+fn judge(
+    scanned: Scanned,
+    limit: u64,
+    proven: u64,
+    kept: &[Option<Hash>],
+    tree: &mut Tree,
+    report: &mut OpenReport,
+) -> Result<Judged, LogError> {
+    let Scanned { mut segment, hashes, len, headed, .. } = scanned;
+    let name = frame::segment_name(segment.first);
+    let mut slots = Vec::with_capacity(segment.slots.len());
+    let mut end = segment.slots.first().map_or(segment.end, |_| frame::HEADER_BYTES as u64);
+    for (slot, computed) in segment.slots.iter().zip(hashes) {
+        let index = tree.size();
+        let stored = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
+        let durable = index < proven;
+        let reason = match computed {
+            None if !durable => break,
+            None => Some("the record is damaged"),
+            // Both checksums hold and yet they differ: one was written by somebody else.
+            Some(hash) if durable && stored.is_some_and(|stored| stored != hash) => {
+                Some("the record is not the one whose hash was kept")
+            }
+            Some(_) => None,
+        };
+        let trusted = if reason.is_some() { stored } else { computed };
+        tree.push(trusted.ok_or(LogError::HashLost { index })?);
+        if let Some(reason) = reason {
+            quarantine(report, index, index + 1, &name, reason);
+            slots.push(Slot::QUARANTINED);
+        } else {
+            slots.push(*slot);
+        }
+        if slot.is_readable() {
+            end = u64::from(slot.at) + frame::FRAME_BYTES as u64 + u64::from(slot.len);
+        }
+    }
+    segment.slots = slots;
+    segment.end = end;
+    if limit != u64::MAX && segment.after() < limit {
+        // The next segment takes over later than this one ends: what is between is lost.
+        let missing = segment.after()..limit;
+        restore_leaves(tree, missing.clone(), kept)?;
+        segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
+        quarantine(report, missing.start, missing.end, &name, "the end of the segment is damaged or missing");
+    }
+    let clean_end = headed || !segment.slots.is_empty();
+    Ok(Judged { segment, len, clean_end })
+}
+
+/// Puts leaves into the tree whose records are lost, from the side file.
+fn restore_leaves(tree: &mut Tree, records: Range<u64>, kept: &[Option<Hash>]) -> Result<(), LogError> {
+    for index in records {
+        let hash = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
+        tree.push(hash.ok_or(LogError::HashLost { index })?);
+    }
+    Ok(())
+}
+
+fn quarantine(report: &mut OpenReport, start: u64, end: u64, segment: &str, reason: &'static str) {
+    if let Some(last) = report.quarantined.last_mut() {
+        if last.records.end == start && last.segment == segment && last.reason == reason {
+            last.records.end = end;
+            return;
+        }
+    }
+    report.quarantined.push(Quarantine { records: start..end, segment: segment.to_owned(), reason });
+}
+
+/// Makes the side file say what the tree says, and returns how many entries were wrong or missing.
+fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>]) -> Result<u64, LogError> {
+    let failed = |cause| LogError::io("write", hashes::FILE, cause);
+    let mut rewritten = 0;
+    let mut entry = Vec::with_capacity(hashes::ENTRY_BYTES);
+    for index in 0..tree.size() {
+        let Some(hash) = tree.leaf(index) else { break };
+        let stored = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
+        if stored != Some(hash) {
+            entry.clear();
+            hashes::write(&mut entry, &hash);
+            file.write_at(hashes::offset(index), &entry).map_err(failed)?;
+            rewritten += 1;
+        }
+    }
+    let len = hashes::offset(tree.size());
+    if file.len().map_err(failed)? != len {
+        file.set_len(len).map_err(failed)?;
+    }
+    file.sync().map_err(failed)?;
+    Ok(rewritten)
+}
+
+/// Cuts the torn tail off the last segment and syncs it: what was read may never have been.
+fn reopen_last(
+    disk: &dyn Disk,
+    last: Option<&Judged>,
+    report: &mut OpenReport,
+) -> Result<Option<Box<dyn DiskFile>>, LogError> {
+    let Some(last) = last.filter(|last| last.clean_end) else { return Ok(None) };
+    let name = frame::segment_name(last.segment.first);
+    let mut file = disk.open(&name, true).map_err(|cause| LogError::io("open", &name, cause))?;
+    if last.len > last.segment.end {
+        report.torn_bytes = last.len - last.segment.end;
+        file.set_len(last.segment.end).map_err(|cause| LogError::io("cut", &name, cause))?;
+    }
+    file.sync().map_err(|cause| LogError::io("sync", &name, cause))?;
+    Ok(Some(file))
+}

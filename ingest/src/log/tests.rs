@@ -1,0 +1,430 @@
+//! What the log promises, on a disk that fails.
+
+use engine::merkle::{empty_root, verify_consistency, verify_inclusion};
+use proptest::prelude::*;
+
+use super::memory_disk::MemoryDisk;
+use super::*;
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap()
+}
+
+fn small() -> LogOptions {
+    LogOptions { segment_bytes: 400, ..LogOptions::default() }
+}
+
+fn open(disk: &MemoryDisk, known: u64) -> Opened {
+    Log::open_on(Arc::new(disk.clone()), known, small()).unwrap()
+}
+
+fn leaf(number: u64) -> Bytes {
+    Bytes::from(format!("leaf {number} {}", "x".repeat(usize::try_from(number % 50).unwrap())))
+}
+
+fn leaves(numbers: Range<u64>) -> Vec<Bytes> {
+    numbers.map(leaf).collect()
+}
+
+fn root_of(leaves: &[Bytes]) -> Hash {
+    let mut tree = Tree::new();
+    leaves.iter().for_each(|leaf| {
+        tree.push(engine::merkle::leaf_hash(leaf));
+    });
+    tree.root(tree.size()).unwrap()
+}
+
+fn all(log: &Log) -> Vec<(u64, Bytes)> {
+    log.read(0, usize::MAX, usize::MAX).unwrap()
+}
+
+fn numbered(leaves: Vec<Bytes>) -> Vec<(u64, Bytes)> {
+    (0..).zip(leaves).collect()
+}
+
+/// A closed log of `groups`, each appended in one request.
+fn written(groups: &[Range<u64>]) -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    runtime().block_on(async {
+        let log = open(&disk, 0).log;
+        for group in groups {
+            assert_eq!(log.append(leaves(group.clone())).await.unwrap(), *group);
+        }
+        log.close().await;
+    });
+    disk
+}
+
+fn last_segment(disk: &MemoryDisk) -> (String, Vec<u8>) {
+    let name = disk.list().unwrap().into_iter().filter(|name| frame::segment_first(name).is_some()).max().unwrap();
+    let bytes = disk.bytes(&name);
+    (name, bytes)
+}
+
+#[test]
+fn appended_records_are_read_back_with_proofs_across_segments_and_restarts() {
+    let disk = MemoryDisk::default();
+    runtime().block_on(async {
+        let mut written = Vec::new();
+        for round in 0..5_u64 {
+            let Opened { log, report } = open(&disk, round * 10);
+            assert_eq!(report.records, round * 10);
+            assert_eq!((report.torn_bytes, report.quarantined.len(), report.hashes_rewritten), (0, 0, 0));
+            for number in 0..5 {
+                let start = round * 10 + number * 2;
+                assert_eq!(log.append(leaves(start..start + 2)).await.unwrap(), start..start + 2);
+                assert_eq!(*log.durable().borrow(), start + 2);
+            }
+            written.extend(leaves(round * 10..round * 10 + 10));
+            assert_eq!(all(&log), numbered(written.clone()));
+            log.close().await;
+        }
+        let log = open(&disk, 50).log;
+        assert!(disk.list().unwrap().len() > 3, "several segments");
+        let root = log.root(50).unwrap();
+        assert_eq!(root, root_of(&written));
+        for index in 0..50 {
+            let hash = log.leaf_hash(index).unwrap();
+            assert!(verify_inclusion(&hash, index, 50, &log.inclusion_proof(index, 50).unwrap(), &root));
+        }
+        let old = log.root(20).unwrap();
+        assert!(verify_consistency(20, 50, &old, &root, &log.consistency_proof(20, 50).unwrap()));
+        assert_eq!(log.root(51), None);
+        assert_eq!(open(&MemoryDisk::default(), 0).log.root(0), Some(empty_root()));
+    });
+}
+
+#[test]
+fn reading_keeps_its_limits() {
+    let disk = written(&[0..30]);
+    let log = open(&disk, 0).log;
+    assert_eq!(log.read(5, 3, usize::MAX).unwrap(), numbered(leaves(0..8))[5..]);
+    assert_eq!(log.read(29, 9, usize::MAX).unwrap().len(), 1);
+    assert_eq!(log.read(30, 9, usize::MAX).unwrap(), vec![]);
+    assert_eq!(log.read(12, 9, 0).unwrap().len(), 1, "at least one, however large");
+    let some = log.read(0, usize::MAX, 100).unwrap();
+    assert!(some.iter().map(|(_, leaf)| leaf.len()).sum::<usize>() <= 100 && some.len() > 2);
+}
+
+#[test]
+fn a_torn_tail_leaves_the_exact_prefix_at_every_byte() {
+    let disk = written(&[0..4, 4..7]);
+    let (name, bytes) = last_segment(&disk);
+    let ends: Vec<usize> = {
+        let mut at = frame::HEADER_BYTES;
+        std::iter::from_fn(|| {
+            let frame = frame::read(bytes.get(at..)?)?;
+            at += frame.bytes();
+            Some(at)
+        })
+        .collect()
+    };
+    assert_eq!(ends.len(), 7);
+    for cut in ends[3]..=bytes.len() {
+        let torn = disk.with(&name, |bytes| bytes.truncate(cut));
+        let kept = ends.iter().filter(|end| **end <= cut).count();
+        let Opened { log, report } = open(&torn, 4);
+        assert_eq!(report.records, kept as u64, "cut at {cut}");
+        assert_eq!(report.torn_bytes, (cut - ends[kept - 1]) as u64);
+        assert_eq!(report.quarantined, []);
+        let expected = leaves(0..kept as u64);
+        assert_eq!(log.root(kept as u64), Some(root_of(&expected)));
+        assert_eq!(all(&log), numbered(expected));
+    }
+    // A tail of zeros, as file systems leave it, is a torn tail too; and the log goes on behind it.
+    let torn = disk.with(&name, |bytes| bytes[ends[4]..].fill(0));
+    runtime().block_on(async {
+        let log = open(&torn, 4).log;
+        assert_eq!(log.append(leaves(5..6)).await.unwrap(), 5..6);
+        log.close().await;
+        let Opened { log, report } = open(&torn, 6);
+        assert_eq!((report.records, report.torn_bytes), (6, 0));
+        assert_eq!(all(&log), numbered(leaves(0..6)));
+    });
+}
+
+#[test]
+fn every_bit_flip_below_the_durable_mark_is_fenced_off_and_reported() {
+    let groups: Vec<_> = (0..6_u64).map(|number| number..number + 1).collect();
+    let disk = written(&groups);
+    let expected = leaves(0..6);
+    let root = root_of(&expected);
+    for name in disk.list().unwrap() {
+        for bit in 0..disk.bytes(&name).len() * 8 {
+            let bent = disk.with(&name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+            let Opened { log, report } = open(&bent, 6);
+            assert_eq!(report.records, 6);
+            assert_eq!(log.root(6), Some(root), "{name} bit {bit}");
+            let lost: Vec<u64> = report.quarantined.iter().flat_map(|gap| gap.records.clone()).collect();
+            let read = all(&log);
+            assert!(read.iter().all(|(index, leaf)| expected[usize::try_from(*index).unwrap()] == *leaf));
+            assert_eq!(read.len() + lost.len(), 6);
+            assert!(read.iter().all(|(index, _)| !lost.contains(index)));
+            let seen = lost.len() + report.bad_headers.len() + usize::try_from(report.hashes_rewritten).unwrap();
+            assert_eq!(seen, 1, "{name} bit {bit}: exactly what was hit is reported: {report:?}");
+        }
+    }
+}
+
+#[test]
+fn a_later_group_proves_that_damage_is_not_a_torn_tail() {
+    let disk = written(&[0..2, 2..4, 4..6]);
+    let (name, bytes) = last_segment(&disk);
+    let second = frame::HEADER_BYTES + frame::read(&bytes[frame::HEADER_BYTES..]).unwrap().bytes();
+    let bent = disk.with(&name, |bytes| bytes[second + 30] ^= 1);
+    let report = open(&bent, 0).report;
+    assert_eq!(report.records, 6);
+    assert_eq!(report.quarantined.len(), 1);
+    assert_eq!(report.quarantined[0].records, 1..2);
+    // In the last group nothing proves it: it was never acknowledged.
+    let last = bytes.len() - 1;
+    let report = open(&disk.with(&name, |bytes| bytes[last] ^= 1), 0).report;
+    assert_eq!((report.records, report.quarantined.len()), (5, 0));
+}
+
+#[test]
+fn a_forged_record_with_a_fresh_checksum_is_quarantined() {
+    let disk = written(&[0..2]);
+    let (name, _) = last_segment(&disk);
+    let forged = disk.with(&name, |bytes| {
+        bytes.truncate(frame::HEADER_BYTES);
+        frame::write(bytes, 0, 0, b"something else entirely");
+        frame::write(bytes, 1, 0, &leaf(1));
+    });
+    let Opened { log, report } = open(&forged, 2);
+    assert_eq!(report.quarantined[0].records, 0..1);
+    assert_eq!(log.root(2), Some(root_of(&leaves(0..2))), "the tree keeps what was committed to");
+    assert_eq!(all(&log), vec![(1, leaf(1))]);
+}
+
+#[test]
+fn a_missing_segment_and_a_cut_end_below_the_mark_are_gaps_and_the_log_goes_on() {
+    let disk = written(&[0..10, 10..20, 20..30]);
+    let names: Vec<_> = disk.list().unwrap().into_iter().filter(|name| name != hashes::FILE).collect();
+    assert_eq!(names.len(), 3);
+    let root = root_of(&leaves(0..30));
+    for (name, expected) in names.iter().zip([0..10, 10..20, 20..30_u64]) {
+        let damaged = disk.without(name);
+        let Opened { log, report } = open(&damaged, 30);
+        let lost: Vec<u64> = report.quarantined.iter().flat_map(|gap| gap.records.clone()).collect();
+        assert_eq!(lost, expected.clone().collect::<Vec<_>>());
+        assert_eq!(log.root(30), Some(root));
+        runtime().block_on(async {
+            assert_eq!(log.append(leaves(30..31)).await.unwrap(), 30..31);
+            log.close().await;
+        });
+        let Opened { log, report } = open(&damaged, 31);
+        assert_eq!(report.records, 31);
+        assert_eq!(all(&log).len(), 21);
+    }
+    let cut = disk.with(&names[2], |bytes| bytes.truncate(bytes.len() - 1));
+    assert_eq!(open(&cut, 30).report.quarantined[0].records, 29..30);
+    assert_eq!(open(&cut, 29).report.quarantined, []);
+}
+
+#[test]
+fn what_cannot_be_opened_says_so() {
+    let disk = written(&[0..3]);
+    let refused = Log::open_on(Arc::new(disk.clone()), 4, small()).unwrap_err();
+    assert!(matches!(refused, LogError::Behind { known: 4, end: 3 }), "{refused}");
+    let (name, _) = last_segment(&disk);
+    let cut = disk.with(&name, |bytes| bytes.truncate(bytes.len() - 1)).with(hashes::FILE, |bytes| bytes[80] ^= 1);
+    let refused = Log::open_on(Arc::new(cut), 3, small()).unwrap_err();
+    assert!(matches!(refused, LogError::HashLost { index: 2 }), "{refused}");
+    let fresh = Log::open_on(Arc::new(disk.without(hashes::FILE)), 3, small()).unwrap();
+    assert_eq!((fresh.report.records, fresh.report.hashes_rewritten), (3, 3));
+}
+
+#[test]
+fn concurrent_appends_keep_their_order_and_are_durable_when_answered() {
+    let disk = MemoryDisk::default();
+    runtime().block_on(async {
+        let log = open(&disk, 0).log;
+        let tasks: Vec<_> = (0..8_u64)
+            .map(|task| {
+                let log = log.clone();
+                tokio::spawn(async move {
+                    let mut got = Vec::new();
+                    for number in 0..40_u64 {
+                        let sent: Vec<_> = (0..3).map(|part| Bytes::from(format!("{task}-{number}-{part}"))).collect();
+                        let range = log.append(sent.clone()).await.unwrap();
+                        assert!(*log.durable().borrow() >= range.end);
+                        assert_eq!(log.read(range.start, 3, usize::MAX).unwrap().len(), 3);
+                        got.extend(range.zip(sent));
+                    }
+                    got
+                })
+            })
+            .collect();
+        let mut expected = Vec::new();
+        for task in tasks {
+            let got = task.await.unwrap();
+            assert!(got.is_sorted_by_key(|(index, _)| *index), "a sender's records keep its order");
+            expected.extend(got);
+        }
+        expected.sort_unstable();
+        assert_eq!(all(&log), expected);
+        assert_eq!(log.queued(), (0, 0));
+        drop(log);
+    });
+    assert_eq!(open(&disk.crashed(0), 960).report.records, 960, "answered means synced");
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_accepted_or_shown_until_healed() {
+    let disk = MemoryDisk::default();
+    runtime().block_on(async {
+        let log = open(&disk, 0).log;
+        log.append(leaves(0..3)).await.unwrap();
+        disk.set_syncs(Some(0));
+        let refused = log.append(leaves(3..5)).await.unwrap_err();
+        assert!(matches!(refused, AppendError::Stopped(_)));
+        assert!(matches!(log.state(), LogState::Stopped(_)));
+        assert_eq!(*log.durable().borrow(), 3);
+        assert_eq!((log.root(4), log.leaf_hash(3)), (None, None));
+        assert_eq!(all(&log), numbered(leaves(0..3)));
+        disk.set_syncs(None);
+        assert_eq!(log.append(leaves(3..5)).await, Err(refused), "never by syncing again");
+        log.try_heal().await.unwrap();
+        assert_eq!(log.state(), LogState::Accepting);
+        assert_eq!(log.append(leaves(50..52)).await.unwrap(), 3..5);
+        let expected: Vec<_> = leaves(0..3).into_iter().chain(leaves(50..52)).collect();
+        assert_eq!(all(&log), numbered(expected.clone()));
+        log.close().await;
+        for torn in [0, 10, 1000] {
+            let Opened { log, report } = open(&disk.crashed(torn), 5);
+            assert_eq!(report.quarantined, []);
+            assert_eq!(all(&log), numbered(expected.clone()));
+            assert_eq!(log.root(5), Some(root_of(&expected)));
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_stops_the_log_and_room_heals_it() {
+    let disk = MemoryDisk::default();
+    runtime().block_on(async {
+        let log = open(&disk, 0).log;
+        log.append(leaves(0..3)).await.unwrap();
+        for room in [0, 1, 27, 28, 60, 100] {
+            disk.set_room(Some(room));
+            assert!(matches!(log.append(leaves(3..9)).await, Err(AppendError::Stopped(_))), "{room}");
+            disk.set_room(Some(5000));
+            assert!(log.try_heal().await.is_err(), "a little room is not enough");
+            disk.set_room(None);
+            log.try_heal().await.unwrap();
+        }
+        assert_eq!(log.append(leaves(3..4)).await.unwrap(), 3..4);
+        log.close().await;
+        assert_eq!(all(&open(&disk.crashed(0), 4).log), numbered(leaves(0..4)));
+    });
+}
+
+#[test]
+fn a_full_queue_is_busy_and_a_large_record_is_refused() {
+    let options = LogOptions { queue_records_max: 4, group_delay: Duration::from_millis(200), ..LogOptions::default() };
+    let log = Log::open_on(Arc::new(MemoryDisk::default()), 0, options).unwrap().log;
+    runtime().block_on(async {
+        let first = tokio::spawn({
+            let log = log.clone();
+            async move { log.append(leaves(0..4)).await }
+        });
+        while log.queued().0 == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(log.append(leaves(4..5)).await, Err(AppendError::Busy));
+        assert_eq!(first.await.unwrap(), Ok(0..4));
+        assert_eq!(log.append(leaves(4..5)).await, Ok(4..5), "room again");
+        assert_eq!(log.append(leaves(5..15)).await, Ok(5..15), "larger than the queue, but alone");
+        let large = Bytes::from(vec![0; RECORD_BYTES_MAX + 1]);
+        assert_eq!(log.append(vec![large]).await, Err(AppendError::TooLarge(RECORD_BYTES_MAX + 1)));
+        assert_eq!(log.append(vec![]).await, Ok(15..15));
+        let other = log.clone();
+        log.close().await;
+        assert!(matches!(other.append(leaves(0..1)).await, Err(AppendError::Stopped(_))));
+        assert_eq!(other.state(), LogState::Closed);
+    });
+}
+
+#[test]
+fn a_real_folder_works_as_the_model_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("log/0");
+    runtime().block_on(async {
+        for round in 0..3 {
+            let Opened { log, report } = Log::open(&dir, round * 7, small()).unwrap();
+            assert_eq!(report.records, round * 7);
+            log.append(leaves(round * 7..round * 7 + 7)).await.unwrap();
+            assert_eq!(all(&log), numbered(leaves(0..round * 7 + 7)));
+            log.close().await;
+        }
+    });
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(u8),
+    FailSyncs(u8),
+    Fill(u16),
+    Recover,
+    Crash(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1..6_u8).prop_map(Step::Append),
+        1 => (0..4_u8).prop_map(Step::FailSyncs),
+        1 => (0..300_u16).prop_map(Step::Fill),
+        2 => Just(Step::Recover),
+        2 => any::<u8>().prop_map(Step::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+
+    /// Whatever fails and whenever the power goes: what was answered is there, at its index, and nothing else is in
+    /// its place.
+    #[test]
+    fn nothing_acknowledged_is_ever_lost(steps in proptest::collection::vec(step(), 1..40)) {
+        runtime().block_on(async {
+            let mut disk = MemoryDisk::default();
+            let mut log = open(&disk, 0).log;
+            let mut acknowledged: Vec<(u64, Bytes)> = Vec::new();
+            let mut fresh = 0_u64;
+            for step in steps {
+                match step {
+                    Step::Append(count) => {
+                        let sent = leaves(fresh..fresh + u64::from(count));
+                        fresh += u64::from(count);
+                        if let Ok(range) = log.append(sent.clone()).await {
+                            acknowledged.extend(range.zip(sent));
+                        }
+                    }
+                    Step::FailSyncs(after) => disk.set_syncs(Some(usize::from(after))),
+                    Step::Fill(room) => disk.set_room(Some(usize::from(room))),
+                    Step::Recover => {
+                        disk.set_syncs(None);
+                        disk.set_room(None);
+                        log.try_heal().await.unwrap();
+                    }
+                    Step::Crash(torn) => {
+                        let known = acknowledged.last().map_or(0, |(index, _)| index + 1);
+                        disk = disk.crashed(usize::from(torn));
+                        let Opened { log: reopened, report } = open(&disk, known);
+                        assert_eq!(report.quarantined, []);
+                        log = reopened;
+                    }
+                }
+                let read = all(&log);
+                let end = *log.durable().borrow();
+                assert_eq!(read.len() as u64, end);
+                for pair in &acknowledged {
+                    assert_eq!(read.get(usize::try_from(pair.0).unwrap()), Some(pair));
+                }
+                let bytes: Vec<_> = read.into_iter().map(|(_, leaf)| leaf).collect();
+                assert_eq!(log.root(end), Some(root_of(&bytes)));
+            }
+        });
+    }
+}

@@ -1,0 +1,244 @@
+//! The writer: the one thread that changes a log's files. It takes what is queued, writes it as one group, syncs, moves
+//! the durable mark, and only then answers.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::merkle::{Hash, leaf_hash};
+use pipeproof_engine as engine;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::disk::DiskFile;
+use super::recover::{Segment, Slot};
+use super::{AppendError, LogState, Shared, frame, hashes};
+
+/// Most a segment may hold: offsets are 32 bits.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes a disk must take before a stopped log accepts again.
+const HEAL_PROBE_BYTES: usize = 1 << 20;
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Append { leaves: Vec<Bytes>, bytes: usize, done: oneshot::Sender<Result<Range<u64>, AppendError>> },
+    Heal(oneshot::Sender<Result<(), AppendError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The segment being written.
+#[derive(Debug)]
+struct Active {
+    file: Box<dyn DiskFile>,
+    first: u64,
+    /// Offset after the last durable record.
+    end: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    durable: watch::Sender<u64>,
+    next: u64,
+    active: Option<Active>,
+    hashes: Option<Box<dyn DiskFile>>,
+    stopped: Option<Arc<str>>,
+}
+
+type Waiter = (Vec<Bytes>, usize, oneshot::Sender<Result<Range<u64>, AppendError>>);
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        durable: watch::Sender<u64>,
+        next: u64,
+        active: Option<Box<dyn DiskFile>>,
+        hashes: Box<dyn DiskFile>,
+    ) -> Self {
+        let last = shared.published().segments.last().map(|segment| (segment.first, segment.end));
+        let active = active.zip(last).map(|(file, (first, end))| Active { file, first, end });
+        Self { shared, durable, next, active, hashes: Some(hashes), stopped: None }
+    }
+
+    /// Runs until closed or until every handle is gone.
+    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut pending = None;
+        while let Some(command) = pending.take().or_else(|| queue.blocking_recv()) {
+            match command {
+                Command::Append { leaves, bytes, done } => {
+                    let mut group = vec![(leaves, bytes, done)];
+                    pending = self.gather(&mut group, bytes, &mut queue);
+                    self.answer(group);
+                }
+                Command::Heal(done) => {
+                    let outcome = self.heal().map_err(|error| {
+                        let reason: Arc<str> = error.to_string().into();
+                        self.stop(Arc::clone(&reason));
+                        AppendError::Stopped(reason)
+                    });
+                    // Nobody waits any more: fine.
+                    drop(done.send(outcome));
+                }
+                Command::Close(done) => {
+                    queue.close();
+                    self.shared.publish().state = LogState::Closed;
+                    self.drain(&mut queue);
+                    drop((self.active.take(), self.hashes.take()));
+                    // Nobody waits any more: fine.
+                    done.send(()).unwrap_or_default();
+                    return;
+                }
+            }
+        }
+        self.shared.publish().state = LogState::Closed;
+    }
+
+    /// Takes more queued records into a group; returns a command that is not one.
+    fn gather(&self, group: &mut Vec<Waiter>, bytes: usize, queue: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        let options = &self.shared.options;
+        if !options.group_delay.is_zero() {
+            std::thread::sleep(options.group_delay);
+        }
+        let mut total = bytes;
+        while total < options.group_bytes_max {
+            match queue.try_recv() {
+                Ok(Command::Append { leaves, bytes, done }) => {
+                    total += bytes;
+                    group.push((leaves, bytes, done));
+                }
+                Ok(other) => return Some(other),
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Writes what was queued before closing.
+    fn drain(&mut self, queue: &mut mpsc::Receiver<Command>) {
+        while let Ok(command) = queue.try_recv() {
+            match command {
+                Command::Append { leaves, bytes, done } => self.answer(vec![(leaves, bytes, done)]),
+                Command::Heal(done) => drop(done.send(Err(super::closed()))),
+                Command::Close(done) => done.send(()).unwrap_or_default(),
+            }
+        }
+    }
+
+    fn answer(&mut self, group: Vec<Waiter>) {
+        let leaves: Vec<&Bytes> = group.iter().flat_map(|(leaves, _, _)| leaves).collect();
+        let outcome = match &self.stopped {
+            Some(reason) => Err(Arc::clone(reason)),
+            None => self.commit(&leaves).map_err(|error| {
+                let reason: Arc<str> = error.to_string().into();
+                self.stop(Arc::clone(&reason));
+                reason
+            }),
+        };
+        let mut first = outcome.clone().unwrap_or_default();
+        for (leaves, bytes, done) in group {
+            let count = leaves.len();
+            self.shared.dequeue(count, bytes);
+            let range = first..first + count as u64;
+            first = range.end;
+            drop(done.send(outcome.clone().map(|_| range).map_err(AppendError::Stopped)));
+        }
+    }
+
+    /// One group: write, sync, then let readers see it. Returns the index of its first record.
+    fn commit(&mut self, leaves: &[&Bytes]) -> io::Result<u64> {
+        let group = self.next;
+        let limit = self.shared.options.segment_bytes.min(SEGMENT_BYTES_MAX);
+        if self.active.as_ref().is_none_or(|active| active.end >= limit) {
+            self.active = Some(self.start_segment()?);
+        }
+        let (Some(active), Some(hash_file)) = (self.active.as_mut(), self.hashes.as_mut()) else {
+            return Err(io::Error::other("the log's files are not open"));
+        };
+        let size = leaves.iter().map(|leaf| leaf.len() + frame::FRAME_BYTES).sum();
+        let mut bytes = Vec::with_capacity(size);
+        let mut entries = Vec::with_capacity(leaves.len() * hashes::ENTRY_BYTES);
+        let mut new: Vec<(Slot, Hash)> = Vec::with_capacity(leaves.len());
+        for (index, leaf) in (group..).zip(leaves) {
+            let at = active.end + bytes.len() as u64;
+            let place = u32::try_from(at).ok().zip(u32::try_from(leaf.len()).ok());
+            let (at, len) = place.ok_or_else(|| io::Error::other("the segment is too long"))?;
+            frame::write(&mut bytes, index, group, leaf);
+            let hash = leaf_hash(leaf);
+            hashes::write(&mut entries, &hash);
+            new.push((Slot { at, len }, hash));
+        }
+        active.file.write_at(active.end, &bytes)?;
+        hash_file.write_at(hashes::offset(group), &entries)?;
+        active.file.sync()?;
+        hash_file.sync()?;
+
+        active.end += bytes.len() as u64;
+        self.next += new.len() as u64;
+        let mut published = self.shared.publish();
+        if published.segments.last().is_none_or(|segment| segment.first != active.first) {
+            published.segments.push(Segment { first: active.first, slots: Vec::new(), end: 0 });
+        }
+        for (slot, hash) in new {
+            published.tree.push(hash);
+            if let Some(segment) = published.segments.last_mut() {
+                segment.slots.push(slot);
+                segment.end = active.end;
+            }
+        }
+        drop(published);
+        self.durable.send_replace(self.next);
+        Ok(group)
+    }
+
+    /// A new segment that starts at the durable mark, its name durable.
+    fn start_segment(&self) -> io::Result<Active> {
+        let name = frame::segment_name(self.next);
+        let disk = &self.shared.disk;
+        let mut file = match disk.create(&name) {
+            // Left by a failure: it starts where the log ends, so it holds nothing that is durable.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                disk.remove(&name)?;
+                disk.create(&name)?
+            }
+            other => other?,
+        };
+        file.write_at(0, &frame::header(self.shared.options.partition, self.next))?;
+        file.sync()?;
+        disk.sync_names()?;
+        Ok(Active { file, first: self.next, end: frame::HEADER_BYTES as u64 })
+    }
+
+    /// Stops accepting. The segment is abandoned: what it holds beyond the durable mark is unknown.
+    fn stop(&mut self, reason: Arc<str>) {
+        tracing::error!(partition = self.shared.options.partition, durable = self.next, %reason, "the log stops accepting");
+        if let Some(mut active) = self.active.take() {
+            // Gives space back if it can; a reader stops at the next segment in any case.
+            if let Err(error) = active.file.set_len(active.end) {
+                tracing::warn!(%error, "cannot cut the abandoned segment");
+            }
+        }
+        self.hashes = None;
+        self.stopped = Some(Arc::clone(&reason));
+        self.shared.publish().state = LogState::Stopped(reason);
+    }
+
+    fn heal(&mut self) -> io::Result<()> {
+        if self.stopped.is_none() {
+            return Ok(());
+        }
+        let disk = &self.shared.disk;
+        self.hashes = Some(disk.open(hashes::FILE, true)?);
+        let mut active = self.start_segment()?;
+        // A full disk often has room for a header and not for records: see that it takes some.
+        active.file.write_at(active.end, &vec![0; HEAL_PROBE_BYTES])?;
+        active.file.sync()?;
+        active.file.set_len(active.end)?;
+        active.file.sync()?;
+        self.active = Some(active);
+        self.stopped = None;
+        self.shared.publish().state = LogState::Accepting;
+        tracing::info!(partition = self.shared.options.partition, durable = self.next, "the log accepts again");
+        Ok(())
+    }
+}

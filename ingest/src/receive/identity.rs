@@ -1,0 +1,113 @@
+//! What identifies an item: the source's own id where it has one, so that the same item delivered again is recognised,
+//! and what headers and query say about it.
+
+use std::collections::BTreeMap;
+
+use engine::source::SourceType;
+use hmac::{Hmac, Mac};
+use http::HeaderMap;
+use pipeproof_engine as engine;
+use sha2::Sha256;
+
+use super::Request;
+use crate::limits::Limits;
+use crate::skim;
+
+/// Attribute: number of a job log's chunk, from 0.
+pub(crate) const CHUNK: &str = "joblog.chunk";
+/// Headers kept as attributes. No other header is kept: they carry credentials.
+const HEADERS: &[&str] = &[
+    "x-github-event",
+    "x-github-delivery",
+    "x-github-hook-id",
+    "x-github-hook-installation-target-id",
+    "x-github-hook-installation-target-type",
+    "ce-id",
+    "ce-source",
+    "ce-type",
+];
+/// Query parameters kept as attributes `joblog.NAME` of a job log.
+const JOB_PARAMETERS: &[&str] = &["repo", "run_id", "job_id", "attempt", "name", "workflow", "ref", "sha"];
+/// Longest id taken over from a source; a longer one is hashed.
+const ID_BYTES_MAX: usize = 256;
+
+/// What travels with every record of a request.
+pub(super) fn attributes(request: &Request<'_>, bytes_max: usize) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let short = |text: &str| {
+        text.chars()
+            .scan(0, |bytes, char| {
+                *bytes += char.len_utf8();
+                (*bytes <= bytes_max).then_some(char)
+            })
+            .collect::<String>()
+    };
+    for (name, value) in &request.source.labels {
+        found.insert(format!("label.{name}"), short(value));
+    }
+    for name in HEADERS {
+        if let Some(value) = header(request.headers, name) {
+            found.insert((*name).to_owned(), short(value));
+        }
+    }
+    if request.source.source_type == SourceType::GithubJoblog {
+        for name in JOB_PARAMETERS {
+            if let Some(value) = request.query.get(*name).filter(|value| !value.is_empty()) {
+                found.insert(format!("joblog.{name}"), short(value));
+            }
+        }
+    }
+    found
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().filter(|value| !value.is_empty())
+}
+
+/// The job a log belongs to, from its attributes.
+pub(super) fn job(attributes: &BTreeMap<String, String>) -> Option<String> {
+    let part = |name: &str| attributes.get(&format!("joblog.{name}")).map(String::as_str);
+    let (repo, run, job) = (part("repo")?, part("run_id")?, part("job_id")?);
+    Some(format!("{repo}/{run}/{job}/{}", part("attempt").unwrap_or("1")))
+}
+
+/// The source's own id of an item; `number` when it is one of several in its request.
+pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, limits: &Limits) -> Option<String> {
+    let text = |path: &[&str]| skim::text_at(item, path).filter(|text| !text.is_empty());
+    let numbered = |id: &str| number.map_or_else(|| id.to_owned(), |number| format!("{id}/{number}"));
+    let id = match request.source.source_type {
+        // One delivery is one event, and keeps its id when it is sent again.
+        SourceType::GithubWebhook if number.is_none() => {
+            header(request.headers, "x-github-delivery").map(ToOwned::to_owned)
+        }
+        SourceType::AwsCloudtrail => text(&["eventID"]),
+        // One request is reported at several stages.
+        SourceType::KubernetesAudit => {
+            let id = text(&["auditID"]);
+            id.map(|id| format!("{id}/{}", text(&["stage"]).unwrap_or_default()))
+        }
+        // Request and response share an id. With several audit devices the copies are duplicates, by design of Vault.
+        SourceType::VaultAudit => text(&["request", "id"]).and_then(|id| Some(format!("{id}/{}", text(&["type"])?))),
+        SourceType::Json => header(request.headers, "idempotency-key")
+            .or_else(|| header(request.headers, "ce-id"))
+            .map(numbered)
+            .or_else(|| {
+                // A CloudEvent is identified by source and id together.
+                text(&["specversion"])?;
+                Some(format!("{}/{}", text(&["source"])?, text(&["id"])?))
+            }),
+        // A bundle is not verified here: by its log index anybody could shadow a true one. Its bytes identify it.
+        SourceType::SigstoreBundle | SourceType::GithubWebhook | SourceType::GithubJoblog | SourceType::Pipeproof => {
+            None
+        }
+    };
+    id.filter(|id| id.len() <= ID_BYTES_MAX.max(limits.attribute_bytes_max))
+}
+
+/// The keyed hash that identifies an item without an id: the same bytes give the same hash, and nobody can guess
+/// redacted bytes from it without the key.
+pub(super) fn hash(key: &[u8; 32], item: &[u8]) -> String {
+    // HMAC takes keys of any length.
+    let Ok(mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
+    format!("hash:{}", hex::encode(mac.chain_update(item).finalize().into_bytes()))
+}

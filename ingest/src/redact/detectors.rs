@@ -1,0 +1,338 @@
+//! What a secret looks like: families, found anywhere in text.
+//!
+//! Keywords first (one Aho–Corasick pass), then the pattern of each family whose keyword occurred. Patterns are not
+//! anchored: a secret glued to other text is still one. [`super::wrapped`] finds the same families inside base64.
+
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use regex::bytes::Regex;
+
+use super::wrapped::{self, Wrapped};
+
+/// A family of secrets. The order decides which one names a place where two overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// PEM private keys, service account keys included.
+    PrivateKey,
+    /// GitHub tokens.
+    GithubToken,
+    /// Long-term access key ids; temporary ones (`ASIA…`) are identifiers and stay.
+    AwsAccessKey,
+    /// Secret access keys, next to their name.
+    AwsSecretKey,
+    /// Session tokens.
+    AwsSessionToken,
+    /// Google API keys.
+    GcpApiKey,
+    /// Google OAuth access tokens.
+    GcpOauthToken,
+    /// Slack tokens.
+    SlackToken,
+    /// Slack incoming webhook addresses.
+    SlackWebhook,
+    /// npm tokens.
+    NpmToken,
+    /// Vault tokens.
+    VaultToken,
+    /// JSON Web Tokens.
+    Jwt,
+    /// Passwords and tokens in the user part of a URL.
+    UrlCredentials,
+    /// Credentials after `Authorization:` or `Bearer`.
+    AuthorizationHeader,
+    /// Content of Kubernetes Secrets.
+    KubernetesSecret,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 15] = [
+        Self::PrivateKey,
+        Self::GithubToken,
+        Self::AwsAccessKey,
+        Self::AwsSecretKey,
+        Self::AwsSessionToken,
+        Self::GcpApiKey,
+        Self::GcpOauthToken,
+        Self::SlackToken,
+        Self::SlackWebhook,
+        Self::NpmToken,
+        Self::VaultToken,
+        Self::Jwt,
+        Self::UrlCredentials,
+        Self::AuthorizationHeader,
+        Self::KubernetesSecret,
+    ];
+
+    /// The name in records, events and rules.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PrivateKey => "private-key",
+            Self::GithubToken => "github-token",
+            Self::AwsAccessKey => "aws-access-key",
+            Self::AwsSecretKey => "aws-secret-key",
+            Self::AwsSessionToken => "aws-session-token",
+            Self::GcpApiKey => "gcp-api-key",
+            Self::GcpOauthToken => "gcp-oauth-token",
+            Self::SlackToken => "slack-token",
+            Self::SlackWebhook => "slack-webhook",
+            Self::NpmToken => "npm-token",
+            Self::VaultToken => "vault-token",
+            Self::Jwt => "jwt",
+            Self::UrlCredentials => "url-credentials",
+            Self::AuthorizationHeader => "authorization-header",
+            Self::KubernetesSecret => "kubernetes-secret",
+        }
+    }
+
+    /// Whether finding one means that a secret leaked. The others are removed, but by design of what carries them, or
+    /// by too weak a sign, they are no leak.
+    #[must_use]
+    pub fn is_leak(name: &str) -> bool {
+        ![Self::UrlCredentials, Self::AuthorizationHeader, Self::KubernetesSecret]
+            .iter()
+            .any(|weak| weak.name() == name)
+    }
+
+    const fn bit(self) -> u32 {
+        1 << (self as u32)
+    }
+}
+
+/// A place in a text that has to go, and the secrets in it: several when it is a wrapped text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hit {
+    pub(crate) range: Range<usize>,
+    pub(crate) found: Vec<(Family, Vec<u8>)>,
+}
+
+/// Keyword → families whose pattern is then tried. Matched without regard to case.
+const KEYWORDS: &[(&str, &[Family])] = &[
+    ("private key", &[Family::PrivateKey]),
+    ("ghp_", &[Family::GithubToken]),
+    ("gho_", &[Family::GithubToken]),
+    ("ghu_", &[Family::GithubToken]),
+    ("ghs_", &[Family::GithubToken]),
+    ("ghr_", &[Family::GithubToken]),
+    ("github_pat_", &[Family::GithubToken]),
+    ("github_token", &[Family::GithubToken]),
+    ("github-token", &[Family::GithubToken]),
+    ("githubtoken", &[Family::GithubToken]),
+    ("gh_token", &[Family::GithubToken]),
+    ("akia", &[Family::AwsAccessKey]),
+    ("abia", &[Family::AwsAccessKey]),
+    ("acca", &[Family::AwsAccessKey]),
+    ("secret_access_key", &[Family::AwsSecretKey]),
+    ("secretaccesskey", &[Family::AwsSecretKey]),
+    ("secret-access-key", &[Family::AwsSecretKey]),
+    ("aws_secret", &[Family::AwsSecretKey]),
+    ("secret access key", &[Family::AwsSecretKey]),
+    ("session_token", &[Family::AwsSessionToken]),
+    ("sessiontoken", &[Family::AwsSessionToken]),
+    ("security-token", &[Family::AwsSessionToken]),
+    ("security_token", &[Family::AwsSessionToken]),
+    ("iqojb3jpz2lu", &[Family::AwsSessionToken]),
+    ("fwogzxivyxdz", &[Family::AwsSessionToken]),
+    ("aiza", &[Family::GcpApiKey]),
+    ("ya29.", &[Family::GcpOauthToken]),
+    ("xox", &[Family::SlackToken]),
+    ("xapp-", &[Family::SlackToken]),
+    ("hooks.slack.com", &[Family::SlackWebhook]),
+    ("npm_", &[Family::NpmToken]),
+    ("_authtoken", &[Family::NpmToken]),
+    ("hvs.", &[Family::VaultToken]),
+    ("hvb.", &[Family::VaultToken]),
+    ("hvr.", &[Family::VaultToken]),
+    ("eyj", &[Family::Jwt]),
+    ("authorization", &[Family::AuthorizationHeader]),
+    ("bearer", &[Family::AuthorizationHeader]),
+];
+
+/// Family → pattern. The first group is the secret, or the whole match where there is none.
+const PATTERNS: &[(Family, &str)] = &[
+    (Family::GithubToken, r"gh[pousr]_[A-Za-z0-9_]{36,255}"),
+    (Family::GithubToken, r"github_pat_[A-Za-z0-9_]{22,255}"),
+    // Before 2021 a token was 40 hexadecimal digits, like a commit: only next to its name.
+    (Family::GithubToken, r#"(?i)(?:github[_-]?|gh_)token["'\\\s:=>]{1,8}([0-9a-f]{40})(?:[^0-9a-z]|$)"#),
+    (Family::AwsAccessKey, r"(?:AKIA|ABIA|ACCA)[A-Z0-9]{16}"),
+    (
+        Family::AwsSecretKey,
+        r#"(?i)secret[_ -]?(?:access[_ -]?)?key["'\\\s:=>,]{1,12}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+]|$)"#,
+    ),
+    (Family::AwsSessionToken, r#"(?i)(?:session|security)[_-]?token["'\\\s:=>,]{1,12}([A-Za-z0-9/+=_-]{100,})"#),
+    (Family::AwsSessionToken, r"(?:IQoJb3JpZ2lu|FwoGZXIvYXdz)[A-Za-z0-9/+=]{80,}"),
+    (Family::GcpApiKey, r"AIza[0-9A-Za-z_-]{35}"),
+    (Family::GcpOauthToken, r"ya29\.[0-9A-Za-z_-]{20,}"),
+    (Family::SlackToken, r"xox[a-z](?:\.xox[a-z])?-[0-9A-Za-z-]{10,}"),
+    (Family::SlackToken, r"xapp-[0-9A-Za-z-]{20,}"),
+    (Family::SlackWebhook, r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{20,}"),
+    (Family::NpmToken, r"npm_[A-Za-z0-9]{36,}"),
+    (Family::NpmToken, r#"_authToken["'\\\s]{0,4}[:=]["'\\\s]{0,4}([A-Za-z0-9_./+=-]{16,})"#),
+    (Family::VaultToken, r"hv[sbr]\.[A-Za-z0-9_-]{20,}"),
+    (Family::Jwt, r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*"),
+    (
+        Family::AuthorizationHeader,
+        r#"(?i)authorization["'\\]{0,4}\s{0,4}[:=]\s{0,4}["'\\]{0,4}(?:(?:bearer|basic|token|splunk|apikey)\s+)?([A-Za-z0-9._~+/=-]{12,})"#,
+    ),
+    (Family::AuthorizationHeader, r"(?i)bearer\s+([A-Za-z0-9._~+/=-]{20,})"),
+];
+
+/// How far a PEM block may reach.
+const PEM_BYTES_MAX: usize = 32 << 10;
+/// How far the user part of a URL may reach.
+const USERINFO_BYTES_MAX: usize = 512;
+
+/// The detectors, compiled.
+#[derive(Debug)]
+pub(crate) struct Detectors {
+    keywords: AhoCorasick,
+    patterns: Vec<(Family, Regex)>,
+    pem_begin: Regex,
+    wrapped: Wrapped,
+}
+
+impl Detectors {
+    #[allow(clippy::expect_used, reason = "the patterns are constants of this file; every test compiles them")]
+    pub(crate) fn new() -> Self {
+        let keywords = AhoCorasickBuilder::new()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(KEYWORDS.iter().map(|(word, _)| word))
+            .expect("the keywords fit an automaton");
+        let compile = |pattern: &str| {
+            let bytes = regex::bytes::RegexBuilder::new(pattern).unicode(false).build();
+            bytes.expect("the pattern is a valid regular expression")
+        };
+        Self {
+            keywords,
+            patterns: PATTERNS.iter().map(|(family, pattern)| (*family, compile(pattern))).collect(),
+            pem_begin: compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,20}-----"),
+            wrapped: Wrapped::new(),
+        }
+    }
+
+    /// Whether a text can hold a secret at all. Cheap: most text cannot.
+    pub(crate) fn suspects(&self, text: &[u8]) -> bool {
+        self.keywords.is_match(text) || has_userinfo(text) || self.wrapped.suspects(text)
+    }
+
+    /// The places that have to go, in order and apart from one another.
+    pub(crate) fn scan(&self, text: &[u8]) -> Vec<Hit> {
+        let mut hits = Vec::new();
+        self.scan_depth(text, wrapped::DEPTH_MAX, &mut hits);
+        merge(hits)
+    }
+
+    /// Scans text that was wrapped `wraps` levels less deep than the limit.
+    pub(crate) fn scan_depth(&self, text: &[u8], wraps: usize, hits: &mut Vec<Hit>) {
+        let mut families = 0;
+        for found in self.keywords.find_overlapping_iter(text) {
+            let (_, of) = KEYWORDS.get(found.pattern().as_usize()).copied().unwrap_or_default();
+            families |= of.iter().fold(0, |bits, family| bits | family.bit());
+        }
+        for (family, pattern) in self.patterns.iter().filter(|(family, _)| families & family.bit() != 0) {
+            for groups in pattern.captures_iter(text) {
+                if let Some(secret) = groups.get(1).or_else(|| groups.get(0)) {
+                    push(hits, *family, secret.range(), secret.as_bytes());
+                }
+            }
+        }
+        if families & Family::PrivateKey.bit() != 0 {
+            self.scan_pem(text, hits);
+        }
+        scan_userinfo(text, hits);
+        self.wrapped.scan(self, text, wraps, hits);
+    }
+
+    fn scan_pem(&self, text: &[u8], hits: &mut Vec<Hit>) {
+        for begin in self.pem_begin.find_iter(text) {
+            let rest = text.get(begin.end()..).unwrap_or_default();
+            let rest = rest.get(..PEM_BYTES_MAX).unwrap_or(rest);
+            let marker = b"-----END ";
+            let end = match rest.windows(marker.len()).position(|window| window == marker) {
+                Some(at) => {
+                    let tail = rest.get(at + marker.len()..).unwrap_or_default();
+                    let close = tail.windows(5).position(|window| window == b"-----");
+                    at + marker.len() + close.map_or(tail.len().min(60), |close| close + 5)
+                }
+                // Cut off: all that can still be key material.
+                None => rest.iter().take_while(|byte| is_pem_body(**byte)).count(),
+            };
+            let range = begin.start()..begin.end() + end;
+            let body = text.get(begin.end()..range.end).unwrap_or_default();
+            // The same key reads the same however its lines were broken.
+            let key: Vec<u8> =
+                body.iter().copied().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).collect();
+            hits.push(Hit { range, found: vec![(Family::PrivateKey, key)] });
+        }
+    }
+}
+
+fn push(hits: &mut Vec<Hit>, family: Family, range: Range<usize>, secret: &[u8]) {
+    // What an earlier pass put there is not a secret.
+    if !secret.starts_with(b"redacted:") && !secret.starts_with(b"hmac-sha256:") {
+        hits.push(Hit { range, found: vec![(family, secret.to_vec())] });
+    }
+}
+
+const fn is_pem_body(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || byte.is_ascii_whitespace()
+        || matches!(byte, b'+' | b'/' | b'=' | b'\\' | b':' | b'-' | b'.')
+}
+
+/// Places of `user:password@` and `token@` in URLs: the password or token.
+fn userinfos(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
+    let ats = text.iter().enumerate().filter(|(_, byte)| **byte == b'@').map(|(at, _)| at);
+    ats.filter_map(|at| {
+        let before = text.get(at.saturating_sub(USERINFO_BYTES_MAX)..at)?;
+        let stop = |byte: &u8| byte.is_ascii_whitespace() || b"/\"'<>`(){}?#\\".contains(byte);
+        let len = before.iter().rev().take_while(|byte| !stop(byte)).count();
+        let start = at - len;
+        if !text.get(..start)?.ends_with(b"://") {
+            return None;
+        }
+        let userinfo = text.get(start..at)?;
+        let secret = match userinfo.iter().position(|byte| *byte == b':') {
+            Some(colon) => start + colon + 1..at,
+            None if userinfo.len() >= 20 => start..at,
+            None => return None,
+        };
+        let shown = text.get(secret.clone())?;
+        (!shown.is_empty() && shown.iter().any(|byte| *byte != b'*')).then_some(secret)
+    })
+}
+
+fn has_userinfo(text: &[u8]) -> bool {
+    userinfos(text).next().is_some()
+}
+
+fn scan_userinfo(text: &[u8], hits: &mut Vec<Hit>) {
+    for range in userinfos(text) {
+        let secret = text.get(range.clone()).unwrap_or_default();
+        push(hits, Family::UrlCredentials, range, secret);
+    }
+}
+
+/// Joins hits that overlap. The family that comes first in [`Family`] names the place; a weaker one that found the same
+/// bytes adds nothing.
+fn merge(mut hits: Vec<Hit>) -> Vec<Hit> {
+    hits.sort_by_key(|hit| (hit.range.start, std::cmp::Reverse(hit.range.end)));
+    let mut merged: Vec<Hit> = Vec::with_capacity(hits.len());
+    for hit in hits {
+        match merged.last_mut().filter(|last| hit.range.start < last.range.end) {
+            Some(last) => {
+                last.range.end = last.range.end.max(hit.range.end);
+                let strength = |hit: &Hit| hit.found.iter().map(|(family, _)| *family).min();
+                if strength(&hit) < strength(last) {
+                    last.found = hit.found;
+                }
+            }
+            None => merged.push(hit),
+        }
+    }
+    merged
+}

@@ -1,0 +1,206 @@
+//! Redaction of JSON text: each string is read without its escapes, so that `ghp_` and `\u0067hp_` are the same secret,
+//! and only strings that held one are written anew. Everything else stays byte for byte.
+//!
+//! The walk goes by brackets and quotes alone and does not recurse: what is not valid JSON is walked too, and what stands
+//! outside strings is scanned as free text.
+
+use std::ops::Range;
+
+use super::detectors::{Family, Hit};
+use super::spine::Spine;
+use super::{Output, Redactor};
+use crate::skim;
+
+/// What is known about a JSON body before it is walked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) spine: Spine,
+    /// The record is about a Kubernetes Secret: its content goes whatever it looks like.
+    pub(crate) kubernetes_secret: bool,
+}
+
+struct Level {
+    object: bool,
+    /// Raw key of the member being read.
+    key: Range<usize>,
+    key_next: bool,
+}
+
+struct Walk<'a> {
+    redactor: &'a Redactor,
+    shape: Shape,
+    text: &'a [u8],
+    levels: Vec<Level>,
+    out: Output,
+    /// Up to where `text` was copied to `out`.
+    copied: usize,
+}
+
+/// Redacts a JSON body.
+pub(crate) fn redact(redactor: &Redactor, text: &[u8], shape: Shape) -> Output {
+    let mut walk = Walk { redactor, shape, text, levels: Vec::new(), out: Output::default(), copied: 0 };
+    walk.run();
+    walk.copy_to(text.len());
+    walk.out
+}
+
+impl Walk<'_> {
+    fn run(&mut self) {
+        let mut at = 0;
+        let mut gap = 0;
+        while let Some(byte) = self.text.get(at) {
+            match byte {
+                b'"' => {
+                    self.loose(gap..at);
+                    let end = skim::string_end(self.text, at).unwrap_or(self.text.len());
+                    at = self.string(at..end.min(self.text.len()));
+                    gap = at;
+                    continue;
+                }
+                b'{' | b'[' => self.levels.push(Level { object: *byte == b'{', key: 0..0, key_next: *byte == b'{' }),
+                b'}' | b']' => drop(self.levels.pop()),
+                b',' => {
+                    if let Some(level) = self.levels.last_mut() {
+                        level.key_next = level.object;
+                    }
+                }
+                b':' => {
+                    if let Some(level) = self.levels.last_mut() {
+                        level.key_next = false;
+                    }
+                    if self.shape.kubernetes_secret && self.is_secret_content() {
+                        let start = skim::skip_space(self.text, at + 1);
+                        if let Some(end) = skim::value_end(self.text, start).filter(|end| *end > start) {
+                            self.replace_whole(start..end);
+                            (at, gap) = (end, end);
+                            continue;
+                        }
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        self.loose(gap..self.text.len());
+    }
+
+    /// What stands between strings: numbers and punctuation, unless it is not JSON.
+    fn loose(&mut self, range: Range<usize>) {
+        let between = self.text.get(range.clone()).unwrap_or_default();
+        if between.len() < 16 || between.iter().all(|byte| byte.is_ascii_whitespace() || b"{}[],:".contains(byte)) {
+            return;
+        }
+        let hits = self.redactor.detectors.scan(between);
+        for hit in hits {
+            self.copy_to(range.start + hit.range.start);
+            self.copied = range.start + hit.range.end;
+            let placeholder = self.redactor.placeholder(&hit, &mut self.out);
+            self.out.bytes.extend_from_slice(placeholder.as_bytes());
+        }
+    }
+
+    /// Reads the string in `range`, quotes included, and returns where to go on.
+    fn string(&mut self, range: Range<usize>) -> usize {
+        let end = range.end;
+        let whole = self.text.get(range.clone()).unwrap_or_default();
+        let inner = match whole {
+            [b'"', inner @ .., b'"'] => inner,
+            // It does not end.
+            [b'"', inner @ ..] => inner,
+            _ => whole,
+        };
+        let key = self.levels.last().is_some_and(|level| level.object && level.key_next);
+        if key && let Some(level) = self.levels.last_mut() {
+            level.key = range.start + 1..range.start + 1 + inner.len();
+        }
+        let text = skim::unescape(inner);
+        let mut hits =
+            if self.redactor.detectors.suspects(&text) { self.redactor.detectors.scan(&text) } else { Vec::new() };
+        if !key && let Some(hit) = self.named(&text) {
+            hits = vec![hit];
+        }
+        if hits.is_empty() {
+            return end;
+        }
+        let path = self.path();
+        hits.retain(|hit| key || !hit.found.iter().all(|(family, _)| self.shape.spine.keeps(&path, *family)));
+        if hits.is_empty() {
+            return end;
+        }
+        self.copy_to(range.start);
+        self.copied = end;
+        let redacted = self.redactor.apply(&text, &hits, &mut self.out);
+        write_string(&mut self.out.bytes, &redacted);
+        end
+    }
+
+    /// A value that is a secret by the name of its member.
+    fn named(&self, text: &[u8]) -> Option<Hit> {
+        let key = self.levels.iter().rev().find(|level| level.object)?.key.clone();
+        let mut name = skim::unescape(self.text.get(key)?).to_ascii_lowercase();
+        name.retain(|byte| byte.is_ascii_alphanumeric());
+        let (family, min) = match name.as_slice() {
+            b"secretaccesskey" | b"awssecretaccesskey" => (Family::AwsSecretKey, 30),
+            b"sessiontoken" | b"awssessiontoken" | b"xamzsecuritytoken" => (Family::AwsSessionToken, 64),
+            b"authorization" | b"proxyauthorization" => (Family::AuthorizationHeader, 8),
+            _ => return None,
+        };
+        let plain = text.len() >= min && !text.starts_with(b"redacted:") && !text.starts_with(b"hmac-sha256:");
+        (plain && text.iter().all(u8::is_ascii_graphic) || (plain && family == Family::AuthorizationHeader))
+            .then(|| Hit { range: 0..text.len(), found: vec![(family, text.to_vec())] })
+    }
+
+    /// Whether the member just named holds content of the Kubernetes Secret the record is about.
+    fn is_secret_content(&self) -> bool {
+        let Some((root, rest)) = self.levels.split_first() else { return false };
+        let key = |level: &Level| skim::unescape(self.text.get(level.key.clone()).unwrap_or_default()).into_owned();
+        let Some(last) = rest.last().filter(|level| level.object) else { return false };
+        matches!(key(root).as_slice(), b"requestObject" | b"responseObject")
+            && matches!(
+                key(last).as_slice(),
+                b"data" | b"stringData" | b"value" | b"kubectl.kubernetes.io/last-applied-configuration"
+            )
+    }
+
+    fn replace_whole(&mut self, range: Range<usize>) {
+        let content = self.text.get(range.clone()).unwrap_or_default();
+        if matches!(content, b"null" | b"{}" | b"\"\"") {
+            return;
+        }
+        self.copy_to(range.start);
+        self.copied = range.end;
+        let hit = Hit { range: 0..content.len(), found: vec![(Family::KubernetesSecret, content.to_vec())] };
+        let placeholder = self.redactor.placeholder(&hit, &mut self.out);
+        write_string(&mut self.out.bytes, placeholder.as_bytes());
+    }
+
+    /// Keys from the root, joined with dots.
+    fn path(&self) -> String {
+        let keys = self.levels.iter().filter(|level| level.object);
+        let keys = keys.map(|level| skim::unescape(self.text.get(level.key.clone()).unwrap_or_default()));
+        let keys: Vec<String> = keys.map(|key| String::from_utf8_lossy(&key).into_owned()).collect();
+        keys.join(".")
+    }
+
+    fn copy_to(&mut self, at: usize) {
+        self.out.bytes.extend_from_slice(self.text.get(self.copied..at).unwrap_or_default());
+        self.copied = at;
+    }
+}
+
+/// Writes a JSON string. Bytes that are not UTF-8 stay as they are: the text was not JSON before either.
+fn write_string(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for byte in text {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control if *control < 0x20 => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
+            other => out.push(*other),
+        }
+    }
+    out.push(b'"');
+}

@@ -1,0 +1,236 @@
+//! Secrets inside base64, once or twice: the form in which stolen memory was printed into job logs in the
+//! tj-actions/changed-files attack of March 2025.
+//!
+//! A keyword encoded in base64 leaves one of three character sequences, by its place modulo three. One Aho–Corasick
+//! pass looks for all of them; only around a find the run of base64 is decoded and scanned.
+
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::detectors::{Detectors, Hit};
+
+/// How many times a text may be wrapped.
+pub(crate) const DEPTH_MAX: usize = 2;
+/// Shortest run that can hold a secret of any family.
+const RUN_CHARS_MIN: usize = 24;
+/// A line of base64 at least this long may go on in the next one: encoders break at 60, 64 or 76.
+const LINE_CHARS_MIN: usize = 60;
+
+/// What the text inside must contain, as it is usually written.
+const INNER: &[&str] = &[
+    "PRIVATE KEY-----",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "AKIA",
+    "secret_access_key",
+    "SECRET_ACCESS_KEY",
+    "SecretAccessKey",
+    "secretAccessKey",
+    "IQoJb3JpZ2lu",
+    "AIza",
+    "ya29.",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "xoxs-",
+    "xoxe",
+    "xapp-",
+    "hooks.slack.com",
+    "npm_",
+    "hvs.",
+    "eyJhbGci",
+    "eyJ0eXAi",
+    "eyJraWQi",
+];
+
+#[derive(Debug)]
+pub(crate) struct Wrapped {
+    fragments: AhoCorasick,
+    decoder: GeneralPurpose,
+}
+
+impl Wrapped {
+    #[allow(clippy::expect_used, reason = "the fragments come from constants of this file; every test builds them")]
+    pub(crate) fn new() -> Self {
+        let mut all = Vec::new();
+        for word in INNER {
+            let once = fragments(word.as_bytes());
+            all.extend(once.iter().flat_map(|fragment| fragments(fragment.as_bytes())));
+            all.extend(once);
+        }
+        let fragments = AhoCorasickBuilder::new()
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(all)
+            .expect("the fragments fit an automaton");
+        let config = GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true);
+        Self { fragments, decoder: GeneralPurpose::new(&STANDARD, config) }
+    }
+
+    pub(crate) fn suspects(&self, text: &[u8]) -> bool {
+        self.fragments.is_match(text)
+    }
+
+    /// Scans the runs of base64 that may hold a secret.
+    pub(crate) fn scan(&self, detectors: &Detectors, text: &[u8], wraps: usize, hits: &mut Vec<Hit>) {
+        let Some(wraps) = wraps.checked_sub(1) else { return };
+        let mut done = 0;
+        for found in self.fragments.find_iter(text) {
+            if found.start() < done {
+                continue;
+            }
+            let parts = run(text, found.range());
+            let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
+            let range = first.start..last.end;
+            done = range.end;
+            let chars: Vec<u8> = parts
+                .iter()
+                .flat_map(|part| text.get(part.clone()).unwrap_or_default())
+                .filter(|char| **char != b'=')
+                .map(|char| match char {
+                    b'-' => b'+',
+                    b'_' => b'/',
+                    other => *other,
+                })
+                .collect();
+            if chars.len() < RUN_CHARS_MIN {
+                continue;
+            }
+            // Whatever stands glued before the text shifts it.
+            for shift in 0..4 {
+                let inner = self.decode(chars.get(shift..).unwrap_or_default());
+                let mut inside = Vec::new();
+                detectors.scan_depth(&inner, wraps, &mut inside);
+                if !inside.is_empty() {
+                    hits.push(Hit { range, found: inside.into_iter().flat_map(|hit| hit.found).collect() });
+                    break;
+                }
+            }
+        }
+    }
+
+    fn decode(&self, chars: &[u8]) -> Vec<u8> {
+        // A single character at the end holds no byte.
+        let len = chars.len() - usize::from(chars.len() % 4 == 1);
+        self.decoder.decode(chars.get(..len).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+/// The characters that `word` leaves in base64 for certain, at each of the three alignments.
+fn fragments(word: &[u8]) -> Vec<String> {
+    (0..3)
+        .map(|before| {
+            let padded = [&[0; 3][..before], word, &[0; 3]].concat();
+            let encoded = base64::engine::general_purpose::STANDARD.encode(padded);
+            let (first, after) = ((before * 8).div_ceil(6), (before + word.len()) * 8 / 6);
+            encoded.get(first..after).unwrap_or_default().to_owned()
+        })
+        .collect()
+}
+
+const fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
+}
+
+/// The run of base64 around a place, line by line when it goes over several.
+fn run(text: &[u8], around: Range<usize>) -> Vec<Range<usize>> {
+    let mut parts = vec![line_run(text, around)];
+    while let Some(before) = parts.first().and_then(|part| previous_line(text, part)) {
+        parts.insert(0, before);
+    }
+    while let Some(after) = parts.last().and_then(|part| next_line(text, part)) {
+        parts.push(after);
+    }
+    parts
+}
+
+fn line_run(text: &[u8], around: Range<usize>) -> Range<usize> {
+    let before = text.get(..around.start).unwrap_or_default();
+    let after = text.get(around.end..).unwrap_or_default();
+    let start = around.start - before.iter().rev().take_while(|byte| is_base64(**byte)).count();
+    let end = around.end + after.iter().take_while(|byte| is_base64(**byte)).count();
+    let padding = text.get(end..).unwrap_or_default().iter().take_while(|byte| **byte == b'=').count();
+    start..end + padding.min(2)
+}
+
+/// The run that starts the next line, when this one is long and ends its line.
+fn next_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
+    if part.len() < LINE_CHARS_MIN {
+        return None;
+    }
+    let rest = text.get(part.end..)?;
+    let rest = rest.strip_prefix(b"\r").unwrap_or(rest).strip_prefix(b"\n")?;
+    let line_start = text.len() - rest.len();
+    let start = line_start + stamp_len(rest);
+    let next = line_run(text, start..start);
+    (next.start == start && !next.is_empty()).then_some(next)
+}
+
+/// The run that is the whole previous line, when it is long and this one starts its line.
+fn previous_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
+    let before = text.get(..part.start)?;
+    let line_start = before.iter().rposition(|byte| *byte == b'\n')? + 1;
+    if line_start + stamp_len(text.get(line_start..)?) != part.start {
+        return None;
+    }
+    let line_end = line_start - 1;
+    let line_end = line_end - usize::from(text.get(..line_end)?.ends_with(b"\r"));
+    let before = text.get(..line_end)?;
+    let previous_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let start = previous_start + stamp_len(text.get(previous_start..line_end)?);
+    let run = line_run(text, line_end..line_end);
+    (run.end == line_end && run.start == start && run.len() >= LINE_CHARS_MIN).then_some(run)
+}
+
+/// Length of a job log's time stamp (`2025-03-15T01:02:03.1234567Z `) at the start of a line.
+fn stamp_len(line: &[u8]) -> usize {
+    let is_stamp = line.get(..20).is_some_and(|head| {
+        head.iter().enumerate().all(|(at, byte)| match at {
+            4 | 7 => *byte == b'-',
+            10 => *byte == b'T',
+            13 | 16 => *byte == b':',
+            19 => matches!(byte, b'.' | b'Z'),
+            _ => byte.is_ascii_digit(),
+        })
+    });
+    if !is_stamp {
+        return 0;
+    }
+    let head = line.get(..32).unwrap_or(line);
+    head.windows(2).position(|pair| pair == b"Z ").map_or(0, |at| at + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_occur_wherever_the_word_stands() {
+        for word in INNER {
+            for before in 0..6 {
+                let text = format!("{}{word}tail", "p".repeat(before));
+                let once = base64::engine::general_purpose::STANDARD.encode(&text);
+                let all = fragments(word.as_bytes());
+                assert!(all.iter().any(|fragment| once.contains(fragment.as_str())), "{word} after {before}");
+                assert!(all.iter().all(|fragment| fragment.len() >= 4));
+            }
+        }
+    }
+
+    #[test]
+    fn stamps() {
+        assert_eq!(stamp_len(b"2025-10-25T14:46:09.6953658Z Current"), 29);
+        assert_eq!(stamp_len(b"2025-10-25T14:46:09Z x"), 21);
+        assert_eq!(stamp_len(b"2025-10-25"), 0);
+        assert_eq!(stamp_len(b"abcdefghijklmnopqrstuvwxyz"), 0);
+    }
+}

@@ -1,0 +1,298 @@
+//! From a body to its items: arrays, NDJSON, concatenated JSON, and the wrappers of each source type.
+//!
+//! One source item becomes one record. What cannot be taken apart is one item as it stands, and becomes a dead letter
+//! when it is decoded; its neighbours are not affected.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use engine::source::SourceType;
+use pipeproof_engine as engine;
+
+use crate::limits::Limits;
+use crate::receive::Refusal;
+use crate::skim;
+
+/// Takes a JSON body of a source type apart.
+pub(crate) fn items(kind: SourceType, body: &Bytes, limits: &Limits) -> Result<Vec<Bytes>, Refusal> {
+    let text = skim::trim(body);
+    if text.is_empty() {
+        return Err(Refusal::Empty);
+    }
+    let text = body.slice_ref(text);
+    let mut out = Vec::new();
+    for range in split(&text) {
+        let value = text.slice(range);
+        unwrap(kind, value, &mut out);
+        if out.len() > limits.items_max {
+            return Err(Refusal::Items(limits.items_max));
+        }
+    }
+    Ok(out)
+}
+
+/// The values of a body: several lines that are each a value (NDJSON), or values one after the other.
+fn split(text: &[u8]) -> Vec<Range<usize>> {
+    let lines = lines(text);
+    let whole_line = |line: &Range<usize>| text.get(line.clone()).is_some_and(is_one_container);
+    if lines.len() > 1 && lines.first().is_some_and(whole_line) {
+        return by_line(text, &lines);
+    }
+    if let Some(values) = concatenated(text) {
+        return values;
+    }
+    if lines.len() > 1 && lines.iter().any(whole_line) {
+        return by_line(text, &lines);
+    }
+    // One item, whatever it is.
+    std::iter::once(0..text.len()).collect()
+}
+
+/// Lines that are not blank, without white space around them.
+fn lines(text: &[u8]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let trimmed = line.trim_ascii();
+        if !trimmed.is_empty() {
+            let at = skim::skip_space(text, start);
+            found.push(at..at + trimmed.len());
+        }
+        start += line.len();
+    }
+    found
+}
+
+fn is_one_container(text: &[u8]) -> bool {
+    matches!(text.first(), Some(b'{' | b'[')) && skim::value_end(text, 0) == Some(text.len())
+}
+
+/// NDJSON: a line that is not whole stays one item; one that holds several values gives several.
+fn by_line(text: &[u8], lines: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut found = Vec::with_capacity(lines.len());
+    for line in lines {
+        match text.get(line.clone()).and_then(concatenated) {
+            Some(values) => {
+                found.extend(values.into_iter().map(|value| line.start + value.start..line.start + value.end));
+            }
+            None => found.push(line.clone()),
+        }
+    }
+    found
+}
+
+/// Objects and arrays one after the other, and nothing else.
+fn concatenated(text: &[u8]) -> Option<Vec<Range<usize>>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        if !matches!(text.get(at), Some(b'{' | b'[')) {
+            return None;
+        }
+        let end = skim::value_end(text, at)?;
+        found.push(at..end);
+        at = skim::skip_space(text, end);
+    }
+    Some(found)
+}
+
+/// Takes one value apart as its source type wraps items.
+fn unwrap(kind: SourceType, value: Bytes, out: &mut Vec<Bytes>) {
+    if let Some(elements) = skim::elements(&value) {
+        for element in elements {
+            unwrap_object(kind, value.slice(element), out);
+        }
+    } else {
+        unwrap_object(kind, value, out);
+    }
+}
+
+fn unwrap_object(kind: SourceType, value: Bytes, out: &mut Vec<Bytes>) {
+    let list = match kind {
+        // {"Records": […]}: files in S3.
+        SourceType::AwsCloudtrail => skim::member(&value, "Records"),
+        // EventList of audit.k8s.io.
+        SourceType::KubernetesAudit => skim::member(&value, "items"),
+        _ => None,
+    };
+    if let Some((list, elements)) = list.and_then(|list| Some((list, skim::elements(list)?))) {
+        let list = value.slice_ref(list);
+        out.extend(elements.into_iter().map(|element| unwrap_record(kind, list.slice(element))));
+    } else {
+        out.push(unwrap_record(kind, value));
+    }
+}
+
+/// Takes the wrapper of a single record off.
+fn unwrap_record(kind: SourceType, value: Bytes) -> Bytes {
+    if kind != SourceType::AwsCloudtrail {
+        return value;
+    }
+    // LookupEvents: the record is text inside.
+    if let Some([b'"', inner @ .., b'"']) = skim::member(&value, "CloudTrailEvent") {
+        return Bytes::from(skim::unescape(inner).into_owned());
+    }
+    // EventBridge: the record is the detail.
+    match skim::member(&value, "detail") {
+        Some(detail) if skim::member(detail, "eventName").is_some() => value.slice_ref(detail),
+        _ => value,
+    }
+}
+
+/// The JSON text of a form body (`payload=…`), as GitHub sends it when a webhook's content type is a form.
+pub(crate) fn form_payload(body: &Bytes) -> Option<Bytes> {
+    let encoded = body.split(|byte| *byte == b'&').find_map(|part| part.strip_prefix(b"payload="))?;
+    let mut out = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let (digits, tail) = rest.split_at_checked(2)?;
+                out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+                rest = tail;
+            }
+            other => out.push(*other),
+        }
+    }
+    Some(Bytes::from(out))
+}
+
+/// Cuts text into chunks of whole lines of at most `bytes_max` bytes; a longer line is cut where it is full.
+pub(crate) fn chunks(text: &[u8], bytes_max: usize) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    while start < text.len() {
+        let rest = text.get(start..).unwrap_or_default();
+        let len = if rest.len() <= bytes_max {
+            rest.len()
+        } else {
+            let window = rest.get(..bytes_max).unwrap_or(rest);
+            match window.iter().rposition(|byte| *byte == b'\n') {
+                Some(newline) => newline + 1,
+                None => char_boundary(rest, bytes_max),
+            }
+        };
+        found.push(start..start + len);
+        start += len;
+    }
+    found
+}
+
+/// The last place up to `at` that does not split a UTF-8 character; `at` itself if the text is not UTF-8 there.
+fn char_boundary(text: &[u8], at: usize) -> usize {
+    (at.saturating_sub(3)..=at)
+        .rev()
+        .find(|place| text.get(*place).is_none_or(|byte| byte & 0xc0 != 0x80))
+        .unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(kind: SourceType, body: &str) -> Vec<String> {
+        let items = items(kind, &Bytes::copy_from_slice(body.as_bytes()), &Limits::default()).unwrap();
+        items.iter().map(|item| String::from_utf8(item.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn framings() {
+        let table: &[(SourceType, &str, &[&str])] = &[
+            (SourceType::Json, r#"{"a":1}"#, &[r#"{"a":1}"#]),
+            (SourceType::Json, "\u{feff} {\"a\":1}\r\n", &[r#"{"a":1}"#]),
+            (SourceType::Json, r#"[{"a":1}, 2 ,{"b":[3]}]"#, &[r#"{"a":1}"#, "2", r#"{"b":[3]}"#]),
+            (SourceType::Json, "[]", &[]),
+            (SourceType::Json, "{\"a\":1}\n\n{\"b\":2}\r\n", &[r#"{"a":1}"#, r#"{"b":2}"#]),
+            (SourceType::Json, "{\"a\":1}{\"b\":2} [3]", &[r#"{"a":1}"#, r#"{"b":2}"#, "3"]),
+            (SourceType::Json, "{\n \"a\": 1\n}\n{\n \"b\": 2\n}", &["{\n \"a\": 1\n}", "{\n \"b\": 2\n}"]),
+            // One bad line, at the start, in the middle, at the end: its neighbours are whole.
+            (SourceType::Json, "{\"a\":\n{\"b\":2}\n{\"c\":3}", &["{\"a\":", r#"{"b":2}"#, r#"{"c":3}"#]),
+            (SourceType::Json, "{\"a\":1}\n{\"b\":\n{\"c\":3}", &[r#"{"a":1}"#, "{\"b\":", r#"{"c":3}"#]),
+            (SourceType::Json, "{\"a\":1}\nnonsense\n{\"c\"", &[r#"{"a":1}"#, "nonsense", "{\"c\""]),
+            (SourceType::Json, "not json\nat all", &["not json\nat all"]),
+            (
+                SourceType::AwsCloudtrail,
+                r#"{"Records":[{"eventName":"A"},{"eventName":"B"}]}"#,
+                &[r#"{"eventName":"A"}"#, r#"{"eventName":"B"}"#],
+            ),
+            (SourceType::AwsCloudtrail, r#"{"Records":[]}"#, &[]),
+            (SourceType::AwsCloudtrail, r#"{"Records":"no"}"#, &[r#"{"Records":"no"}"#]),
+            (
+                SourceType::AwsCloudtrail,
+                r#"{"EventId":"1","CloudTrailEvent":"{\"eventName\":\"A\"}"}"#,
+                &[r#"{"eventName":"A"}"#],
+            ),
+            (SourceType::AwsCloudtrail, r#"{"id":"x","detail":{"eventName":"A"}}"#, &[r#"{"eventName":"A"}"#]),
+            (
+                SourceType::KubernetesAudit,
+                r#"{"kind":"EventList","items":[{"auditID":"1"},{"auditID":"2"}]}"#,
+                &[r#"{"auditID":"1"}"#, r#"{"auditID":"2"}"#],
+            ),
+            (SourceType::VaultAudit, r#"{"items":[1]}"#, &[r#"{"items":[1]}"#]),
+        ];
+        for (kind, body, expected) in table {
+            assert_eq!(texts(*kind, body), *expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn empty_and_too_many() {
+        for empty in ["", " \n ", "\u{feff}"] {
+            let body = Bytes::copy_from_slice(empty.as_bytes());
+            assert!(matches!(items(SourceType::Json, &body, &Limits::default()), Err(Refusal::Empty)));
+        }
+        let limits = Limits { items_max: 2, ..Limits::default() };
+        let body = Bytes::from_static(b"[1,2,3]");
+        assert!(matches!(items(SourceType::Json, &body, &limits), Err(Refusal::Items(2))));
+    }
+
+    #[test]
+    fn forms() {
+        let payload = |body: &'static str| form_payload(&Bytes::from_static(body.as_bytes()));
+        assert_eq!(payload("payload=%7B%22a%22%3A+1%7D").unwrap(), "{\"a\": 1}");
+        assert_eq!(payload("x=1&payload=a").unwrap(), "a");
+        assert_eq!(payload("payload=%7"), None);
+        assert_eq!(payload("{}"), None);
+    }
+
+    #[test]
+    fn log_chunks_are_whole_lines() {
+        let chunked = |text: &str, max| -> Vec<String> {
+            let bytes = text.as_bytes();
+            chunks(bytes, max).into_iter().map(|range| String::from_utf8(bytes[range].to_vec()).unwrap()).collect()
+        };
+        assert_eq!(chunked("ab\ncd\nef\n", 6), ["ab\ncd\n", "ef\n"]);
+        assert_eq!(chunked("abcdefgh\nij", 3), ["abc", "def", "gh\n", "ij"]);
+        assert_eq!(chunked("aäöü", 4), ["aä", "öü"], "characters stay whole");
+        assert!(chunked("", 4).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_the_text(text in "[a\\näé]{0,60}", max in 4..20_usize) {
+            let ranges = chunks(text.as_bytes(), max);
+            prop_assert!(ranges.iter().all(|range| range.len() <= max && !range.is_empty()));
+            let joined: Vec<u8> = ranges.into_iter().flat_map(|range| text.as_bytes()[range].to_vec()).collect();
+            prop_assert_eq!(joined, text.as_bytes());
+        }
+
+        #[test]
+        fn every_body_gives_items_or_is_refused(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for kind in SourceType::ALL {
+                let _ = items(*kind, &Bytes::from(body.clone()), &Limits::default());
+            }
+        }
+
+        #[test]
+        fn ndjson_lines_survive_one_another(bad in "[^\\n]{0,20}", good in 1..5_u8) {
+            prop_assume!(!bad.contains(['{', '}', '[', ']', '"']) && !bad.trim().is_empty());
+            let lines: Vec<String> = (0..good).map(|number| format!("{{\"n\":{number}}}")).collect();
+            let body = format!("{}\n{bad}\n{}", lines.join("\n"), lines.join("\n"));
+            prop_assert_eq!(texts(SourceType::Json, &body).len(), usize::from(good) * 2 + 1);
+        }
+    }
+}
