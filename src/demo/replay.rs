@@ -184,8 +184,7 @@ impl Fill {
         let mut filled = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
-            let unknown =
-                |name: &str| ReplayError::Placeholder { line: self.line, placeholder: name.to_owned() };
+            let unknown = |name: &str| ReplayError::Placeholder { line: self.line, placeholder: name.to_owned() };
             let (name, after) = after.split_once("}}").ok_or_else(|| unknown(after))?;
             filled.push_str(before);
             filled.push_str(&self.placeholder(name).ok_or_else(|| unknown(name))?);

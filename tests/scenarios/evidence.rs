@@ -102,7 +102,7 @@ fn entries(zip: &Path) -> BTreeMap<String, Vec<u8>> {
             let mut file = archive.by_index(index).unwrap();
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();
-            (!file.is_dir()).then(|| (file.name().to_owned(), bytes))
+            (!file.is_dir()).then(|| (file.name().unwrap().into_owned(), bytes))
         })
         .collect()
 }
@@ -224,10 +224,10 @@ async fn a_pack_rebuilt_with_another_key_fails_against_the_real_anchor() {
     // The forger's signature and trusted root around the real data.
     let (theirs, mut mixed) = (entries(&forged.zip), entries(&real.zip));
     for (name, bytes) in &mut mixed {
-        if let Some((_, tail)) = name.split_once("/verify/") {
-            if let Some(other) = theirs.iter().find(|(name, _)| name.ends_with(&format!("/verify/{tail}"))) {
-                bytes.clone_from(other.1);
-            }
+        if let Some((_, tail)) = name.split_once("/verify/")
+            && let Some(other) = theirs.iter().find(|(name, _)| name.ends_with(&format!("/verify/{tail}")))
+        {
+            bytes.clone_from(other.1);
         }
     }
     let path = real.folder.path().join("mixed.zip");

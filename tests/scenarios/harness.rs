@@ -197,13 +197,13 @@ impl Setup {
             for line in stderr.lines().map_while(Result::ok) {
                 if let Some((_, url)) = line.split_once("listening on ") {
                     let url = url.split(['"', ' ', ',']).next().unwrap_or(url);
-                    let _ = ready.send(url.to_owned());
+                    drop(ready.send(url.to_owned()));
                 }
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
         let url = address.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            let _ = child.kill();
+            drop(child.kill());
             panic!("the server did not become ready: {:#?}", log.lock().unwrap_or_else(PoisonError::into_inner))
         });
         let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
@@ -215,8 +215,8 @@ impl Setup {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -415,14 +415,6 @@ impl Server {
     /// Incidents.
     pub(crate) async fn incidents(&self) -> Vec<Value> {
         items(&self.get("/v1/incidents").await, "incidents")
-    }
-
-    /// Waits for a finding of the rule whose id or title contains `rule`.
-    pub(crate) async fn finding(&self, rule: &str) -> Value {
-        eventually(&format!("a finding of {rule}"), || async {
-            self.findings().await.into_iter().find(|finding| is_of(finding, rule))
-        })
-        .await
     }
 
     /// Asks for an orderly end and waits for it.

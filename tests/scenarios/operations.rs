@@ -9,8 +9,8 @@ use crate::crash::serve_once;
 use crate::harness::{Server, Setup, token_of};
 
 #[tokio::test]
-async fn health_readiness_and_metrics_answer() {
-    let server = Server::start();
+async fn health_readiness_and_metrics_answer_with_the_embedded_defaults() {
+    let server = Setup::new().without_config().start();
     let token = token_of(&server.add_source("any", "json", &[]));
     server.send("any", &token, r#"[{"a":1},{"a":2}]"#).await.expect(200);
     server.settled().await;
