@@ -60,6 +60,17 @@ fn planted(salt: &str) -> Vec<Planted> {
     let signature = random(86, &format!("{salt}jwt"), ALNUM);
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
     plant("jwt", format!("{header}.{claims}.{signature}"), signature);
+    let vault = random(90, &format!("{salt}vault"), ALNUM);
+    plant("vault-token", format!("hvs.{vault}"), vault);
+    let password = random(24, &format!("{salt}password"), ALNUM);
+    plant("url-credentials", format!("https://deploy:{password}@registry.acme.example/v2/"), password);
+    // As the malicious step of tj-actions printed what it found in memory.
+    let dumped =
+        format!("\"TOKEN\":{{\"value\":\"ghp_{}\",\"isSecret\":true}}\n", random(36, &format!("{salt}dump"), ALNUM));
+    let once = STANDARD.encode(&dumped);
+    plant("github-token", once.clone(), once[30..70].to_owned());
+    let twice = STANDARD.encode(STANDARD.encode(dumped.replace("TOKEN", "OTHER")));
+    plant("github-token", twice.clone(), twice[40..100].to_owned());
     all
 }
 
