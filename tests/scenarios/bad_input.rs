@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Server, eventually, fixture, items, token_of};
+use crate::harness::{Server, eventually, fixture, items, now, token_of};
 use crate::ingest::gzip;
 
 async fn still_works(server: &Server, token: &str) {
@@ -47,7 +47,8 @@ async fn a_wrong_signature_is_refused() {
 async fn tokens_that_do_not_allow_it_are_refused() {
     let server = Server::start();
     let token = any_source(&server);
-    let expired = server.token(&["events:write"], &["--source", "any", "--expires", "1s"]);
+    let soon = now().plus(Duration::from_secs(1)).to_string();
+    let expired = server.token(&["events:write"], &["--source", "any", "--expires", &soon]);
     eventually("the token expires", || async {
         (server.send("any", &expired, "{}").await.status.as_u16() == 401).then_some(())
     })
@@ -166,7 +167,7 @@ async fn invalid_utf8_is_kept_as_a_dead_letter() {
     server.send("any", &token, b"{\"a\":\"\xff\xfe\"}".to_vec()).await.expect(200);
     server.send("any", &token, vec![0, 159, 146, 150]).await.expect(200);
     server.settled().await;
-    let letters = items(&server.get("/v1/deadletters").await, "deadletters");
+    let letters = items(&server.get("/v1/deadletters").await, "dead_letters");
     assert!(letters.iter().filter(|letter| letter["source"] == "any").count() >= 1, "{letters:?}");
     still_works(&server, &token).await;
 }

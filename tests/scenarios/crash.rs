@@ -18,7 +18,7 @@ async fn stored(server: &Server) -> BTreeMap<u64, u64> {
     let mut times = BTreeMap::new();
     let query = |offset: usize| {
         format!(
-            r#"SELECT "ci.run_id", count(*) FROM events WHERE source = 'any' GROUP BY 1 ORDER BY 1 LIMIT {PAGE} OFFSET {offset}"#
+            "SELECT ci_run_id, count(*) FROM events WHERE source = 'any' GROUP BY 1 ORDER BY 1 LIMIT {PAGE} OFFSET {offset}"
         )
     };
     loop {

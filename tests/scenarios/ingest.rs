@@ -48,8 +48,7 @@ async fn github_webhooks_arrive_signed_and_keep_their_event_name() {
     let actions: BTreeSet<String> = server.actions("hooks").await.into_keys().collect();
     let expected: BTreeSet<String> = events.iter().map(|(_, _, action)| (*action).to_owned()).collect();
     assert!(actions.is_superset(&expected), "missing {:?}", expected.difference(&actions).collect::<Vec<_>>());
-    let failed =
-        r#"SELECT "ci.repo", outcome, "runner.name" FROM events WHERE source = 'hooks' AND action = 'job.finished'"#;
+    let failed = "SELECT ci_repo, outcome, runner_name FROM events WHERE source = 'hooks' AND action = 'job.finished'";
     assert_eq!(
         server.sql(failed).await,
         [[json!("Codertocat/Hello-World"), json!("failure"), json!("GitHub Actions 5")]]
@@ -67,7 +66,7 @@ async fn a_job_log_shows_its_actions_and_permissions() {
     let actions = server.actions("logs").await;
     assert_eq!(actions.get("job.log"), Some(&1), "{actions:?}");
     assert!(actions.contains_key("token.issued"), "the permissions of GITHUB_TOKEN are an event: {actions:?}");
-    let query = r#"SELECT action_ref, action_sha, "ci.repo", "ci.run_id" FROM events WHERE action = 'action.resolved'"#;
+    let query = "SELECT action_ref, action_sha, ci_repo, ci_run_id FROM events WHERE action = 'action.resolved'";
     let sha = "ea518c135a02fc11ff8024364510c181a5c6b342";
     assert_eq!(
         server.sql(query).await,
@@ -154,8 +153,7 @@ async fn sigstore_bundles_say_who_signed_what() {
             .expect(200);
     }
     server.settled().await;
-    let query =
-        r#"SELECT DISTINCT action, "artifact.digest", "signature.issuer" FROM events WHERE source = 'signatures'"#;
+    let query = "SELECT DISTINCT action, artifact_digest, signature_issuer FROM events WHERE source = 'signatures'";
     let digest = "sha256:a0cfc71271d6e278e57cd332ff957c3f7043fdda354c4cbb190a30d56efa01bf";
     let rows = server.sql(query).await;
     assert!(rows.iter().all(|row| row[0] == "artifact.signed" && row[1] == digest), "{rows:?}");
@@ -184,7 +182,7 @@ async fn generic_json_comes_as_object_array_and_lines_plain_and_compressed() {
     }
     server.settled().await;
     let repos =
-        server.sql(r#"SELECT DISTINCT "ci.repo", time FROM events WHERE source = 'any' AND action = 'git.push'"#).await;
+        server.sql("SELECT DISTINCT ci_repo, time FROM events WHERE source = 'any' AND action = 'git.push'").await;
     assert_eq!(repos.len(), 1, "{repos:?}");
     // "f" came twice, byte for byte: once plain, once compressed.
     assert_eq!(server.count("SELECT count(*) FROM events WHERE source = 'any'").await, 9);
@@ -197,7 +195,7 @@ async fn what_cannot_be_decoded_is_kept_as_a_dead_letter() {
     server.send("prod", &token, "{\"kind\": \"Event\", \"broken\": ").await.expect(200);
     server.send("prod", &token, r#""just a string""#).await.expect(200);
     server.settled().await;
-    let letters = items(&server.get("/v1/deadletters").await, "deadletters");
+    let letters = items(&server.get("/v1/deadletters").await, "dead_letters");
     let of_prod: Vec<&Value> = letters.iter().filter(|letter| letter["source"] == "prod").collect();
     assert_eq!(of_prod.len(), 2, "{letters:?}");
     assert!(

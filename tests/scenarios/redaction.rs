@@ -198,7 +198,9 @@ async fn equal_secrets_have_equal_fingerprints_and_become_leaks() {
             .expect(200);
     }
     server.settled().await;
-    let rows = server.sql(r#"SELECT "leak.type", "leak.fingerprint", "ci.run_id" FROM events WHERE action = 'leak.detected' ORDER BY 3"#).await;
+    let rows = server
+        .sql("SELECT leak_type, leak_fingerprint, ci_run_id FROM events WHERE action = 'leak.detected' ORDER BY 3")
+        .await;
     assert_eq!(rows.len(), 2, "{rows:?}");
     assert_eq!(rows[0][0], "github-token");
     assert_eq!(rows[0][1], rows[1][1]);
@@ -214,11 +216,11 @@ async fn declared_identifiers_stay_readable() {
         "eventName": "DescribeInstances", "userIdentity": {"type": "AssumedRole", "accessKeyId": key}}]});
     server.send("aws", &aws, record.to_string()).await.expect(200);
     server.settled().await;
-    let rows = server.sql(r#"SELECT "token.id" FROM events WHERE source = 'aws'"#).await;
+    let rows = server.sql("SELECT token_id FROM events WHERE source = 'aws'").await;
     assert_eq!(rows, [[json!(key)]]);
     let leaks = "SELECT count(*) FROM events WHERE action = 'leak.detected'";
     assert_eq!(server.count(leaks).await, 0);
-    assert!(items(&server.get("/v1/deadletters").await, "deadletters").is_empty());
+    assert!(items(&server.get("/v1/deadletters").await, "dead_letters").is_empty());
 }
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {

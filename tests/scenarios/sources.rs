@@ -14,7 +14,7 @@ async fn an_added_source_tells_how_to_send_and_accepts() {
         br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a-1","stage":"ResponseComplete","verb":"get"}"#;
     server.send("acme-prod", &token_of(&added), body.to_vec()).await.expect(200);
     server.settled().await;
-    let rows = server.sql(r#"SELECT "k8s.cluster", environment FROM events WHERE source = 'acme-prod'"#).await;
+    let rows = server.sql("SELECT k8s_cluster, environment FROM events WHERE source = 'acme-prod'").await;
     assert_eq!(rows, [[json!("prod-eu"), json!("prod")]], "labels travel with every event");
 
     let listed = items(&server.cli_json(&["sources", "list"]), "sources");
@@ -31,7 +31,7 @@ fn for_people_the_answer_is_a_ready_sender_configuration() {
         ("audit", "kubernetes.audit", "apiVersion: v1"),
         ("vault", "vault.audit", "/v1/events/vault"),
     ] {
-        let output = server.cli(&["sources", "add", name, "--type", kind]);
+        let output = server.cli(&["sources", "add", name, "--type", kind, "--format", "human"]);
         expect_exit(&output, 0);
         let text = stdout(&output) + &stderr(&output);
         assert!(text.contains(&format!("/v1/events/{name}")) && text.contains(needle), "{kind}: {text}");
