@@ -126,7 +126,6 @@ const BRISK: &str = "version: 1\narchive_every: 1s\n";
 /// How a server is started.
 pub(crate) struct Setup {
     config: Option<String>,
-    args: Vec<String>,
     data: Option<PathBuf>,
     env: Vec<(String, String)>,
 }
@@ -145,7 +144,7 @@ pub(crate) struct Server {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { config: Some(BRISK.to_owned()), args: Vec::new(), data: None, env: Vec::new() }
+        Self { config: Some(BRISK.to_owned()), data: None, env: Vec::new() }
     }
 
     /// Starts with this added to the configuration; `{data}` in it is the data folder.
@@ -157,11 +156,6 @@ impl Setup {
     /// Starts without a configuration file.
     pub(crate) fn without_config(mut self) -> Self {
         self.config = None;
-        self
-    }
-
-    pub(crate) fn arg(mut self, arg: &str) -> Self {
-        self.args.push(arg.to_owned());
         self
     }
 
@@ -187,7 +181,7 @@ impl Setup {
             command.arg("--config").arg(path);
         }
         command.arg("--data").arg(&data);
-        command.args(&self.args).envs(self.env).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs(self.env).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (ready, address) = mpsc::channel();

@@ -9,6 +9,7 @@
 )]
 
 mod archive;
+mod attack;
 mod bad_input;
 mod crash;
 mod dedup;
@@ -20,6 +21,8 @@ mod incidents;
 mod ingest;
 mod operations;
 mod redaction;
+#[path = "../../src/demo/replay.rs"]
+mod replay;
 mod rules;
 mod sources;
 mod tidy;

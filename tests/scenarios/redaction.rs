@@ -114,7 +114,7 @@ async fn planted_secrets_are_nowhere_on_disk_and_nowhere_in_the_log() {
         server.send_with("logs?repo=a/b&run_id=1&job_id=1", &logs, &[], line.into_bytes()).await.expect(200);
     }
     for secret in plant("a query parameter") {
-        let path = format!("logs?repo=a/b&run_id=1&name={}", secret.replace("\\n", "").replace(['+', '/', ' '], ""));
+        let path = format!("logs?repo=a/b&run_id=1&name={}", percent(&secret.replace("\\n", "\n")));
         let reply = server.send_with(&path, &logs, &[], b"x\n".to_vec()).await;
         assert!([200, 400].contains(&reply.status.as_u16()), "{}", reply.text());
     }
@@ -221,6 +221,12 @@ async fn declared_identifiers_stay_readable() {
     let leaks = "SELECT count(*) FROM events WHERE action = 'leak.detected'";
     assert_eq!(server.count(leaks).await, 0);
     assert!(items(&server.get("/v1/deadletters").await, "dead_letters").is_empty());
+}
+
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {
