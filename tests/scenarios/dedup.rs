@@ -67,3 +67,32 @@ async fn a_redelivery_after_a_restart_is_still_a_repetition() {
     assert_eq!(server.count(query).await, 1);
     assert!(items(&server.get("/v1/incidents").await, "incidents").len() <= 1);
 }
+
+#[tokio::test]
+async fn an_import_says_what_became_of_its_files() {
+    let server = Server::start();
+    let folder = tempfile::TempDir::new().unwrap();
+    let records = ndjson_fixture("aws_cloudtrail/stratus-red-team.ndjson");
+    let file = folder.path().join("trail.json.gz");
+    std::fs::write(&file, crate::ingest::gzip(json!({ "Records": records }).to_string().as_bytes())).unwrap();
+    let broken = folder.path().join("broken.json");
+    std::fs::write(&broken, "{\"eventID\": ").unwrap();
+    let import = |files: &[&std::path::Path]| {
+        let mut args = vec!["import".to_owned(), "--source".to_owned(), "aws.cloudtrail".to_owned()];
+        args.extend(files.iter().map(|file| file.display().to_string()));
+        server.cli_json(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let first = import(&[&file, &broken]);
+    assert_eq!(first["source"], "aws.cloudtrail", "{first}");
+    assert_eq!(first["sent"], 151, "{first}");
+    assert_eq!((&first["duplicates"], &first["dead_letters"]), (&json!(0), &json!(1)), "{first}");
+    let second = import(&[&file]);
+    assert_eq!((&second["sent"], &second["duplicates"]), (&json!(150), &json!(150)), "{second}");
+
+    // History is a lane of its own: what it finds is found in hindsight.
+    server.settled().await;
+    let modes = server.sql("SELECT DISTINCT mode FROM events WHERE source = 'aws.cloudtrail'").await;
+    assert_eq!(modes, [[json!("backfill")]]);
+    let findings = server.findings().await;
+    assert!(!findings.is_empty() && findings.iter().all(|finding| finding["retro"] == true), "{findings:?}");
+}
