@@ -4,7 +4,10 @@
 //! that decides a finding (`engine`), or the HTTP API and command line (the binary).
 
 pub mod checkpoint;
+pub mod controls;
+pub mod deliver;
 pub mod keys;
+pub mod kpi;
 pub mod pack;
 pub mod pack_file;
 pub mod seal;
