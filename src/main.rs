@@ -1,1 +1,39 @@
-fn main() {}
+//! The pipeproof binary: command line, configuration, wiring of roles, HTTP API. It holds no domain logic.
+
+mod cli;
+mod client;
+mod config;
+mod demo;
+mod evidence;
+mod http;
+mod metrics;
+mod node;
+mod registry;
+mod roles;
+mod rule_set;
+mod scope;
+mod secret_keys;
+mod sender;
+mod server;
+
+use std::process::ExitCode;
+
+/// An error with everything that caused it, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        // Some libraries repeat their cause in their own message.
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn main() -> ExitCode {
+    cli::run()
+}

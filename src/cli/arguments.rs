@@ -1,0 +1,335 @@
+//! Arguments of every command.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pipeproof_engine::time::Timestamp;
+
+use crate::client::Place;
+
+/// Watches a software delivery pipeline and proves what it saw.
+#[derive(Debug, Parser)]
+#[command(name = "pipeproof", version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Data folder
+    #[arg(long, global = true, default_value = "pipeproof-data", env = "PIPEPROOF_DATA")]
+    data: PathBuf,
+    /// A server to ask instead of the data folder
+    #[arg(long, global = true, env = "PIPEPROOF_URL")]
+    url: Option<String>,
+    /// Its token; better in the environment than here
+    #[arg(long, global = true, env = "PIPEPROOF_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// How results are written; human on a terminal, json elsewhere
+    #[arg(long, global = true)]
+    pub(crate) format: Option<Format>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Arguments {
+    pub(crate) fn place(&self) -> Place {
+        Place { data: self.data.clone(), url: self.url.clone(), token: self.token.clone() }
+    }
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Human,
+    Json,
+    Jsonl,
+    Csv,
+    Junit,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(ServeOptions),
+    /// Show everything on a fresh folder: replay a documented attack, findings, incident, KPIs, a verified pack
+    Demo(DemoOptions),
+    /// Check rules: positions, codes, "did you mean"
+    Check(RuleFiles),
+    /// Run the tests inside rules
+    Test(RuleFiles),
+    /// Run rules over events without a server: NDJSON in, findings as NDJSON out
+    Eval(EvalOptions),
+    /// Say which clause of a rule an event satisfies, and which not
+    Explain(ExplainOptions),
+    /// Send files to a source as history
+    Import(ImportOptions),
+    /// Connect, list, rotate and remove sources
+    #[command(subcommand)]
+    Sources(SourcesAction),
+    /// Create, list and revoke API tokens
+    #[command(subcommand)]
+    Token(TokenAction),
+    /// Rules in force
+    #[command(subcommand)]
+    Rules(ListAction),
+    /// Records that could not be decoded
+    #[command(subcommand)]
+    Deadletters(ListAction),
+    /// Deliveries and their receipts
+    #[command(subcommand)]
+    Deliveries(ListAction),
+    /// Findings, newest first
+    Findings(FindingsOptions),
+    /// Read-only SQL over the lake
+    Sql(SqlOptions),
+    /// MTTD and the MTTR family over a period
+    Kpi(KpiOptions),
+    /// Incidents and what is done about them
+    #[command(subcommand)]
+    Incidents(IncidentsAction),
+    /// Build and verify evidence packs
+    #[command(subcommand)]
+    Evidence(EvidenceAction),
+    /// Control tests
+    #[command(subcommand)]
+    Controls(ListAction),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeOptions {
+    /// Configuration file
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Serve plain HTTP to other machines: something in front must do TLS
+    #[arg(long)]
+    pub(crate) allow_plaintext: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoOptions {
+    /// End when everything was shown, with 0 if it all held
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RuleFiles {
+    /// Rule files and folders; without any, the shipped rules
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalOptions {
+    /// Rule file or folder; may be repeated. Without it the shipped rules run
+    #[arg(long)]
+    pub(crate) rules: Vec<PathBuf>,
+    /// Decode events as this source type does
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Events are native JSON of this logsource, as product/service
+    #[arg(long, conflicts_with = "source")]
+    pub(crate) logsource: Option<String>,
+    /// Try every rule on every event
+    #[arg(long)]
+    pub(crate) no_routing: bool,
+    /// Print events/s, bytes/s and the number of rules on stderr
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Exit with 1 if something of at least this level is found
+    #[arg(long)]
+    pub(crate) fail_on: Option<String>,
+    /// NDJSON files; - or none for stdin
+    pub(crate) events: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainOptions {
+    /// Id, name or file of the rule
+    #[arg(long)]
+    pub(crate) rule: String,
+    /// Further rules to look in
+    #[arg(long)]
+    pub(crate) rules: Vec<PathBuf>,
+    /// Decode the event as this source type does
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// File with one JSON event; - for stdin
+    pub(crate) event: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportOptions {
+    /// Name of the source
+    #[arg(long)]
+    pub(crate) source: String,
+    /// Files; .gz and .zst as they are
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SourcesAction {
+    /// Connect a source; prints its URL, secret and a ready sender configuration
+    Add {
+        name: String,
+        #[arg(long = "type")]
+        source_type: String,
+        /// name=value; travels with every event
+        #[arg(long = "label", value_parser = key_value)]
+        labels: Vec<(String, String)>,
+        /// Since when its events count as live, as RFC 3339 (now if left out)
+        #[arg(long, value_parser = time)]
+        connected: Option<Timestamp>,
+    },
+    /// Sources and their health
+    List,
+    /// A new secret; the one before stays valid until the next rotation
+    Rotate { name: String },
+    /// Remove a source and its tokens
+    Remove { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Create a token; prints it alone
+    Create {
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<String>,
+        /// Bind it to one source, or to the source named after a type
+        #[arg(long)]
+        source: Option<String>,
+        /// When it expires, as RFC 3339
+        #[arg(long, value_parser = time)]
+        expires: Option<Timestamp>,
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// Tokens, without their secrets
+    List,
+    /// Revoke a token by its id
+    Revoke { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ListAction {
+    /// List them
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindingsOptions {
+    /// Of this rule
+    #[arg(long)]
+    pub(crate) rule: Option<String>,
+    /// At least this severe
+    #[arg(long)]
+    pub(crate) level: Option<String>,
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SqlOptions {
+    /// The query; - for stdin
+    pub(crate) query: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KpiOptions {
+    /// Start, inclusive
+    #[arg(long, value_parser = time)]
+    pub(crate) from: Timestamp,
+    /// End, exclusive
+    #[arg(long, value_parser = time)]
+    pub(crate) to: Timestamp,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IncidentsAction {
+    /// Incidents, newest first
+    List {
+        /// Only those that are not over
+        #[arg(long)]
+        open: bool,
+    },
+    /// One incident
+    Show { id: String },
+    /// What happened, in order
+    Timeline { id: String },
+    /// Take ownership
+    Ack(StepOptions),
+    /// The damage is stopped
+    Contain(StepOptions),
+    /// The cause is removed
+    Remediate(StepOptions),
+    /// The remedy was checked
+    Verify(StepOptions),
+    /// It is over
+    Close(StepOptions),
+    /// It was not over
+    Reopen(StepOptions),
+    /// It was a false positive
+    Dismiss(StepOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StepOptions {
+    pub(crate) id: String,
+    #[arg(long)]
+    pub(crate) note: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvidenceAction {
+    /// Build and seal a pack
+    Build {
+        #[arg(long, value_parser = ["soc2", "iso27001"])]
+        framework: String,
+        /// Start, inclusive
+        #[arg(long, value_parser = time)]
+        from: Timestamp,
+        /// End, exclusive
+        #[arg(long, value_parser = time)]
+        to: Timestamp,
+        /// What was known then (now if left out)
+        #[arg(long, value_parser = time)]
+        as_of: Option<Timestamp>,
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Sealed packs
+    List,
+    /// Write the trust anchor that packs are verified against
+    Anchor {
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Verify a pack, offline
+    Verify {
+        file: PathBuf,
+        /// The anchor as `evidence anchor` wrote it: a certificate (PEM)
+        #[arg(long)]
+        key: Option<PathBuf>,
+        /// The instance's identity, a URI
+        #[arg(long)]
+        identity: Option<String>,
+        /// A Sigstore trusted root (JSON)
+        #[arg(long)]
+        trusted_root: Option<PathBuf>,
+        /// An earlier pack or checkpoint this one must continue
+        #[arg(long)]
+        previous: Option<PathBuf>,
+        /// Run every query of the pack again
+        #[arg(long)]
+        reperform: bool,
+    },
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| "not an RFC 3339 time or a date".to_owned())
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a label is name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,46 @@
+//! `pipeproof serve`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::arguments::ServeOptions;
+use super::{Failure, show};
+use crate::client::Place;
+use crate::config::Config;
+use crate::server::Server;
+
+/// Where a server listens that is not told.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7391);
+
+pub(super) async fn serve(options: &ServeOptions, place: &Place) -> Result<(), Failure> {
+    let config = match &options.config {
+        Some(path) => Config::load(path)?,
+        None => Config::embedded(),
+    };
+    let configured = config.listen.as_deref().map(str::parse).transpose();
+    let configured: Option<SocketAddr> =
+        configured.map_err(|_| Failure::Usage("listen in the configuration is not an address such as 127.0.0.1:7391".to_owned()))?;
+    let listen = options.listen.or(configured).unwrap_or(LISTEN);
+    if !listen.ip().is_loopback() && !options.allow_plaintext {
+        return Err(Failure::Usage(format!(
+            "{listen} is reachable from other machines and this is plain HTTP: listen on loopback behind a TLS proxy, or say --allow-plaintext"
+        )));
+    }
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let server = Server::start(&place.data, &config, listen).await?;
+    show::diagnostic(&format!("listening on {}", server.url()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|source| Failure::Io { doing: "listen for signals".to_owned(), source })
+}

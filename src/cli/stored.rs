@@ -1,0 +1,234 @@
+//! Commands over stored data: each is a call of the API.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::arguments::{
+    FindingsOptions, Format, ImportOptions, IncidentsAction, KpiOptions, ListAction, SourcesAction, SqlOptions, TokenAction,
+};
+use super::{Failure, show};
+use crate::client::{Client, ClientError, Place};
+
+type Done = Result<(), Failure>;
+
+/// Runs one exchange with the server and lets go of it, whatever came out.
+async fn with<T>(place: &Place, work: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
+    let client = Client::connect(place).await?;
+    let result = work(&client).await;
+    client.close().await?;
+    Ok(result?)
+}
+
+fn list(value: &Value, name: &str) -> Vec<Value> {
+    value.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option<Format>) -> Done {
+    match action {
+        SourcesAction::Add { name, source_type, labels, connected } => {
+            let labels: serde_json::Map<String, Value> = labels.into_iter().map(|(name, value)| (name, value.into())).collect();
+            let body = json!({ "name": name, "type": source_type, "labels": labels, "connected": connected });
+            let added = with(place, async |client| client.post("/v1/sources", &body).await).await?;
+            connected_source(&added, format)
+        }
+        SourcesAction::Rotate { name } => {
+            let path = format!("/v1/sources/{name}/rotate");
+            let rotated = with(place, async |client| client.post(&path, &json!({})).await).await?;
+            connected_source(&rotated, format)
+        }
+        SourcesAction::Remove { name } => {
+            let path = format!("/v1/sources/{name}");
+            let removed = with(place, async |client| client.delete(&path).await).await?;
+            show::object(&removed, format)
+        }
+        SourcesAction::List => {
+            let answer = with(place, async |client| client.get("/v1/sources").await).await?;
+            let columns = ["name", "type", "connected", "this_hour.records", "this_hour.events", "this_hour.duplicates", "this_hour.dead_letters", "this_hour.status"];
+            show::rows(&list(&answer, "sources"), &columns, format)
+        }
+    }
+}
+
+fn connected_source(source: &Value, format: Option<Format>) -> Done {
+    if show::format(format) != Format::Human {
+        return show::object(source, format);
+    }
+    for (label, name) in [("source", "name"), ("type", "type"), ("url", "url"), ("token", "token"), ("secret", "secret")] {
+        if let Some(value) = source.get(name).and_then(Value::as_str) {
+            show::plain(&format!("{label:<8}{value}"))?;
+        }
+    }
+    show::plain(&format!("\nat the sender (shown once):\n\n{}", text(source, "sender")))
+}
+
+pub(super) async fn tokens(action: TokenAction, place: &Place, format: Option<Format>) -> Done {
+    match action {
+        TokenAction::Create { scopes, source, expires, note } => {
+            let body = json!({ "scopes": scopes, "source": source, "expires": expires, "note": note });
+            let created = with(place, async |client| client.post("/v1/tokens", &body).await).await?;
+            show::line(text(&created, "token"))
+        }
+        TokenAction::List => {
+            let answer = with(place, async |client| client.get("/v1/tokens").await).await?;
+            show::rows(&list(&answer, "tokens"), &["id", "scopes", "source", "expires", "created", "note"], format)
+        }
+        TokenAction::Revoke { id } => {
+            let revoked = with(place, async |client| client.delete(&format!("/v1/tokens/{id}")).await).await?;
+            show::object(&revoked, format)
+        }
+    }
+}
+
+pub(super) async fn rules(action: &ListAction, place: &Place, format: Option<Format>) -> Done {
+    let ListAction::List = action;
+    let answer = with(place, async |client| client.get("/v1/rules").await).await?;
+    show::rows(&list(&answer, "rules"), &["level", "state", "name", "title", "requires", "id"], format)
+}
+
+pub(super) async fn dead_letters(action: &ListAction, place: &Place, format: Option<Format>) -> Done {
+    let ListAction::List = action;
+    let answer = with(place, async |client| client.get("/v1/deadletters").await).await?;
+    show::rows(&list(&answer, "dead_letters"), &["index", "source", "received", "reason"], format)
+}
+
+pub(super) async fn deliveries(action: &ListAction, place: &Place, format: Option<Format>) -> Done {
+    let ListAction::List = action;
+    let answer = with(place, async |client| client.get("/v1/deliveries").await).await?;
+    let columns = ["target", "message", "state", "attempts", "status", "latency_ms", "delivered_at", "error"];
+    show::rows(&list(&answer, "deliveries"), &columns, format)
+}
+
+pub(super) async fn findings(options: &FindingsOptions, place: &Place, format: Option<Format>) -> Done {
+    let mut path = format!("/v1/findings?limit={}", options.limit);
+    for (name, value) in [("rule", &options.rule), ("level", &options.level)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={value}"));
+        }
+    }
+    let answer = with(place, async |client| client.get(&path).await).await?;
+    show::rows(&list(&answer, "findings"), &["time", "level", "state", "title", "incident", "id"], format)
+}
+
+pub(super) async fn sql(options: &SqlOptions, place: &Place, format: Option<Format>) -> Done {
+    let query = if options.query == "-" { read_stdin()? } else { options.query.clone() };
+    let answer = with(place, async |client| client.post("/v1/sql", &json!({ "query": query })).await).await?;
+    let columns: Vec<String> = list(&answer, "columns").iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    // A column name may hold a dot, which `show::rows` would take for a path: rows are shown under flat names.
+    let flat: Vec<String> = columns.iter().map(|name| name.replace('.', "_")).collect();
+    let rows: Vec<Value> = list(&answer, "rows")
+        .iter()
+        .filter_map(Value::as_array)
+        .map(|row| Value::Object(flat.iter().cloned().zip(row.iter().cloned()).collect()))
+        .collect();
+    show::rows(&rows, &flat.iter().map(String::as_str).collect::<Vec<_>>(), format)
+}
+
+pub(super) async fn kpi(options: &KpiOptions, place: &Place, format: Option<Format>) -> Done {
+    let path = format!("/v1/kpi?from={}&to={}", options.from, options.to);
+    let answer = with(place, async |client| client.get(&path).await).await?;
+    if show::format(format) == Format::Human {
+        return show::plain(text(&answer, "text"));
+    }
+    show::object(answer.get("kpi").unwrap_or(&answer), format)
+}
+
+pub(super) async fn incidents(action: IncidentsAction, place: &Place, format: Option<Format>) -> Done {
+    let (verb, step) = match action {
+        IncidentsAction::List { open } => {
+            let path = format!("/v1/incidents?open={open}");
+            let answer = with(place, async |client| client.get(&path).await).await?;
+            return show::rows(&list(&answer, "incidents"), &["id", "level", "status", "opened", "title", "entities"], format);
+        }
+        IncidentsAction::Show { id } => {
+            let answer = with(place, async |client| client.get(&format!("/v1/incidents/{id}")).await).await?;
+            return show::object(&answer, format);
+        }
+        IncidentsAction::Timeline { id } => {
+            let answer = with(place, async |client| client.get(&format!("/v1/incidents/{id}")).await).await?;
+            return show::rows(&timeline(&answer), &["at", "what", "who", "detail"], format);
+        }
+        IncidentsAction::Ack(step) => ("ack", step),
+        IncidentsAction::Contain(step) => ("contain", step),
+        IncidentsAction::Remediate(step) => ("remediate", step),
+        IncidentsAction::Verify(step) => ("verify", step),
+        IncidentsAction::Close(step) => ("close", step),
+        IncidentsAction::Reopen(step) => ("reopen", step),
+        IncidentsAction::Dismiss(step) => ("dismiss", step),
+    };
+    let body = json!({ "note": step.note, "actor": std::env::var("USER").ok() });
+    let path = format!("/v1/incidents/{}/{verb}", step.id);
+    let answer = with(place, async |client| client.post(&path, &body).await).await?;
+    show::object(&answer, format)
+}
+
+/// What happened to an incident, in order: its findings by event time, and its steps by record time.
+pub(crate) fn timeline(answer: &Value) -> Vec<Value> {
+    let mut rows: Vec<Value> = list(answer, "findings")
+        .iter()
+        .map(|finding| json!({ "at": text(finding, "time"), "what": "event", "who": "", "detail": text(finding, "title") }))
+        .collect();
+    rows.extend(list(answer, "steps").iter().map(|step| {
+        let detail = step.get("note").and_then(Value::as_str).or_else(|| step.get("finding").and_then(Value::as_str));
+        json!({ "at": text(step, "at"), "what": text(step, "verb"), "who": text(step, "actor"), "detail": detail })
+    }));
+    rows.sort_by(|left, right| text(left, "at").cmp(text(right, "at")));
+    rows
+}
+
+pub(super) async fn import(options: &ImportOptions, place: &Place, format: Option<Format>) -> Done {
+    let client = Client::connect(place).await?;
+    let sent = import_files(&client, options).await;
+    client.close().await?;
+    show::object(&sent?, format)
+}
+
+async fn import_files(client: &Client, options: &ImportOptions) -> Result<Value, ClientError> {
+    let count = async |name: &str| -> Result<u64, ClientError> {
+        let status = client.get("/v1/status").await?;
+        Ok(status.get("counts").and_then(|counts| counts.get(name)).and_then(Value::as_u64).unwrap_or(0))
+    };
+    let (duplicates, dead) = (count("duplicates").await?, count("dead_letters").await?);
+    let mut sent = 0;
+    for (at, file) in options.files.iter().enumerate() {
+        show::diagnostic(&format!("{}/{} {}", at + 1, options.files.len(), file.display()));
+        let body = std::fs::read(file).map_err(|source| ClientError::File { path: file.clone(), source })?;
+        let mut headers = vec![(crate::http::MODE_HEADER.to_owned(), "backfill".to_owned())];
+        if let Some(encoding) = encoding(file) {
+            headers.push(("content-encoding".to_owned(), encoding.to_owned()));
+        }
+        sent += client.send_events(&options.source, &[], &headers, body).await?;
+    }
+    // What was accepted is counted once detection has passed it.
+    let durable = client.get("/v1/status").await?.get("durable").and_then(Value::as_u64).unwrap_or(0);
+    while client.get("/v1/status").await?.get("detected").and_then(Value::as_u64).unwrap_or(0) < durable {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    Ok(json!({
+        "source": options.source,
+        "sent": sent,
+        "accepted": sent,
+        "duplicates": count("duplicates").await? - duplicates,
+        "dead_letters": count("dead_letters").await? - dead,
+    }))
+}
+
+fn encoding(file: &Path) -> Option<&'static str> {
+    match file.extension()?.to_str()? {
+        "gz" => Some("gzip"),
+        "zst" => Some("zstd"),
+        _ => None,
+    }
+}
+
+fn read_stdin() -> Result<String, Failure> {
+    use std::io::Read;
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(1 << 20).read_to_string(&mut text);
+    read.map_err(|source| Failure::Io { doing: "read stdin".to_owned(), source })?;
+    Ok(text)
+}

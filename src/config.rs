@@ -1,0 +1,244 @@
+//! The one configuration file, `pipeproof.yaml`: read, checked as a whole, every problem named.
+//!
+//! Checking does no I/O besides reading the secrets it names; unknown keys are errors.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pipeproof_engine::source::SourceType;
+use pipeproof_ingest::receive::Secret;
+use serde::Deserialize;
+
+use crate::registry::is_source_name;
+
+/// A checked configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    pub(crate) listen: Option<String>,
+    pub(crate) sources: Vec<ConfiguredSource>,
+    pub(crate) targets: Vec<ConfiguredTarget>,
+    /// Folder of further rules.
+    pub(crate) rules: Option<PathBuf>,
+    /// Whether the shipped rules run.
+    pub(crate) shipped_rules: bool,
+    /// How often the lake takes in what was detected.
+    pub(crate) archive_every: Duration,
+}
+
+/// A source that the file connects.
+#[derive(Debug)]
+pub(crate) struct ConfiguredSource {
+    pub(crate) name: String,
+    pub(crate) source_type: SourceType,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) secrets: Vec<Secret>,
+}
+
+/// A webhook that the file delivers to.
+#[derive(Debug)]
+pub(crate) struct ConfiguredTarget {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) secrets: Vec<SecretText>,
+    pub(crate) allow_private: bool,
+}
+
+/// Text that never prints itself.
+#[derive(Clone)]
+pub(crate) struct SecretText(pub(crate) String);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// How often the lake takes in what was detected: a file every five seconds at most, and an event is in SQL soon.
+pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read configuration {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("configuration {path} is not valid: {message}")]
+    Syntax { path: PathBuf, message: String },
+    #[error("configuration {path} has {} problem(s):\n{}", problems.len(), problems.join("\n"))]
+    Problems { path: PathBuf, problems: Vec<String> },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    version: u32,
+    listen: Option<String>,
+    #[serde(default)]
+    sources: Vec<RawSource>,
+    #[serde(default)]
+    targets: Vec<RawTarget>,
+    #[serde(default)]
+    rules: RawRules,
+    archive_every: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    name: String,
+    #[serde(rename = "type")]
+    source_type: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    secrets: Vec<RawSecret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTarget {
+    name: String,
+    url: String,
+    #[serde(default)]
+    secrets: Vec<RawSecret>,
+    #[serde(default)]
+    allow_private: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSecret {
+    env: Option<String>,
+    file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRules {
+    dir: Option<PathBuf>,
+    #[serde(default = "yes")]
+    shipped: bool,
+}
+
+impl Default for RawRules {
+    fn default() -> Self {
+        Self { dir: None, shipped: true }
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Config {
+    /// What runs without a file.
+    pub(crate) fn embedded() -> Self {
+        Self { shipped_rules: true, archive_every: ARCHIVE_EVERY, ..Self::default() }
+    }
+
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let raw: Raw = serde_saphyr::from_str(text)
+            .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+        let mut problems = Vec::new();
+        if raw.version != 1 {
+            problems.push(format!("version: this binary reads version 1, not {}", raw.version));
+        }
+        let mut config = Self {
+            listen: raw.listen,
+            rules: raw.rules.dir,
+            shipped_rules: raw.rules.shipped,
+            archive_every: ARCHIVE_EVERY,
+            ..Self::default()
+        };
+        if let Some(text) = raw.archive_every {
+            match pipeproof_engine::time::parse_span(&text) {
+                Some(span) if !span.is_zero() => config.archive_every = span,
+                _ => problems.push(format!("archive_every: `{text}` is not a span such as 5s or 1m")),
+            }
+        }
+        for (at, source) in raw.sources.into_iter().enumerate() {
+            let here = format!("sources[{at}]");
+            if !is_source_name(&source.name) {
+                problems.push(format!("{here}.name: `{}` is not 1 to 64 of a-z 0-9 . _ -", source.name));
+            }
+            let source_type = source.source_type.parse::<SourceType>().map_err(|error| error.to_string());
+            let secrets = read_secrets(&source.secrets, &here, &mut problems);
+            match source_type {
+                Ok(source_type) => config.sources.push(ConfiguredSource {
+                    name: source.name,
+                    source_type,
+                    labels: source.labels,
+                    secrets: secrets
+                        .into_iter()
+                        .enumerate()
+                        .map(|(number, secret)| Secret { id: format!("config-{number}"), bytes: secret.0.into_bytes() })
+                        .collect(),
+                }),
+                Err(error) => problems.push(format!("{here}.type: {error}")),
+            }
+        }
+        for (at, target) in raw.targets.into_iter().enumerate() {
+            let secrets = read_secrets(&target.secrets, &format!("targets[{at}]"), &mut problems);
+            config.targets.push(ConfiguredTarget {
+                name: target.name,
+                url: target.url,
+                secrets,
+                allow_private: target.allow_private,
+            });
+        }
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Problems { path: path.to_owned(), problems }) }
+    }
+}
+
+fn read_secrets(raw: &[RawSecret], here: &str, problems: &mut Vec<String>) -> Vec<SecretText> {
+    let mut secrets = Vec::new();
+    for (at, secret) in raw.iter().enumerate() {
+        let text = match (&secret.env, &secret.file) {
+            (Some(name), None) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
+            (None, Some(path)) => {
+                fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+            }
+            _ => Err("give either env: NAME or file: PATH".to_owned()),
+        };
+        match text.map(|text| text.trim().to_owned()) {
+            Ok(text) if text.len() >= 8 => secrets.push(SecretText(text)),
+            Ok(_) => problems.push(format!("{here}.secrets[{at}]: shorter than 8 characters")),
+            Err(problem) => problems.push(format!("{here}.secrets[{at}]: {problem}")),
+        }
+    }
+    secrets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        Config::parse(text, Path::new("p.yaml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let text = "version: 2\nsources:\n  - {name: Acme, type: github.webhok}\ntargets:\n  - {name: t, url: 'https://x', secrets: [{}]}\n";
+        let said = problems(text);
+        for part in ["version", "sources[0].name", "github.webhook", "targets[0].secrets[0]"] {
+            assert!(said.contains(part), "{part} is missing in: {said}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_that_name_the_alternatives() {
+        let said = problems("version: 1\nlissten: 127.0.0.1:1\n");
+        assert!(said.contains("lissten") && said.contains("listen"), "{said}");
+    }
+}

@@ -1,0 +1,78 @@
+//! What the API answers: JSON, and errors as `{"error": {"code", "message"}}`.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::registry::TokenRefusal;
+
+/// A handler's result.
+pub(crate) type Answer = Result<Json<Value>, ApiError>;
+
+/// An error as the client sees it. What only the operator should see was logged before.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, code, message: message.into() }
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(404, "not_found", message)
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "bad_request", message)
+    }
+
+    /// Try again soon.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "unavailable", message)
+    }
+
+    /// Something of ours failed: the log has it, the client a name for it.
+    pub(crate) fn internal(doing: &'static str) -> impl Fn(Box<dyn std::error::Error + Send + Sync>) -> Self {
+        move |error| {
+            tracing::error!(error = %crate::chain(&*error), "cannot {doing}");
+            Self::new(500, "internal", format!("cannot {doing}; the server's log says why"))
+        }
+    }
+}
+
+/// Turns any error into an internal one.
+pub(crate) fn internal<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl FnOnce(E) -> ApiError {
+    move |error| ApiError::internal(doing)(Box::new(error))
+}
+
+impl From<TokenRefusal> for ApiError {
+    fn from(refusal: TokenRefusal) -> Self {
+        let code = match refusal {
+            TokenRefusal::Missing => "token_missing",
+            TokenRefusal::Unknown => "token_unknown",
+            TokenRefusal::Expired => "token_expired",
+        };
+        Self::new(401, code, refusal.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "error": { "code": self.code, "message": self.message } }));
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}

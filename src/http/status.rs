@@ -1,0 +1,54 @@
+//! Health, readiness, metrics and positions.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::Answer;
+use super::answers::internal;
+use crate::node::Shared;
+
+pub(crate) async fn healthz() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.not_ready() {
+        None => Json(json!({ "status": "ready", "caught_up": shared.caught_up.load(Ordering::Relaxed) })).into_response(),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not ready", "reason": reason }))).into_response()
+        }
+    }
+}
+
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let set = |gauge: &prometheus::IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    set(&shared.metrics.log_durable, *shared.log.durable().borrow());
+    set(&shared.metrics.detected, *shared.detected.borrow());
+    set(&shared.metrics.archived, *shared.archived.borrow());
+    set(&shared.metrics.queued_bytes, shared.log.queued().1 as u64);
+    shared.metrics.ready.set(i64::from(shared.not_ready().is_none()));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.text()).into_response()
+}
+
+pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Answer {
+    let counts = shared.store.counts().await.map_err(internal("count what the store holds"))?;
+    Ok(Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "run": shared.run,
+        "instance": shared.keys.instance().id(),
+        "ready": shared.not_ready().is_none(),
+        "reason": shared.not_ready(),
+        "caught_up": shared.caught_up.load(Ordering::Relaxed),
+        "durable": *shared.log.durable().borrow(),
+        "detected": *shared.detected.borrow(),
+        "archived": *shared.archived.borrow(),
+        "rule_set": shared.plan.set_digest(),
+        "counts": counts,
+    })))
+}

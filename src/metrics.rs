@@ -1,0 +1,97 @@
+//! What `/metrics` shows, in Prometheus' text format. Base units, `_total` for counters, labels from closed tables only.
+
+use pipeproof_engine::commit::Commit;
+use pipeproof_engine::detect::DetectCounters;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// The metrics of one node.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) accepted: IntCounterVec,
+    pub(crate) append_seconds: Histogram,
+    pub(crate) duplicates: IntCounter,
+    pub(crate) dead_letters: IntCounter,
+    pub(crate) unreadable: IntCounter,
+    findings: IntCounterVec,
+    quieted: IntGauge,
+    late: IntGauge,
+    evicted: IntGauge,
+    pub(crate) log_durable: IntGauge,
+    pub(crate) detected: IntGauge,
+    pub(crate) archived: IntGauge,
+    pub(crate) queued_bytes: IntGauge,
+    pub(crate) ready: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        // From a fast disk's sync to a stalled one.
+        let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+        let append = HistogramOpts::new("pipeproof_log_append_seconds", "time from append to stable storage");
+        let append_seconds = Histogram::with_opts(append.buckets(buckets))?;
+        registry.register(Box::new(append_seconds.clone()))?;
+        let build = IntGauge::with_opts(
+            Opts::new("pipeproof_build_info", "1, with the version as label").const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build.set(1);
+        registry.register(Box::new(build))?;
+        Ok(Self {
+            requests: counters("pipeproof_http_requests_total", "HTTP requests by route and status", &["route", "status"])?,
+            accepted: counters("pipeproof_ingest_records_total", "records accepted, by source type", &["source_type"])?,
+            append_seconds,
+            duplicates: counter("pipeproof_duplicates_total", "records that repeat an earlier one")?,
+            dead_letters: counter("pipeproof_dead_letters_total", "records that could not be decoded")?,
+            unreadable: counter("pipeproof_unreadable_records_total", "log records this version cannot read")?,
+            findings: counters("pipeproof_findings_total", "findings by severity", &["level"])?,
+            quieted: gauge("pipeproof_findings_quieted", "findings held back by quiet time since the start")?,
+            late: gauge("pipeproof_signals_late", "signals behind their rule's watermark since the start")?,
+            evicted: gauge("pipeproof_state_evicted", "signals and groups dropped at a bound since the start")?,
+            log_durable: gauge("pipeproof_log_durable_records", "records of the log on stable storage")?,
+            detected: gauge("pipeproof_detected_records", "records evaluated and committed")?,
+            archived: gauge("pipeproof_archived_records", "records the lake has taken in")?,
+            queued_bytes: gauge("pipeproof_log_queue_bytes", "bytes waiting for the log's writer")?,
+            ready: gauge("pipeproof_ready", "1 while events are accepted")?,
+            registry,
+        })
+    }
+
+    pub(crate) fn observe(&self, commit: &Commit, counters: &DetectCounters) {
+        self.duplicates.inc_by(commit.duplicates.len() as u64);
+        self.dead_letters.inc_by(commit.dead_letters.len() as u64);
+        for finding in &commit.findings {
+            self.findings.with_label_values(&[finding.level.name()]).inc();
+        }
+        let set = |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.quieted, counters.quieted);
+        set(&self.late, counters.late);
+        set(&self.evicted, counters.evicted);
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::warn!(error = %error, "cannot write metrics");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}

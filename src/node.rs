@@ -1,0 +1,390 @@
+//! One running pipeproof on one data folder: opens what is there, wires the roles, and stops them in order.
+//!
+//! It decides nothing about events: `ingest` makes records, `engine` decides, `record` keeps, `reports` tells.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pipeproof_engine::clock::Clock;
+use pipeproof_engine::commit::Store;
+use pipeproof_engine::control::{Control, DeployedRule, OWN_SOURCE, SourceRecord};
+use pipeproof_engine::detect::{DetectCounters, Detector};
+use pipeproof_engine::plan::Plan;
+use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
+use pipeproof_engine::source::SourceType;
+use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::log::{AppendError, Log, LogOptions, LogState};
+use pipeproof_ingest::receive::{Receiver, ReceiverKeys, Secret, SourceSettings};
+use pipeproof_record::lake::Lake;
+use pipeproof_record::store::SqliteStore;
+use pipeproof_reports::deliver::run::Deliverer;
+use pipeproof_reports::keys::Keys;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::registry::{self, Registry};
+use crate::roles;
+use crate::secret_keys::SecretKeys;
+
+/// Log partition of a single machine.
+pub(crate) const PARTITION: u32 = 0;
+
+/// Why a node cannot start or stop.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NodeError {
+    #[error("cannot use data folder {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("data folder {0} is in use by another pipeproof: use its --url, or stop it first")]
+    Locked(PathBuf),
+    #[error("cannot {doing}")]
+    Part {
+        doing: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the rules have errors:\n{0}")]
+    Rules(String),
+}
+
+impl NodeError {
+    pub(crate) fn part<E>(doing: &'static str) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |source| Self::Part { doing, source: source.into() }
+    }
+}
+
+/// What every role shares.
+pub(crate) struct Shared {
+    pub(crate) data: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) run: String,
+    pub(crate) secret_keys: SecretKeys,
+    pub(crate) keys: Keys,
+    pub(crate) registry: RwLock<Registry>,
+    /// Held while a control record is appended and folded in, so that the registry follows the log's order.
+    administration: tokio::sync::Mutex<()>,
+    configured_secrets: BTreeMap<String, Vec<Secret>>,
+    pub(crate) log: Log,
+    pub(crate) seal: Log,
+    pub(crate) store: SqliteStore,
+    pub(crate) lake: Lake,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) rule_files: BTreeMap<String, String>,
+    pub(crate) receiver: Receiver,
+    pub(crate) detected: watch::Sender<u64>,
+    pub(crate) archived: watch::Sender<u64>,
+    pub(crate) archive_now: Notify,
+    pub(crate) archive_every: Duration,
+    pub(crate) stopping: watch::Sender<bool>,
+    /// Why the store or the lake cannot be written just now.
+    pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
+    pub(crate) counters: RwLock<DetectCounters>,
+    pub(crate) metrics: Metrics,
+    pub(crate) deliverer: Option<Arc<Deliverer<SqliteStore>>>,
+    controls: AtomicU64,
+    /// Everything the log held at the start has been evaluated.
+    pub(crate) caught_up: AtomicBool,
+    pub(crate) evidence: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shared").field("data", &self.data).field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
+/// A running node. Dropping it without [`Node::stop`] is like a crash.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) shared: Arc<Shared>,
+    tasks: Vec<(&'static str, JoinHandle<()>)>,
+    _lock: File,
+}
+
+impl Node {
+    /// Opens the folder and starts every role.
+    pub(crate) async fn start(data: &Path, config: &Config, clock: Arc<dyn Clock>) -> Result<Self, NodeError> {
+        let folder = |source| NodeError::Folder { path: data.to_owned(), source };
+        fs::create_dir_all(data).map_err(folder)?;
+        let data = fs::canonicalize(data).map_err(folder)?;
+        let lock = lock(&data)?;
+        let secret_keys = SecretKeys::load_or_create(&data.join("keys")).map_err(NodeError::part("open the keys"))?;
+        let keys = Keys::load_or_create(&data.join("keys"), &*clock).map_err(NodeError::part("open the signing keys"))?;
+        let rules = crate::rule_set::load(config.shipped_rules, config.rules.as_deref())?;
+        let store = SqliteStore::open(&data.join("store.db"), Arc::clone(&clock))
+            .await
+            .map_err(NodeError::part("open the store"))?;
+        store.keep_rule_texts(&rules.texts).await.map_err(NodeError::part("keep the texts of the rules"))?;
+        let lake = Lake::open(&data.join("lake")).await.map_err(NodeError::part("open the lake"))?;
+        let restored = store.restore(PARTITION).await.map_err(NodeError::part("read where detection stands"))?;
+        let archived = lake.archived(PARTITION).await.map_err(NodeError::part("read where the lake stands"))?;
+        let seal = open_log(&data.join("seal"), 0, u32::MAX)?;
+        let known = restored.position.max(archived).max(roles::sealed_size(&keys, &seal)?);
+        let log = open_log(&data.join("log").join(PARTITION.to_string()), known, PARTITION)?;
+        roles::check_last_checkpoint(&keys, &log, &seal)?;
+        let detector = Detector::restore(Arc::clone(&rules.plan), PARTITION, &restored)
+            .map_err(NodeError::part("restore the state of detection"))?;
+        let registry = roles::rebuild_registry(&data, &log)?;
+        let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };
+        let deliverer = roles::deliverer(config, &store, &clock).await?;
+        let configured = config.sources.iter().map(|source| (source.name.clone(), source.secrets.clone())).collect();
+        let shared = Arc::new(Shared {
+            run: hex::encode(rand::random::<[u8; 8]>()),
+            receiver: Receiver::new(receiver_keys, pipeproof_ingest::limits::Limits::default()),
+            configured_secrets: configured,
+            registry: RwLock::new(registry),
+            administration: tokio::sync::Mutex::new(()),
+            detected: watch::Sender::new(restored.position),
+            archived: watch::Sender::new(archived),
+            archive_now: Notify::new(),
+            archive_every: config.archive_every,
+            stopping: watch::Sender::new(false),
+            trouble: RwLock::default(),
+            counters: RwLock::default(),
+            metrics: Metrics::new().map_err(NodeError::part("register metrics"))?,
+            controls: AtomicU64::new(0),
+            caught_up: AtomicBool::new(false),
+            evidence: tokio::sync::Mutex::new(()),
+            plan: rules.plan,
+            rule_files: rules.files,
+            data,
+            clock,
+            secret_keys,
+            keys,
+            log,
+            seal,
+            store,
+            lake,
+            deliverer,
+        });
+        let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
+        node.announce(config).await?;
+        node.tasks = roles::spawn(&node.shared, detector);
+        Ok(node)
+    }
+
+    /// Writes down that we are here, which rules decide, and what the configuration connects.
+    async fn announce(&self, config: &Config) -> Result<(), NodeError> {
+        let shared = &self.shared;
+        let append = |control| async move {
+            shared.control(control).await.map(drop).map_err(NodeError::part("write to the log"))
+        };
+        append(Control::Started { version: env!("CARGO_PKG_VERSION").to_owned(), run: shared.run.clone() }).await?;
+        append(Control::RulesDeployed {
+            set: shared.plan.set_digest(),
+            rules: shared
+                .plan
+                .rules()
+                .iter()
+                .map(|rule| rule.meta())
+                .map(|meta| DeployedRule { id: meta.id.clone(), digest: meta.digest.clone(), state: meta.state })
+                .collect(),
+            actor: "configuration".to_owned(),
+        })
+        .await?;
+        for source in &config.sources {
+            let known = shared.registry().sources.get(&source.name).cloned();
+            let now = shared.clock.now();
+            let record = SourceRecord {
+                name: source.name.clone(),
+                source_type: source.source_type,
+                labels: source.labels.clone(),
+                connected: known.as_ref().map_or(now, |known| known.connected),
+                generation: known.as_ref().map_or(0, |known| known.generation),
+                actor: "configuration".to_owned(),
+            };
+            if known.is_none_or(|known| known.labels != record.labels || known.source_type != record.source_type) {
+                append(Control::SourceAdded(record)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops in order: nothing more is accepted, what was accepted is evaluated and archived, and the log says so.
+    pub(crate) async fn stop(self) -> Result<(), NodeError> {
+        let shared = &self.shared;
+        // A node that cannot write any more stops all the same; the next start sees that it did not say so.
+        if let Err(error) = shared.control(Control::Stopped { run: shared.run.clone() }).await {
+            tracing::warn!(error = %error, "cannot write down that we stop");
+        }
+        shared.stopping.send_replace(true);
+        for (role, task) in self.tasks {
+            if tokio::time::timeout(Duration::from_secs(30), task).await.is_err() {
+                tracing::warn!(role, "a role did not stop within 30 s");
+            }
+        }
+        if let Err(error) = roles::seal_now(&self.shared).await {
+            tracing::warn!(error = %error, "cannot seal the last checkpoint");
+        }
+        self.shared.save_registry();
+        self.shared.seal.clone().close().await;
+        self.shared.log.clone().close().await;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// The registry, to read.
+    pub(crate) fn registry(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the receiver needs to know of a source.
+    pub(crate) fn source(&self, name: &str) -> Option<SourceSettings> {
+        let registry = self.registry();
+        if let Some(source) = registry.sources.get(name) {
+            let configured = self.configured_secrets.get(name).map_or(&[][..], Vec::as_slice);
+            return Some(registry::settings(source, &self.secret_keys.source, configured));
+        }
+        // A source named after its type exists as soon as a token for the type does.
+        let source_type: SourceType = name.parse().ok().filter(|kind: &SourceType| kind.is_external())?;
+        let token = registry.tokens.values().find(|token| token.source.as_deref() == Some(name))?;
+        let implied = SourceRecord {
+            name: name.to_owned(),
+            source_type,
+            labels: BTreeMap::new(),
+            connected: token.created,
+            generation: 0,
+            actor: token.actor.clone(),
+        };
+        Some(registry::settings(&implied, &self.secret_keys.source, &[]))
+    }
+
+    /// Appends a control record, folds it into the registry and returns its index. Durable when this returns.
+    pub(crate) async fn control(&self, control: Control) -> Result<u64, AppendError> {
+        let _turn = self.administration.lock().await;
+        let index = self.append_own(&control).await?;
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        registry.apply(&control);
+        registry.position = index + 1;
+        drop(registry);
+        if !control.is_tick() {
+            self.save_registry();
+        }
+        Ok(index)
+    }
+
+    async fn append_own(&self, control: &Control) -> Result<u64, AppendError> {
+        let number = self.controls.fetch_add(1, Ordering::Relaxed);
+        let record = Record {
+            envelope: Envelope {
+                source: OWN_SOURCE.to_owned(),
+                source_type: SourceType::Pipeproof,
+                received: self.clock.now(),
+                auth: Authenticity::Own,
+                key_id: None,
+                item: format!("id:{}-{number}", self.run),
+                mode: CollectionMode::Live,
+                attributes: BTreeMap::new(),
+                redacted: Vec::new(),
+            },
+            salt: rand::random(),
+            body: Bytes::from(serde_json::to_vec(control).unwrap_or_default()),
+        };
+        let leaf = record.encode().map_err(|error| AppendError::Stopped(error.to_string()))?;
+        self.log.append(vec![Bytes::from(leaf)]).await.map(|range| range.start)
+    }
+
+    /// Keeps the registry beside its log position; a failure costs time at the next start, nothing else.
+    pub(crate) fn save_registry(&self) {
+        let copy = self.registry().clone();
+        if let Err(error) = copy.save(&self.data.join("registry.json")) {
+            tracing::warn!(error = %crate::chain(&error), "cannot save the registry");
+        }
+    }
+
+    /// Waits until detection has passed `index`, for at most `limit`. False if it has not.
+    pub(crate) async fn wait_detected(&self, index: u64, limit: Duration) -> bool {
+        wait_past(self.detected.subscribe(), index, limit).await
+    }
+
+    /// Has the lake take in everything up to where detection stands now, and waits for it.
+    pub(crate) async fn flush_lake(&self, limit: Duration) -> bool {
+        let target = *self.detected.borrow();
+        let archived = self.archived.subscribe();
+        self.archive_now.notify_one();
+        target == 0 || wait_past(archived, target - 1, limit).await
+    }
+
+    /// Why events cannot be accepted just now, if so.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        if *self.stopping.borrow() {
+            return Some("stopping".to_owned());
+        }
+        if let LogState::Stopped(reason) = self.log.state() {
+            return Some(format!("the log does not accept: {reason}"));
+        }
+        let trouble = self.trouble.read().unwrap_or_else(PoisonError::into_inner);
+        trouble.iter().next().map(|(part, reason)| format!("{part}: {reason}"))
+    }
+
+    /// Notes that a part has trouble, or no longer has.
+    pub(crate) fn set_trouble(&self, part: &'static str, reason: Option<String>) {
+        let mut trouble = self.trouble.write().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => {
+                if trouble.insert(part, reason.clone()).is_none() {
+                    tracing::error!(part, reason, "cannot write; not ready until it can");
+                }
+            }
+            None => {
+                if trouble.remove(part).is_some() {
+                    tracing::info!(part, "can write again");
+                }
+            }
+        }
+    }
+}
+
+async fn wait_past(mut mark: watch::Receiver<u64>, index: u64, limit: Duration) -> bool {
+    tokio::time::timeout(limit, mark.wait_for(|position| *position > index)).await.is_ok_and(|passed| passed.is_ok())
+}
+
+fn lock(data: &Path) -> Result<File, NodeError> {
+    let folder = |source| NodeError::Folder { path: data.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(data.join("lock")).map_err(folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::Locked(data.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(folder(source)),
+    }
+}
+
+fn open_log(dir: &Path, known_durable: u64, partition: u32) -> Result<Log, NodeError> {
+    fs::create_dir_all(dir).map_err(|source| NodeError::Folder { path: dir.to_owned(), source })?;
+    let options = LogOptions { partition, ..LogOptions::default() };
+    let opened = Log::open(dir, known_durable, options).map_err(NodeError::part("open the log"))?;
+    let report = &opened.report;
+    if report.torn_bytes > 0 {
+        tracing::warn!(bytes = report.torn_bytes, log = %dir.display(), "cut a torn tail that was never acknowledged");
+    }
+    for range in &report.quarantined {
+        tracing::error!(
+            from = range.records.start,
+            to = range.records.end,
+            segment = range.segment,
+            reason = range.reason,
+            "records are damaged and were set aside; evidence over them shows a gap"
+        );
+    }
+    Ok(opened.log)
+}
+
+/// What a start needs to know about time: kept here so that tests can move it.
+pub(crate) fn next_second(now: Timestamp) -> Duration {
+    let into = now.as_micros().rem_euclid(1_000_000);
+    Duration::from_micros(u64::try_from(1_000_000 - into).unwrap_or(1_000_000))
+}

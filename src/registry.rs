@@ -1,0 +1,193 @@
+//! Sources and tokens: a fold over control records, so that the log says who could send what, and when.
+//!
+//! A copy with its log position is kept in `registry.json`, so that a start needs only the records after it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use pipeproof_engine::control::{Control, SourceRecord, TokenRecord};
+use pipeproof_engine::source::SourceType;
+use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::receive::{Secret, SourceSettings};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use crate::scope::Scope;
+use crate::secret_keys::SecretKey;
+
+/// Everything that may send or ask.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Registry {
+    /// Index of the first log record not folded in.
+    pub(crate) position: u64,
+    pub(crate) sources: BTreeMap<String, SourceRecord>,
+    pub(crate) tokens: BTreeMap<String, TokenRecord>,
+}
+
+/// Who is asking.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// Token id.
+    pub(crate) id: String,
+    pub(crate) scopes: Vec<String>,
+    /// The one source it may send to.
+    pub(crate) source: Option<String>,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenRefusal {
+    #[error("a bearer token is needed: Authorization: Bearer TOKEN")]
+    Missing,
+    #[error("the bearer token is not known here, or was revoked")]
+    Unknown,
+    #[error("the bearer token has expired")]
+    Expired,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegistryError {
+    #[error("cannot read or write {path}")]
+    Io {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} is not a registry of this version")]
+    Format {
+        path: String,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Registry {
+    pub(crate) fn load(path: &Path) -> Result<Self, RegistryError> {
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|source| RegistryError::Format { path: path.display().to_string(), source }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(RegistryError::Io { path: path.display().to_string(), source }),
+        }
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<(), RegistryError> {
+        let io = |source| RegistryError::Io { path: path.display().to_string(), source };
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|source| RegistryError::Format { path: path.display().to_string(), source })?;
+        let temporary = path.with_extension("new");
+        let mut file = File::create(&temporary).map_err(io)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
+        fs::rename(&temporary, path).map_err(io)?;
+        if let Some(folder) = path.parent() {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    /// Folds in a control record.
+    pub(crate) fn apply(&mut self, control: &Control) {
+        match control {
+            Control::SourceAdded(source) => {
+                self.sources.insert(source.name.clone(), source.clone());
+            }
+            Control::SourceRotated { name, generation, .. } => {
+                if let Some(source) = self.sources.get_mut(name) {
+                    source.generation = *generation;
+                }
+            }
+            Control::SourceRemoved { name, .. } => {
+                self.sources.remove(name);
+                // A token that could only send to it can do nothing any more.
+                self.tokens.retain(|_, token| token.source.as_deref() != Some(name));
+            }
+            Control::TokenCreated(token) => {
+                self.tokens.insert(token.id.clone(), token.clone());
+            }
+            Control::TokenRevoked { id, .. } => {
+                self.tokens.remove(id);
+            }
+            Control::Tick {}
+            | Control::Started { .. }
+            | Control::Stopped { .. }
+            | Control::RulesDeployed { .. }
+            | Control::IncidentStep { .. }
+            | Control::PackSealed { .. }
+            | Control::PackDownloaded { .. } => {}
+        }
+    }
+
+    /// Who a token belongs to.
+    pub(crate) fn caller(&self, token: &str, key: &SecretKey, now: Timestamp) -> Result<Caller, TokenRefusal> {
+        let id = token_id(token).ok_or(TokenRefusal::Unknown)?;
+        let record = self.tokens.get(id).ok_or(TokenRefusal::Unknown)?;
+        let hash = hex::encode(key.mac(&[token.as_bytes()]));
+        if !bool::from(hash.as_bytes().ct_eq(record.hash.as_bytes())) {
+            return Err(TokenRefusal::Unknown);
+        }
+        if record.expires.is_some_and(|expires| expires <= now) {
+            return Err(TokenRefusal::Expired);
+        }
+        Ok(Caller { id: record.id.clone(), scopes: record.scopes.clone(), source: record.source.clone() })
+    }
+}
+
+/// A new token: its text, to be shown once, and what is kept of it.
+pub(crate) fn new_token(
+    key: &SecretKey,
+    scopes: &[Scope],
+    source: Option<String>,
+    expires: Option<Timestamp>,
+    note: Option<String>,
+    created: (Timestamp, &str),
+) -> (String, TokenRecord) {
+    let id = hex::encode(rand::random::<[u8; 6]>());
+    let text = format!("ppt_{id}_{}", hex::encode(rand::random::<[u8; 32]>()));
+    let record = TokenRecord {
+        hash: hex::encode(key.mac(&[text.as_bytes()])),
+        scopes: scopes.iter().map(|scope| scope.name().to_owned()).collect(),
+        id,
+        source,
+        expires,
+        note,
+        created: created.0,
+        actor: created.1.to_owned(),
+    };
+    (text, record)
+}
+
+fn token_id(token: &str) -> Option<&str> {
+    let (id, secret) = token.strip_prefix("ppt_")?.split_once('_')?;
+    (secret.len() == 64).then_some(id)
+}
+
+/// The secret of a source at a generation: derived, never stored. 64 hexadecimal digits.
+pub(crate) fn source_secret(key: &SecretKey, source: &str, generation: u32) -> String {
+    hex::encode(key.mac(&[b"source secret v1", source.as_bytes(), &generation.to_le_bytes()]))
+}
+
+/// What the receiver needs to know of a source: the secret in force and the one before it.
+pub(crate) fn settings(source: &SourceRecord, key: &SecretKey, configured: &[Secret]) -> SourceSettings {
+    let generations = [Some(source.generation), source.generation.checked_sub(1)];
+    let derived = generations.into_iter().flatten().map(|generation| {
+        let secret = source_secret(key, &source.name, generation);
+        Secret { id: format!("g{generation}"), bytes: secret.into_bytes() }
+    });
+    SourceSettings {
+        name: source.name.clone(),
+        source_type: source.source_type,
+        labels: source.labels.clone(),
+        secrets: configured.iter().cloned().chain(derived).collect(),
+    }
+}
+
+/// Whether a name may be a source's: it stands in URLs, file paths and SQL.
+pub(crate) fn is_source_name(name: &str) -> bool {
+    let ok = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=64).contains(&name.len())
+        && name.bytes().all(ok)
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name != SourceType::Pipeproof.name()
+}

@@ -1,0 +1,154 @@
+//! The detect role: log → decode → detector → one store transaction per micro-batch, on a thread of its own.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pipeproof_engine::commit::{Commit, Store};
+use pipeproof_engine::detect::{Decoded, Detector};
+use pipeproof_engine::record::{Position, Record};
+use pipeproof_ingest::decode::decode;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::node::{PARTITION, Shared};
+
+/// Records of a micro-batch at most: enough to share the cost of a transaction, few enough to keep findings prompt.
+const BATCH_RECORDS: usize = 4_096;
+/// Bytes of a micro-batch at most.
+const BATCH_BYTES: usize = 8 << 20;
+/// Deltas are replaced by a snapshot after this many bytes of them: what a restart reads back at most, about.
+const SNAPSHOT_AFTER_BYTES: usize = 16 << 20;
+/// How long to wait before a failed write is repeated.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(super) fn spawn(shared: Arc<Shared>, detector: Detector) -> JoinHandle<()> {
+    let handle = Handle::current();
+    tokio::task::spawn_blocking(move || run(&shared, detector, &handle))
+}
+
+/// Decodes one stored record. A record that this version cannot read is a dead letter, like one with no meaning.
+pub(crate) fn decode_leaf(index: u64, leaf: &Bytes) -> Result<Decoded, String> {
+    let record = Record::decode(leaf).map_err(|error| error.to_string())?;
+    let position = Position { partition: PARTITION, index };
+    let events = decode(position, &record).map_err(|error| error.to_string());
+    Ok(Decoded { index, record, events })
+}
+
+fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
+    let mut durable = shared.log.durable();
+    let mut stopping = shared.stopping.subscribe();
+    let at_start = *durable.borrow();
+    let mut delta_bytes = 0;
+    loop {
+        let position = detector.position();
+        if position >= at_start {
+            shared.caught_up.store(true, Ordering::Relaxed);
+        }
+        let leaves = match shared.log.read(position, BATCH_RECORDS, BATCH_BYTES) {
+            Ok(leaves) => leaves,
+            Err(error) => {
+                shared.set_trouble("log", Some(crate::chain(&error)));
+                if wait(handle, &mut stopping, RETRY) {
+                    return;
+                }
+                continue;
+            }
+        };
+        if leaves.is_empty() {
+            // Everything durable is evaluated: a stop may happen here and nowhere else.
+            let ended = handle.block_on(async {
+                tokio::select! {
+                    _ = stopping.wait_for(|stop| *stop) => true,
+                    changed = durable.wait_for(|mark| *mark > position) => changed.is_err(),
+                }
+            });
+            // Only quarantined records are left before the mark: wait for the next one.
+            if ended || (*durable.borrow() > position && shared.log.read(position, 1, 1).is_ok_and(|it| it.is_empty()) && wait(handle, &mut stopping, RETRY)) {
+                return;
+            }
+            continue;
+        }
+        let batch = decode_batch(shared, &leaves);
+        let commit = match detector.apply(batch, shared.clock.now()) {
+            Ok(commit) => commit,
+            Err(error) => {
+                shared.set_trouble("detect", Some(crate::chain(&error)));
+                return;
+            }
+        };
+        delta_bytes += commit.delta.len();
+        if !commit_until_done(shared, handle, &commit, &mut stopping) {
+            return;
+        }
+        published(shared, &detector, &commit);
+        if delta_bytes > SNAPSHOT_AFTER_BYTES {
+            delta_bytes = 0;
+            take_snapshot(shared, handle, &detector);
+        }
+    }
+}
+
+fn decode_batch(shared: &Shared, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {
+    let mut batch = Vec::with_capacity(leaves.len());
+    for (index, leaf) in leaves {
+        match decode_leaf(*index, leaf) {
+            Ok(decoded) => batch.push(decoded),
+            Err(reason) => {
+                shared.metrics.unreadable.inc();
+                tracing::error!(index, reason, "a record of the log cannot be read and is left out");
+            }
+        }
+    }
+    batch
+}
+
+/// Repeats the same commit until the store takes it: the detector has moved on and must not be asked again.
+fn commit_until_done(
+    shared: &Shared,
+    handle: &Handle,
+    commit: &Commit,
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    loop {
+        match handle.block_on(shared.store.commit(commit)) {
+            Ok(()) => {
+                shared.set_trouble("store", None);
+                return true;
+            }
+            Err(error) => shared.set_trouble("store", Some(crate::chain(&error))),
+        }
+        if wait(handle, stopping, RETRY) {
+            return false;
+        }
+    }
+}
+
+fn published(shared: &Shared, detector: &Detector, commit: &Commit) {
+    shared.metrics.observe(commit, &detector.counters());
+    *shared.counters.write().unwrap_or_else(PoisonError::into_inner) = detector.counters();
+    shared.detected.send_replace(commit.to);
+    if !commit.outbox.is_empty()
+        && let Some(deliverer) = &shared.deliverer
+    {
+        deliverer.nudge();
+    }
+}
+
+fn take_snapshot(shared: &Shared, handle: &Handle, detector: &Detector) {
+    let saved = detector.snapshot().map_err(|error| crate::chain(&error)).and_then(|state| {
+        let saving = shared.store.snapshot(PARTITION, detector.position(), &state);
+        handle.block_on(saving).map_err(|error| crate::chain(&error))
+    });
+    if let Err(error) = saved {
+        // The deltas are still there: a restart only takes longer.
+        tracing::warn!(error, "cannot write a snapshot of the state of detection");
+    }
+}
+
+/// Sleeps; true when the node stops meanwhile.
+fn wait(handle: &Handle, stopping: &mut tokio::sync::watch::Receiver<bool>, time: Duration) -> bool {
+    handle.block_on(async { tokio::time::timeout(time, stopping.wait_for(|stop| *stop)).await.is_ok() })
+}

@@ -1,0 +1,129 @@
+//! The seal role: once a minute, and at every pack and stop, a signed checkpoint of the log becomes a leaf of the seal
+//! tree. At a start the last one must still hold, or the log is not the log that was sealed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pipeproof_engine::merkle::Hash;
+use pipeproof_ingest::log::Log;
+use pipeproof_record::lake::CheckpointRow;
+use pipeproof_reports::checkpoint::Checkpoint;
+use pipeproof_reports::keys::Keys;
+use pipeproof_reports::seal::{SealError, SealLog, SealedCheckpoint, TreeView, checkpoint_partition};
+
+use crate::node::{NodeError, PARTITION, Shared};
+
+/// How often a checkpoint is sealed.
+const SEAL_EVERY: Duration = Duration::from_secs(60);
+
+/// A log's tree, up to its durable mark.
+pub(crate) struct PartitionTree<'a>(pub(crate) &'a Log);
+
+/// The seal tree over its log.
+pub(crate) struct SealedTree<'a>(pub(crate) &'a Log);
+
+macro_rules! tree_view {
+    ($name:ident) => {
+        impl TreeView for $name<'_> {
+            fn size(&self) -> u64 {
+                *self.0.durable().borrow()
+            }
+
+            fn root(&self, size: u64) -> Option<Hash> {
+                self.0.root(size)
+            }
+
+            fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
+                self.0.inclusion_proof(index, size)
+            }
+
+            fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
+                self.0.consistency_proof(old, new)
+            }
+
+            fn leaf(&self, index: u64) -> Option<Hash> {
+                self.0.leaf_hash(index)
+            }
+        }
+    };
+}
+
+tree_view!(PartitionTree);
+tree_view!(SealedTree);
+
+impl SealLog for SealedTree<'_> {
+    async fn append(&self, leaf: Vec<u8>) -> Result<u64, SealError> {
+        let range = self.0.append(vec![Bytes::from(leaf)]).await;
+        range.map(|range| range.start).map_err(|error| SealError::Append(Box::new(error)))
+    }
+}
+
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        if tokio::time::timeout(SEAL_EVERY, stopping.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+        if let Err(error) = seal_now(&shared).await {
+            tracing::warn!(error = %crate::chain(&error), "cannot seal a checkpoint");
+        }
+    }
+}
+
+/// Seals a checkpoint of everything durable and notes it in the lake.
+pub(crate) async fn seal_now(shared: &Arc<Shared>) -> Result<SealedCheckpoint, NodeError> {
+    let size = *shared.log.durable().borrow();
+    let consistent = check_last_checkpoint(&shared.keys, &shared.log, &shared.seal).is_ok();
+    let tree = PartitionTree(&shared.log);
+    let sealed = checkpoint_partition(&shared.keys, &SealedTree(&shared.seal), PARTITION, &tree, size)
+        .await
+        .map_err(NodeError::part("seal a checkpoint"))?;
+    let row = CheckpointRow {
+        seq: sealed.seal_index + 1,
+        log_id: shared.keys.instance().partition_origin(PARTITION),
+        tree_size: size,
+        root_hash: hex::encode(sealed.root),
+        at: shared.clock.now(),
+        consistent_with_prev: consistent,
+        anchored_at: None,
+        note: sealed.note.clone(),
+    };
+    shared.lake.append_checkpoints(vec![row]).await.map_err(NodeError::part("note a checkpoint in the lake"))?;
+    Ok(sealed)
+}
+
+/// How much of the partition the last sealed checkpoint covers, and its note: none for a new folder.
+fn last_checkpoint(seal: &Log, origin: &str) -> Result<Option<String>, NodeError> {
+    let mut index = *seal.durable().borrow();
+    while index > 0 {
+        index -= 1;
+        let leaves = seal.read(index, 1, 1).map_err(NodeError::part("read the seal tree's log"))?;
+        let note = leaves.first().and_then(|(_, leaf)| std::str::from_utf8(leaf).ok());
+        if let Some(note) = note.filter(|note| note.lines().next() == Some(origin)) {
+            return Ok(Some(note.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// The number of records the last sealed checkpoint covers.
+pub(crate) fn sealed_size(keys: &Keys, seal: &Log) -> Result<u64, NodeError> {
+    let Some(note) = last_checkpoint(seal, &keys.instance().partition_origin(PARTITION))? else { return Ok(0) };
+    let checkpoint = Checkpoint::read_unverified(&note).map_err(NodeError::part("read the last checkpoint"))?;
+    Ok(checkpoint.size)
+}
+
+/// Refuses a log that is not the one the last checkpoint sealed.
+pub(crate) fn check_last_checkpoint(keys: &Keys, log: &Log, seal: &Log) -> Result<(), NodeError> {
+    let origin = keys.instance().partition_origin(PARTITION);
+    let Some(note) = last_checkpoint(seal, &origin)? else { return Ok(()) };
+    let checkpoint = Checkpoint::open(&note, &origin, &keys.public().checkpoint)
+        .map_err(NodeError::part("check the signature of the last checkpoint"))?;
+    if log.root(checkpoint.size) != Some(checkpoint.root) {
+        let size = checkpoint.size;
+        let reason = format!("the first {size} records are not those that were sealed: restore the log from a copy");
+        return Err(NodeError::part("continue this log")(reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! A control record per second: detection's clock when no source says anything. While the log does not accept, it tries
+//! to heal it instead.
+
+use std::sync::Arc;
+
+use pipeproof_engine::control::Control;
+use pipeproof_ingest::log::AppendError;
+
+use crate::node::{Shared, next_second};
+
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(next_second(shared.clock.now())) => {}
+        }
+        if let Err(AppendError::Stopped(_)) = shared.control(Control::Tick {}).await
+            && shared.log.try_heal().await.is_ok()
+        {
+            tracing::info!("the log accepts records again");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What to paste at the other end: a ready configuration of the sender for a source that was just connected.
+
+use pipeproof_engine::source::SourceType;
+
+/// The sender's configuration as text.
+pub(crate) fn configuration(source_type: SourceType, url: &str, token: &str, secret: Option<&str>) -> String {
+    match source_type {
+        SourceType::GithubWebhook => format!(
+            "GitHub → Settings → Webhooks → Add webhook\n  Payload URL   {url}\n  Content type  application/json\n  Secret        {}\n  Events        send me everything\n",
+            secret.unwrap_or_default()
+        ),
+        SourceType::GithubJoblog => format!(
+            "# after each job, with its repository, run and job\ngh api repos/OWNER/REPO/actions/jobs/JOB/logs |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Type: text/plain' \\\n    '{url}?repo=OWNER/REPO&run_id=RUN&job_id=JOB&attempt=1'\n"
+        ),
+        SourceType::KubernetesAudit => format!(
+            "# audit webhook: kube-apiserver --audit-webhook-config-file=this-file --audit-policy-file=...\napiVersion: v1\nkind: Config\nclusters:\n  - name: pipeproof\n    cluster: {{server: '{url}'}}\nusers:\n  - name: pipeproof\n    user: {{token: '{token}'}}\ncontexts:\n  - name: pipeproof\n    context: {{cluster: pipeproof, user: pipeproof}}\ncurrent-context: pipeproof\n"
+        ),
+        SourceType::VaultAudit => format!(
+            "# vault audit enable file file_path=/var/log/vault/audit.log, then a shipper that follows the file:\ncurl -fsS --data-binary @audit.log -H 'Authorization: Bearer {token}' '{url}'\n"
+        ),
+        SourceType::AwsCloudtrail => format!(
+            "# each object of the trail's bucket, as it is (gzip)\naws s3 cp s3://BUCKET/KEY.json.gz - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Encoding: gzip' '{url}'\n"
+        ),
+        SourceType::SigstoreBundle => format!(
+            "# after signing\ncosign sign-blob --bundle bundle.json ARTIFACT && curl -fsS --data-binary @bundle.json -H 'Authorization: Bearer {token}' '{url}'\n"
+        ),
+        SourceType::Json | SourceType::Pipeproof => format!(
+            "curl -fsS --data-binary @events.ndjson -H 'Authorization: Bearer {token}' -H 'Content-Type: application/x-ndjson' '{url}'\n"
+        ),
+    }
+}

@@ -1,0 +1,119 @@
+//! A node with its HTTP server: what `serve` runs, what the demo runs, and what a command starts for itself when no
+//! server has the data folder.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pipeproof_engine::clock::{Clock, SystemClock};
+use pipeproof_engine::control::Control;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::http;
+use crate::node::{Node, NodeError, Shared};
+use crate::registry::new_token;
+use crate::scope::Scope;
+
+/// Note of the token that a server makes for commands on the same machine.
+const LOCAL: &str = "commands on this machine";
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    node: Node,
+    pub(crate) address: SocketAddr,
+    pub(crate) local_token: String,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+/// Where a running server is, for commands on the same machine. The file is readable by its owner only.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Whereabouts {
+    pub(crate) url: String,
+    pub(crate) token: String,
+}
+
+impl Server {
+    /// Starts a node on `data` and listens on `listen`.
+    pub(crate) async fn start(data: &Path, config: &Config, listen: SocketAddr) -> Result<Self, NodeError> {
+        let listener = TcpListener::bind(listen).await.map_err(NodeError::part("listen"))?;
+        let address = listener.local_addr().map_err(NodeError::part("listen"))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let node = Node::start(data, config, clock).await?;
+        let local_token = local_token(&node.shared).await?;
+        let whereabouts = Whereabouts { url: format!("http://{address}"), token: local_token.clone() };
+        write_whereabouts(&node.shared.data, &whereabouts).map_err(NodeError::part("say where the server is"))?;
+        let serving = tokio::spawn(http::serve(listener, Arc::clone(&node.shared)));
+        Ok(Self { node, address, local_token, serving })
+    }
+
+    /// The address as a URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops in order.
+    pub(crate) async fn stop(self) -> Result<(), NodeError> {
+        let shared = Arc::clone(&self.node.shared);
+        if let Err(error) = fs::remove_file(whereabouts_path(&shared.data)) {
+            tracing::debug!(error = %error, "cannot remove the file that says where the server is");
+        }
+        revoke_local_tokens(&shared).await;
+        self.node.stop().await?;
+        match self.serving.await {
+            Ok(served) => served.map_err(NodeError::part("serve HTTP")),
+            Err(error) => Err(NodeError::part("serve HTTP")(error)),
+        }
+    }
+}
+
+async fn local_token(shared: &Arc<Shared>) -> Result<String, NodeError> {
+    // A server that was killed left its own behind.
+    revoke_local_tokens(shared).await;
+    let (text, record) = new_token(
+        &shared.secret_keys.token,
+        &[Scope::Admin],
+        None,
+        None,
+        Some(LOCAL.to_owned()),
+        (shared.clock.now(), "pipeproof"),
+    );
+    shared.control(Control::TokenCreated(record)).await.map_err(NodeError::part("write to the log"))?;
+    Ok(text)
+}
+
+async fn revoke_local_tokens(shared: &Arc<Shared>) {
+    let ids: Vec<String> = {
+        let registry = shared.registry();
+        registry.tokens.values().filter(|token| token.note.as_deref() == Some(LOCAL)).map(|token| token.id.clone()).collect()
+    };
+    for id in ids {
+        if let Err(error) = shared.control(Control::TokenRevoked { id, actor: "pipeproof".to_owned() }).await {
+            tracing::warn!(error = %error, "cannot revoke a local token");
+        }
+    }
+}
+
+fn whereabouts_path(data: &Path) -> PathBuf {
+    data.join("run").join("server.json")
+}
+
+fn write_whereabouts(data: &Path, whereabouts: &Whereabouts) -> std::io::Result<()> {
+    fs::create_dir_all(data.join("run"))?;
+    let path = whereabouts_path(data);
+    let temporary = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    serde_json::to_writer(options.open(&temporary)?, whereabouts)?;
+    fs::rename(temporary, path)
+}
+
+/// Where the server of a data folder is, if one runs.
+pub(crate) fn whereabouts(data: &Path) -> Option<Whereabouts> {
+    serde_json::from_slice(&fs::read(whereabouts_path(data)).ok()?).ok()
+}
