@@ -1,1 +1,266 @@
-//! stub
+//! From a record to events: one pure decoder per source type.
+//!
+//! A decoder reads no clock and keeps no state, so the same record gives the same events whenever it is read. The first
+//! event of a record is the source item itself, with its native JSON; further ones are *derived* from it (a container
+//! of an admitted pod, an action a job resolved, a leaked secret) and carry a small native object of their own, so that
+//! rules on native fields count each source item once.
+//!
+//! What it is not: a place for judgement. Decoders say what happened in the words of [`Field`]; rules say what it means.
+
+mod aws_cloudtrail;
+mod aws_guards;
+mod fulcio;
+mod github_audit;
+mod github_config;
+mod github_joblog;
+mod github_webhook;
+mod images;
+mod json;
+mod kubernetes_audit;
+mod kubernetes_objects;
+mod pipeproof;
+mod sigstore_bundle;
+mod subject;
+mod vault_audit;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::event::{Event, EventId};
+use engine::fields::{Field, Fields};
+use engine::json::{Json, JsonError, Value};
+use engine::record::{Position, Record};
+use engine::source::SourceType;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+
+use crate::redact::Family;
+
+/// Deepest nesting of JSON that is decoded.
+const DEPTH_MAX: usize = 64;
+/// Most events derived from one record: what is beyond is in the record, but not an event.
+const DERIVED_MAX: usize = 500;
+
+/// Why a record is a dead letter.
+#[derive(Debug, thiserror::Error)]
+pub enum Undecodable {
+    /// It is not JSON, or beyond a limit.
+    #[error("cannot read the body as JSON: {0}")]
+    Json(#[from] JsonError),
+    /// It is JSON of another shape.
+    #[error("not {expected}: {problem}")]
+    Shape {
+        /// What it should be.
+        expected: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// It is not text.
+    #[error("the body is not UTF-8 text")]
+    Text,
+}
+
+/// An event in the making.
+#[derive(Debug, Default)]
+struct Draft {
+    fields: Fields,
+    /// By the source's clock.
+    time: Option<Timestamp>,
+    /// Its own native object; the record's body if there is none.
+    native: Option<Bytes>,
+}
+
+impl Draft {
+    fn new(action: impl Into<String>, category: &str) -> Self {
+        let mut draft = Self::default();
+        draft.fields.text(Field::Action, Some(action));
+        draft.fields.text(Field::Category, Some(category));
+        draft
+    }
+
+    /// An event derived from this one: the same time and the fields named, its own action.
+    fn derive(&self, kept: &[Field], action: &str, category: &str) -> Self {
+        let mut draft = Self::new(action, category);
+        draft.time = self.time;
+        for field in kept {
+            if let Some(value) = self.fields.get(*field) {
+                draft.fields.set(*field, value.clone());
+            }
+        }
+        draft
+    }
+}
+
+/// Fields that say who did it, where, and for which run: derived events share them.
+const ORIGIN: &[Field] = &[
+    Field::Outcome,
+    Field::ActorId,
+    Field::ActorType,
+    Field::SrcIp,
+    Field::UserAgent,
+    Field::CiProvider,
+    Field::CiRepo,
+    Field::CiRunId,
+    Field::CiJobId,
+    Field::CiAttempt,
+    Field::CiRef,
+    Field::CiSha,
+    Field::CiWorkflow,
+    Field::CiWorkflowRef,
+    Field::CiEnvironment,
+    Field::RunnerName,
+    Field::RunnerKind,
+    Field::SecretStore,
+    Field::K8sCluster,
+    Field::K8sNamespace,
+    Field::K8sKind,
+    Field::K8sName,
+    Field::K8sVerb,
+    Field::K8sGroup,
+    Field::K8sUser,
+    Field::CloudProvider,
+    Field::CloudAccount,
+    Field::CloudRegion,
+    Field::Environment,
+];
+
+/// Decodes a record. Ticks of the program's own clock give no event.
+///
+/// # Errors
+/// [`Undecodable`] says why the record is a dead letter.
+pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecodable> {
+    let mut drafts = match record.envelope.source_type {
+        SourceType::GithubWebhook => github_webhook::decode(record)?,
+        SourceType::GithubJoblog => github_joblog::decode(record)?,
+        SourceType::VaultAudit => vault_audit::decode(record)?,
+        SourceType::KubernetesAudit => kubernetes_audit::decode(record)?,
+        SourceType::AwsCloudtrail => aws_cloudtrail::decode(record)?,
+        SourceType::SigstoreBundle => sigstore_bundle::decode(record)?,
+        SourceType::Json => json::decode(record)?,
+        SourceType::Pipeproof => pipeproof::decode(record)?,
+    };
+    drafts.truncate(DERIVED_MAX);
+    leaks(record, &mut drafts);
+    Ok(finish(position, record, drafts))
+}
+
+/// Secrets found where anybody can read them are events. Elsewhere (an API's answer that carries a credential by
+/// design) they were merely removed.
+fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
+    let open =
+        matches!(record.envelope.source_type, SourceType::GithubJoblog | SourceType::GithubWebhook | SourceType::Json);
+    let Some(first) = drafts.first().filter(|_| open) else { return };
+    let leaks: Vec<Draft> = record
+        .envelope
+        .redacted
+        .iter()
+        .filter(|redacted| Family::is_leak(&redacted.family))
+        .map(|redacted| {
+            let mut leak = first.derive(ORIGIN, "leak.detected", "leak");
+            leak.fields.text(Field::LeakType, Some(redacted.family.as_str()));
+            leak.fields.text(Field::LeakFingerprint, Some(redacted.fingerprint.as_str()));
+            leak.fields.int(Field::LeakCount, Some(i64::from(redacted.count)));
+            leak
+        })
+        .collect();
+    drafts.extend(leaks);
+}
+
+fn finish(position: Position, record: &Record, drafts: Vec<Draft>) -> Vec<Event> {
+    let envelope = &record.envelope;
+    let (source, item): (Arc<str>, Arc<str>) = (envelope.source.as_str().into(), envelope.item.as_str().into());
+    let label = |name: &str| envelope.attributes.get(name).map(String::as_str);
+    let (environment, cluster) = (label("label.env"), label("label.cluster"));
+    let events = (0..).zip(drafts).map(|(sub, mut draft)| {
+        let fields = &mut draft.fields;
+        if fields.get(Field::Environment).is_none() {
+            // A namespace is often named after its tier; without a label it is the best there is.
+            let admitted = fields.get_text(Field::Action) == Some("admission.decided");
+            let namespace = fields.get_text(Field::K8sNamespace).filter(|_| admitted).map(tier);
+            fields.text(Field::Environment, environment.map(ToOwned::to_owned).or(namespace));
+        }
+        if fields.get(Field::K8sCluster).is_none() {
+            fields.text(Field::K8sCluster, cluster);
+        }
+        let native = match draft.native {
+            Some(native) => native,
+            None if sub == 0 => record.body.clone(),
+            None => derived_native(envelope.source_type, &draft.fields),
+        };
+        Event {
+            id: EventId { position, sub },
+            source: Arc::clone(&source),
+            source_type: envelope.source_type,
+            item: Arc::clone(&item),
+            time: draft.time.unwrap_or(envelope.received),
+            time_known: draft.time.is_some(),
+            received: envelope.received,
+            auth: envelope.auth,
+            mode: envelope.mode,
+            fields: draft.fields,
+            native,
+        }
+    });
+    events.collect()
+}
+
+/// The native object of a derived event: what it is and what it was derived to.
+fn derived_native(kind: SourceType, fields: &Fields) -> Bytes {
+    let mut object = serde_json::Map::new();
+    object.insert("derived".to_owned(), fields.get_text(Field::Action).unwrap_or_default().into());
+    object.insert("from".to_owned(), kind.name().into());
+    object.extend(fields.to_json());
+    Bytes::from(serde_json::Value::Object(object).to_string())
+}
+
+/// Parses the body as a JSON object.
+fn object(record: &Record, expected: &'static str) -> Result<Json, Undecodable> {
+    let json = Json::parse_within(&record.body, DEPTH_MAX)?;
+    if json.root().is_object() {
+        Ok(json)
+    } else {
+        Err(Undecodable::Shape { expected, problem: "the body is not a JSON object" })
+    }
+}
+
+/// The scalar at a path as text: ids are numbers in one message and text in the next.
+fn scalar(value: Value<'_>, path: &[&str]) -> Option<String> {
+    value.at(path)?.scalar().map(std::borrow::Cow::into_owned)
+}
+
+/// The time at a path: RFC 3339 text, or a number since 1970 whose size tells seconds from finer units.
+fn time_at(value: Value<'_>, path: &[&str]) -> Option<Timestamp> {
+    time_of(value.at(path)?)
+}
+
+fn time_of(value: Value<'_>) -> Option<Timestamp> {
+    if let Some(text) = value.as_str() {
+        return Timestamp::parse(text);
+    }
+    if let Some(number) = value.as_i64() {
+        return Some(match number.unsigned_abs() {
+            0..100_000_000_000 => Timestamp::from_secs(number),
+            100_000_000_000..100_000_000_000_000 => Timestamp::from_millis(number),
+            100_000_000_000_000..100_000_000_000_000_000 => Timestamp::from_micros(number),
+            _ => Timestamp::from_micros(number / 1_000),
+        });
+    }
+    // Seconds with a fraction.
+    let number = value.as_f64().filter(|number| number.abs() < 1e11)?;
+    #[allow(clippy::cast_possible_truncation, reason = "the range was checked")]
+    Some(Timestamp::from_micros((number * 1e6) as i64))
+}
+
+/// `prod` for what is called production, else the name itself in lower case.
+fn tier(environment: &str) -> String {
+    let lower = environment.to_lowercase();
+    if lower == "production" || lower == "prod" { "prod".to_owned() } else { lower }
+}
+
+/// `success` or `failure`.
+const fn outcome(success: bool) -> &'static str {
+    if success { "success" } else { "failure" }
+}

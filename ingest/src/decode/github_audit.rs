@@ -1,0 +1,163 @@
+//! Entries of GitHub's audit log, when they come as plain JSON: their action keeps its name, and those that change a guard
+//! say so.
+//!
+//! Source: GitHub "Audit log events for your organization"; attribute names as seen in samples. Where an entry does not
+//! tell whether a guard became looser, `config.weakens` stays open, or is true where loosening is the usual case.
+
+use engine::fields::{Field, Fields};
+use engine::json::Value;
+use pipeproof_engine as engine;
+
+use super::{Draft, scalar};
+
+/// Start of an action → kind of setting, category, and whether it loosens (`None`: by its value).
+const GUARDS: &[(&str, &str, &str, Option<bool>)] = &[
+    ("protected_branch.create", "branch_protection", "config", Some(false)),
+    ("protected_branch.destroy", "branch_protection", "config", Some(true)),
+    ("protected_branch.policy_override", "branch_protection", "config", Some(true)),
+    ("protected_branch.update_", "branch_protection", "config", None),
+    ("repository_ruleset.create", "ruleset", "config", Some(false)),
+    ("repository_ruleset.destroy", "ruleset", "config", Some(true)),
+    ("repository_ruleset.update", "ruleset", "config", None),
+    ("environment.remove_protection_rule", "environment_rule", "config", Some(true)),
+    ("environment.update_protection_rule", "environment_rule", "config", None),
+    ("environment.add_protection_rule", "environment_rule", "config", Some(false)),
+    ("secret_scanning_push_protection.bypass", "secret_scanning", "config", Some(true)),
+    ("repository_secret_scanning_push_protection.disable", "secret_scanning", "config", Some(true)),
+    ("repository_secret_scanning.disable", "secret_scanning", "config", Some(true)),
+    ("org.secret_scanning_push_protection_disable", "secret_scanning", "config", Some(true)),
+    ("repo.advanced_security_disabled", "secret_scanning", "config", Some(true)),
+    ("repo.immutable_releases_settings_disabled", "workflow_permissions", "config", Some(true)),
+    ("audit_log_streaming.destroy", "audit_log", "audit", Some(true)),
+    ("audit_log_streaming.disable", "audit_log", "audit", Some(true)),
+    ("audit_log_streaming.", "audit_log", "audit", None),
+    ("hook.destroy", "webhook", "audit", Some(true)),
+    ("hook.events_changed", "webhook", "audit", Some(true)),
+    ("hook.config_changed", "webhook", "audit", Some(true)),
+    ("hook.", "webhook", "audit", None),
+];
+/// Ends of an action of an organisation, enterprise or repository that sets what workflows may do.
+const WORKFLOW_GUARDS: &[&str] = &[
+    ".set_default_workflow_permissions",
+    ".set_workflow_permission_can_approve_pr",
+    ".set_fork_pr_workflows_policy",
+    ".set_actions_fork_pr_approvals_policy",
+    ".actions_enabled",
+];
+/// Actions that create a credential, and its kind.
+const TOKENS: &[(&str, &str)] = &[
+    ("personal_access_token.access_granted", "pat"),
+    ("personal_access_token.create", "pat"),
+    ("oauth_access.create", "pat"),
+    ("public_key.create", "deploy_key"),
+    ("deploy_key.create", "deploy_key"),
+];
+
+/// Adds what an audit log entry says; leaves other JSON alone.
+pub(super) fn decode(draft: &mut Draft, root: Value<'_>) {
+    let text = |key: &str| root.str_at(&[key]);
+    let Some(action) = text("action").filter(|action| action.contains('.')) else { return };
+    let stamped = root.get("@timestamp").is_some() || root.get("created_at").is_some();
+    let placed = ["org", "repo", "business", "user"].iter().any(|key| text(key).is_some());
+    if !stamped || !placed {
+        return;
+    }
+    let fields = &mut draft.fields;
+    let missing = |fields: &mut Fields, field: Field, value: Option<String>| {
+        if fields.get(field).is_none() {
+            fields.text(field, value);
+        }
+    };
+    let owned = |key: &str| text(key).map(ToOwned::to_owned);
+    missing(fields, Field::ActorId, owned("actor").or_else(|| owned("user")));
+    missing(fields, Field::CiRepo, owned("repo"));
+    missing(fields, Field::CiProvider, Some("github".to_owned()));
+    missing(fields, Field::SrcIp, owned("actor_ip"));
+    missing(fields, Field::UserAgent, owned("user_agent"));
+    missing(fields, Field::TokenId, scalar(root, &["token_id"]));
+    let bot = scalar(root, &["actor_is_bot"]).as_deref() == Some("true");
+    let ci = text("actor") == Some("github-actions[bot]");
+    let kind = if ci {
+        "ci"
+    } else if bot {
+        "service"
+    } else {
+        "human"
+    };
+    missing(fields, Field::ActorType, text("actor").map(|_| kind.to_owned()));
+    missing(fields, Field::Category, Some(category(action).to_owned()));
+    if let Some((_, kind)) = TOKENS.iter().find(|(name, _)| *name == action) {
+        fields.text(Field::Category, Some("token"));
+        missing(fields, Field::TokenKind, Some((*kind).to_owned()));
+    }
+    guard(fields, root, action);
+}
+
+fn guard(fields: &mut Fields, root: Value<'_>, action: &str) {
+    let known = GUARDS.iter().find(|(start, ..)| action.starts_with(start));
+    let (object, category, weakens) = match known {
+        Some((_, object, category, Some(weakens))) => (*object, *category, Some(*weakens)),
+        Some((_, object, category, None)) => (*object, *category, by_value(root, action)),
+        // Most of these loosen; what sets them tighter says so by its value.
+        None if WORKFLOW_GUARDS.iter().any(|end| action.ends_with(end)) => {
+            ("workflow_permissions", "config", Some(by_value(root, action).unwrap_or(true)))
+        }
+        None => return,
+    };
+    fields.text(Field::Category, Some(category));
+    fields.text(Field::ConfigObject, Some(object));
+    fields.truth(Field::ConfigWeakens, weakens);
+    let id =
+        ["name", "environment_name", "ruleset_name", "branch", "hook_id"].iter().find_map(|key| scalar(root, &[key]));
+    fields.text(Field::ConfigId, id);
+    let attribute = action.rsplit_once('.').map_or(action, |(_, verb)| verb);
+    fields.text(Field::ConfigAttribute, Some(attribute.strip_prefix("update_").unwrap_or(attribute)));
+    fields.text(Field::ConfigValue, new_value(root, action).map(|value| value.text().into_owned()));
+}
+
+/// The member that holds the new value of what the action set.
+fn new_value<'a>(root: Value<'a>, action: &str) -> Option<Value<'a>> {
+    let verb = action.rsplit_once('.').map_or(action, |(_, verb)| verb);
+    let subject = ["update_", "set_"].iter().find_map(|head| verb.strip_prefix(head)).unwrap_or(verb);
+    let names = [
+        subject,
+        "ruleset_enforcement",
+        "new_policy",
+        "policy",
+        "new_value",
+        "value",
+        "permissions",
+        "permission",
+        "active",
+        "enabled",
+    ];
+    names.iter().find_map(|name| root.get(name).or_else(|| root.at(&["data", name])))
+}
+
+/// Whether the new value is the looser one; `None` if it cannot be told.
+fn by_value(root: Value<'_>, action: &str) -> Option<bool> {
+    let value = new_value(root, action)?;
+    // To allow something loosens; to require something tightens.
+    let allows = action.contains("allow_") || action.contains("can_approve");
+    let on = match value.text().to_lowercase().as_str() {
+        "write" => return Some(true),
+        "read" => return Some(false),
+        "true" | "1" | "2" | "enabled" | "active" | "on" | "everyone" => true,
+        "false" | "0" | "disabled" | "none" | "off" | "evaluate" => false,
+        _ => return None,
+    };
+    Some(on == allows)
+}
+
+fn category(action: &str) -> &'static str {
+    match action.split('.').next().unwrap_or_default() {
+        "git" | "pull_request" | "pull_request_review" => "scm",
+        "workflows" | "checks" => "job",
+        "personal_access_token" | "oauth_access" | "public_key" | "deploy_key" | "oauth_application" => "token",
+        "audit_log_streaming" | "hook" => "audit",
+        "secret_scanning_alert" => "leak",
+        "packages" => "registry",
+        "environment" | "protected_branch" | "repository_ruleset" | "org" | "business" | "repo" | "team" => "config",
+        _ => "cloud",
+    }
+}

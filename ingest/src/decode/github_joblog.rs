@@ -1,0 +1,159 @@
+//! GitHub Actions job logs: text, whose header says more than any API (token permissions, and which commit each action
+//! resolved to).
+//!
+//! Source: logs themselves; a line is `2026-06-21T05:34:27.7289936Z ` and text, continuation lines may lack the stamp.
+
+use bytes::Bytes;
+use engine::fields::{Field, Fields};
+use engine::record::Record;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+
+use super::{DERIVED_MAX, Draft, ORIGIN, Undecodable};
+
+pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    let text = text(&record.body)?;
+    let mut log = Draft::new("job.log", "job");
+    job(&mut log.fields, record);
+    let mut derived = Vec::new();
+    let mut time = None;
+    let mut lines = text.trim_start_matches('\u{feff}').lines();
+    while let Some(line) = lines.next() {
+        let (stamp, line) = split_stamp(line);
+        time = stamp.or(time);
+        log.time = log.time.or(time);
+        if derived.len() >= DERIVED_MAX {
+            continue;
+        }
+        if let Some(reference) = line.strip_prefix("Download action repository '") {
+            derived.extend(action(reference).map(|(action_ref, sha)| (time, Found::Action(action_ref, sha))));
+        } else if line == "##[group]GITHUB_TOKEN Permissions" {
+            derived.push((time, Found::Token(permissions(&mut lines))));
+        } else if let Some(job) = line.strip_prefix("Complete job name: ") {
+            log.fields.text(Field::Message, Some(job));
+        } else if let Some(name) = line.strip_prefix("Runner name: ") {
+            log.fields.text(Field::RunnerName, Some(name.trim_matches('\'')));
+        } else if let Some(group) = line.strip_prefix("Runner group name: ") {
+            let hosted = group.trim_matches('\'') == "GitHub Actions";
+            log.fields.text(Field::RunnerKind, Some(if hosted { "github-hosted" } else { "self-hosted" }));
+        } else if line == "Hosted Compute Agent" {
+            log.fields.text(Field::RunnerKind, Some("github-hosted"));
+        }
+    }
+    log.native = Some(native(record, &text));
+    let mut drafts = vec![];
+    for (time, found) in derived {
+        let mut draft = match found {
+            Found::Action(action_ref, sha) => {
+                let mut draft = log.derive(ORIGIN, "action.resolved", "job");
+                draft.fields.text(Field::ActionRef, Some(action_ref));
+                draft.fields.text(Field::ActionSha, Some(sha));
+                draft
+            }
+            Found::Token(permissions) => token(&log, &permissions),
+        };
+        draft.time = time.or(draft.time);
+        drafts.push(draft);
+    }
+    drafts.insert(0, log);
+    Ok(drafts)
+}
+
+enum Found {
+    Action(String, String),
+    Token(Vec<(String, String)>),
+}
+
+/// The text of a chunk. A stray byte is shown as such; what is mostly not text is none.
+fn text(body: &[u8]) -> Result<std::borrow::Cow<'_, str>, Undecodable> {
+    let text = String::from_utf8_lossy(body);
+    let strange = text.chars().filter(|char| matches!(char, '\u{fffd}' | '\0')).count();
+    if strange * 20 > body.len() { Err(Undecodable::Text) } else { Ok(text) }
+}
+
+fn split_stamp(line: &str) -> (Option<Timestamp>, &str) {
+    let stamped = line.split_once("Z ").or_else(|| line.strip_suffix('Z').map(|stamp| (stamp, "")));
+    match stamped.filter(|(stamp, _)| (19..=29).contains(&stamp.len()) && stamp.as_bytes().get(10) == Some(&b'T')) {
+        Some((stamp, rest)) => match Timestamp::parse(stamp) {
+            Some(time) => (Some(time), rest),
+            None => (None, line),
+        },
+        None => (None, line),
+    }
+}
+
+/// `owner/repo@ref' (SHA:…)`.
+fn action(reference: &str) -> Option<(String, String)> {
+    let (action, rest) = reference.split_once('\'')?;
+    let sha = rest.trim().strip_prefix("(SHA:")?.strip_suffix(')')?;
+    Some((action.to_owned(), sha.to_owned()))
+}
+
+/// `Name: level` up to the end of the group, names as the workflow syntax writes them.
+fn permissions(lines: &mut std::str::Lines<'_>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for line in lines.take(64) {
+        let (_, line) = split_stamp(line);
+        let Some((name, level)) = line.split_once(": ").filter(|_| !line.starts_with("##[")) else { break };
+        // `PullRequests` in the log is `pull-requests` in the workflow.
+        let mut key = String::new();
+        for char in name.chars() {
+            if char.is_ascii_uppercase() && !key.is_empty() {
+                key.push('-');
+            }
+            key.push(char.to_ascii_lowercase());
+        }
+        found.push((key, level.trim().to_owned()));
+    }
+    found
+}
+
+/// The job's `GITHUB_TOKEN`: issued with these permissions.
+fn token(log: &Draft, permissions: &[(String, String)]) -> Draft {
+    let mut draft = log.derive(ORIGIN, "token.issued", "token");
+    let fields = &mut draft.fields;
+    let part = |field| log.fields.get(field).map(ToString::to_string).unwrap_or_default();
+    let (run, job, attempt) = (part(Field::CiRunId), part(Field::CiJobId), part(Field::CiAttempt));
+    if !run.is_empty() {
+        fields.text(Field::TokenId, Some(format!("GITHUB_TOKEN:{run}:{job}:{attempt}")));
+    }
+    fields.text(Field::TokenKind, Some("app"));
+    fields.text(Field::TokenIssuer, Some("github-actions"));
+    fields.text(Field::TokenRepo, log.fields.get_text(Field::CiRepo));
+    fields.text(Field::TokenRef, log.fields.get_text(Field::CiRef));
+    let write: Vec<&str> =
+        permissions.iter().filter(|(_, level)| level == "write").map(|(name, _)| name.as_str()).collect();
+    fields.text(Field::ConfigAttribute, Some(write.join(",")));
+    let all: Vec<String> = permissions.iter().map(|(name, level)| format!("{name}={level}")).collect();
+    fields.text(Field::ConfigValue, Some(all.join(",")));
+    draft
+}
+
+fn attribute<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    record.envelope.attributes.get(&format!("joblog.{name}")).map(String::as_str)
+}
+
+fn job(fields: &mut Fields, record: &Record) {
+    fields.text(Field::CiProvider, Some("github"));
+    fields.text(Field::ActorType, Some("ci"));
+    fields.text(Field::ActorId, attribute(record, "repo"));
+    fields.text(Field::CiRepo, attribute(record, "repo"));
+    fields.text(Field::CiRunId, attribute(record, "run_id"));
+    fields.text(Field::CiJobId, attribute(record, "job_id"));
+    fields.int(Field::CiAttempt, Some(attribute(record, "attempt").and_then(|text| text.parse().ok()).unwrap_or(1)));
+    fields.text(Field::CiRef, attribute(record, "ref"));
+    fields.text(Field::CiSha, attribute(record, "sha"));
+    fields.text(Field::CiWorkflow, attribute(record, "workflow"));
+    fields.text(Field::Message, attribute(record, "name"));
+}
+
+fn native(record: &Record, text: &str) -> Bytes {
+    let mut object = serde_json::Map::new();
+    for (name, value) in &record.envelope.attributes {
+        if let Some(name) = name.strip_prefix("joblog.") {
+            object.insert(name.to_owned(), value.as_str().into());
+        }
+    }
+    object.insert("log".to_owned(), text.into());
+    Bytes::from(serde_json::Value::Object(object).to_string())
+}

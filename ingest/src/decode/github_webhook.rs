@@ -1,0 +1,442 @@
+//! GitHub webhook deliveries.
+//!
+//! Source: GitHub "Webhook events and payloads". The payload does not name its event: the header `X-GitHub-Event` does,
+//! kept as an attribute. Where it is missing (a file of payloads), the event is inferred from the payload's shape.
+
+use engine::fields::{Field, Fields};
+use engine::json::Value;
+use engine::record::Record;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+
+use super::{Draft, Undecodable, github_config, images, object, outcome, scalar, tier, time_at};
+
+const EXPECTED: &str = "a GitHub webhook payload";
+
+pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    let json = object(record, EXPECTED)?;
+    let root = json.root();
+    let named = record.envelope.attributes.get("x-github-event").map(String::as_str);
+    let Some(event) = named.or_else(|| infer(root)) else {
+        return Err(Undecodable::Shape { expected: EXPECTED, problem: "no X-GitHub-Event header and no known shape" });
+    };
+    let mut draft = Draft::default();
+    let action = root.str_at(&["action"]).unwrap_or_default();
+    common(&mut draft.fields, root);
+    match event {
+        "push" => push(&mut draft, root),
+        "create" | "delete" => git_ref(&mut draft, root, event),
+        "pull_request" | "pull_request_target" => pull_request(&mut draft, root, action),
+        "pull_request_review" => review(&mut draft, root, action),
+        "workflow_run" => run(&mut draft, root, action),
+        "workflow_job" => job(&mut draft, root, action),
+        "check_run" | "check_suite" => check(&mut draft, root, event, action),
+        "workflow_dispatch" | "repository_dispatch" => {
+            name(&mut draft.fields, "run.dispatched", "job");
+            draft.fields.text(Field::CiRef, root.str_at(&["ref"]).or_else(|| root.str_at(&["branch"])));
+            draft.fields.text(Field::CiWorkflow, root.str_at(&["workflow"]));
+            draft.fields.text(Field::CiTrigger, Some(event));
+        }
+        "deployment" => deployment(&mut draft, root),
+        "deployment_status" => deployment_status(&mut draft, root),
+        "deployment_review" => deployment_review(&mut draft, root, action),
+        "package" | "registry_package" => package(&mut draft, root, event, action),
+        "release" => release(&mut draft, root, action),
+        _ => {
+            if !github_config::decode(&mut draft, root, event, action) {
+                generic(&mut draft, root, event, action);
+            }
+        }
+    }
+    Ok(vec![draft])
+}
+
+/// The event whose payload has this shape. More telling members come first.
+fn infer(root: Value<'_>) -> Option<&'static str> {
+    const SHAPES: &[(&[&str], &str)] = &[
+        (&["workflow_job"], "workflow_job"),
+        (&["check_run"], "check_run"),
+        (&["check_suite"], "check_suite"),
+        (&["deployment_status"], "deployment_status"),
+        (&["workflow_run", "approver"], "deployment_review"),
+        (&["workflow_run", "reviewers"], "deployment_review"),
+        (&["workflow_run", "workflow"], "workflow_run"),
+        (&["deployment"], "deployment"),
+        (&["pull_request", "review"], "pull_request_review"),
+        (&["pull_request", "comment"], "pull_request_review_comment"),
+        (&["pull_request", "thread"], "pull_request_review_thread"),
+        (&["pull_request", "number"], "pull_request"),
+        (&["issue", "comment"], "issue_comment"),
+        (&["issue"], "issues"),
+        (&["ref", "before", "after"], "push"),
+        (&["ref", "ref_type", "master_branch"], "create"),
+        (&["ref", "ref_type", "pusher_type"], "delete"),
+        (&["rule", "repository"], "branch_protection_rule"),
+        (&["repository_ruleset"], "repository_ruleset"),
+        (&["release"], "release"),
+        (&["key"], "deploy_key"),
+        (&["personal_access_token_request"], "personal_access_token_request"),
+        (&["zen"], "ping"),
+        (&["hook", "hook_id"], "meta"),
+        (&["forkee"], "fork"),
+        (&["alert", "commit_oid"], "code_scanning_alert"),
+        (&["registry_package"], "registry_package"),
+        (&["package"], "package"),
+        (&["pages"], "gollum"),
+        (&["build"], "page_build"),
+        (&["inputs", "workflow"], "workflow_dispatch"),
+        (&["client_payload"], "repository_dispatch"),
+        (&["state", "context", "sha"], "status"),
+        (&["comment"], "commit_comment"),
+        (&["security_advisory"], "security_advisory"),
+        (&["discussion"], "discussion"),
+        (&["label"], "label"),
+        (&["milestone"], "milestone"),
+        (&["membership"], "organization"),
+        (&["member", "team"], "membership"),
+        (&["member"], "member"),
+        (&["team", "repository"], "team_add"),
+        (&["team"], "team"),
+        (&["blocked_user"], "org_block"),
+        (&["project_card"], "project_card"),
+        (&["project_column"], "project_column"),
+        (&["project"], "project"),
+        (&["projects_v2_item"], "projects_v2_item"),
+        (&["marketplace_purchase"], "marketplace_purchase"),
+        (&["sponsorship"], "sponsorship"),
+        (&["installation", "repositories_added"], "installation_repositories"),
+        (&["installation", "repository_selection"], "installation_repositories"),
+    ];
+    if let Some(alert) = root.get("alert") {
+        let kinds: [(&str, &'static str); 4] = [
+            ("secret_type", "secret_scanning_alert"),
+            ("dependency", "dependabot_alert"),
+            ("affected_package_name", "repository_vulnerability_alert"),
+            ("rule", "code_scanning_alert"),
+        ];
+        return kinds.iter().find(|(member, _)| alert.get(member).is_some()).map(|(_, event)| *event);
+    }
+    if let Some((_, event)) = SHAPES.iter().find(|(members, _)| members.iter().all(|member| root.get(member).is_some()))
+    {
+        return Some(event);
+    }
+    let action = root.str_at(&["action"]);
+    let has = |member: &str| root.get(member).is_some();
+    match action {
+        Some("started") if has("repository") => Some("watch"),
+        Some("created" | "deleted") if has("starred_at") => Some("star"),
+        Some("revoked") if has("sender") => Some("github_app_authorization"),
+        Some(_) if has("installation") && !has("repository") => Some("installation"),
+        Some(_) if has("repository") => Some("repository"),
+        None if has("repository") && has("sender") => Some("public"),
+        _ => None,
+    }
+}
+
+pub(super) fn name(fields: &mut Fields, action: &str, category: &str) {
+    fields.text(Field::Action, Some(action));
+    fields.text(Field::Category, Some(category));
+}
+
+fn common(fields: &mut Fields, root: Value<'_>) {
+    fields.text(Field::CiProvider, Some("github"));
+    fields.text(Field::CiRepo, root.str_at(&["repository", "full_name"]));
+    fields.text(Field::ScmDefaultBranch, root.str_at(&["repository", "default_branch"]));
+    let login = root.str_at(&["sender", "login"]);
+    fields.text(Field::ActorId, login);
+    if let Some(login) = login {
+        fields.text(Field::ActorType, Some(actor_type(login, root.str_at(&["sender", "type"]))));
+    }
+}
+
+/// The token of a workflow acts as `github-actions[bot]`; other bots are apps.
+fn actor_type(login: &str, kind: Option<&str>) -> &'static str {
+    match kind {
+        _ if login == "github-actions[bot]" || login == "github-actions" => "ci",
+        Some("Bot") => "service",
+        _ if login.ends_with("[bot]") => "service",
+        _ => "human",
+    }
+}
+
+fn push(draft: &mut Draft, root: Value<'_>) {
+    let fields = &mut draft.fields;
+    name(fields, "git.push", "scm");
+    fields.text(Field::CiRef, root.str_at(&["ref"]));
+    fields.text(Field::CiSha, root.str_at(&["after"]));
+    fields.text(Field::ScmBefore, root.str_at(&["before"]));
+    fields.text(Field::ScmAfter, root.str_at(&["after"]));
+    fields.truth(Field::ScmForced, root.at(&["forced"]).and_then(Value::as_bool));
+    if fields.get(Field::ActorId).is_none() {
+        fields.text(Field::ActorId, root.str_at(&["pusher", "name"]));
+    }
+    fields.text(Field::Message, root.str_at(&["head_commit", "message"]));
+    // A commit's own time is its author's; GitHub's is when the repository was pushed to.
+    draft.time = time_at(root, &["repository", "pushed_at"]).or_else(|| time_at(root, &["head_commit", "timestamp"]));
+}
+
+fn git_ref(draft: &mut Draft, root: Value<'_>, event: &str) {
+    let action = if event == "create" { "git.ref_created" } else { "git.ref_deleted" };
+    name(&mut draft.fields, action, "scm");
+    if let Some(short) = root.str_at(&["ref"]) {
+        let folder = if root.str_at(&["ref_type"]) == Some("tag") { "tags" } else { "heads" };
+        draft.fields.text(Field::CiRef, Some(format!("refs/{folder}/{short}")));
+    }
+    draft.time = time_at(root, &["repository", "pushed_at"]);
+}
+
+fn change(fields: &mut Fields, root: Value<'_>) {
+    let Some(change) = root.get("pull_request") else { return };
+    fields.int(Field::ChangeNumber, change.at(&["number"]).and_then(Value::as_i64));
+    fields.text(Field::ChangeAuthor, change.str_at(&["user", "login"]));
+    fields.text(Field::ChangeBase, change.str_at(&["base", "ref"]));
+    fields.text(Field::ChangeHead, change.str_at(&["head", "sha"]));
+    fields.text(Field::ChangeMergedBy, change.str_at(&["merged_by", "login"]));
+    fields.text(Field::CiSha, change.str_at(&["head", "sha"]));
+    fields.text(Field::CiRef, change.str_at(&["head", "ref"]).map(|head| format!("refs/heads/{head}")));
+    fields.text(Field::Message, change.str_at(&["title"]));
+}
+
+fn pull_request(draft: &mut Draft, root: Value<'_>, action: &str) {
+    change(&mut draft.fields, root);
+    let change = root.get("pull_request").unwrap_or(root);
+    let merged = change.at(&["merged"]).and_then(Value::as_bool) == Some(true);
+    let (action, time) = match action {
+        "opened" => ("change.opened".to_owned(), "created_at"),
+        "reopened" => ("change.opened".to_owned(), "updated_at"),
+        "synchronize" => ("change.updated".to_owned(), "updated_at"),
+        "closed" if merged => ("change.merged".to_owned(), "merged_at"),
+        "closed" => ("change.closed".to_owned(), "closed_at"),
+        other => (format!("change.{other}"), "updated_at"),
+    };
+    name(&mut draft.fields, &action, "scm");
+    if merged {
+        draft.fields.text(Field::ScmAfter, change.str_at(&["merge_commit_sha"]));
+    }
+    draft.time = time_at(change, &[time]).or_else(|| time_at(change, &["updated_at"]));
+}
+
+fn review(draft: &mut Draft, root: Value<'_>, action: &str) {
+    change(&mut draft.fields, root);
+    let fields = &mut draft.fields;
+    let action = match action {
+        "submitted" => "change.reviewed",
+        "dismissed" => "change.review_dismissed",
+        _ => "change.review_edited",
+    };
+    name(fields, action, "scm");
+    fields.text(Field::ChangeReviewState, root.str_at(&["review", "state"]).map(str::to_lowercase));
+    fields.text(Field::CiSha, root.str_at(&["review", "commit_id"]));
+    fields.text(Field::Message, None::<String>);
+    draft.time = time_at(root, &["review", "submitted_at"]);
+}
+
+fn conclusion(fields: &mut Fields, conclusion: Option<&str>) {
+    if let Some(word) = conclusion {
+        // `neutral` and `skipped` do not fail a run; `cancelled`, `timed_out`, `action_required`, `stale` do not pass it.
+        fields.text(Field::Outcome, Some(outcome(matches!(word, "success" | "neutral" | "skipped"))));
+        fields.text(Field::Reason, Some(word));
+    }
+}
+
+fn branch_ref(branch: Option<&str>) -> Option<String> {
+    branch.map(|branch| format!("refs/heads/{branch}"))
+}
+
+fn run(draft: &mut Draft, root: Value<'_>, action: &str) {
+    let Some(run) = root.get("workflow_run") else { return generic(draft, root, "workflow_run", action) };
+    let (action, time) = match action {
+        "requested" => ("run.queued".to_owned(), "created_at"),
+        "in_progress" => ("run.started".to_owned(), "run_started_at"),
+        "completed" => ("run.finished".to_owned(), "updated_at"),
+        other => (format!("run.{other}"), "updated_at"),
+    };
+    name(&mut draft.fields, &action, "job");
+    set_run(&mut draft.fields, run);
+    let fields = &mut draft.fields;
+    fields.text(Field::CiWorkflow, root.str_at(&["workflow", "name"]).or_else(|| run.str_at(&["name"])));
+    if let (Some(path), Some(branch)) = (run.str_at(&["path"]), run.str_at(&["head_branch"])) {
+        let path = path.split_once('@').map_or(path, |(path, _)| path);
+        fields.text(Field::CiWorkflowRef, Some(format!("{path}@refs/heads/{branch}")));
+    }
+    fields.text(Field::ActorId, run.str_at(&["triggering_actor", "login"]));
+    conclusion(fields, run.str_at(&["conclusion"]));
+    draft.time = time_at(run, &[time]).or_else(|| time_at(run, &["updated_at"]));
+}
+
+fn set_run(fields: &mut Fields, run: Value<'_>) {
+    fields.text(Field::CiRunId, scalar(run, &["id"]));
+    fields.int(Field::CiAttempt, run.at(&["run_attempt"]).and_then(Value::as_i64));
+    fields.text(Field::CiRef, branch_ref(run.str_at(&["head_branch"])));
+    fields.text(Field::CiSha, run.str_at(&["head_sha"]));
+    fields.text(Field::CiTrigger, run.str_at(&["event"]));
+}
+
+fn job(draft: &mut Draft, root: Value<'_>, action: &str) {
+    let Some(job) = root.get("workflow_job") else { return generic(draft, root, "workflow_job", action) };
+    let (action, time) = match action {
+        "queued" => ("job.queued".to_owned(), "created_at"),
+        "waiting" => ("job.waiting".to_owned(), "created_at"),
+        "in_progress" => ("job.started".to_owned(), "started_at"),
+        "completed" => ("job.finished".to_owned(), "completed_at"),
+        other => (format!("job.{other}"), "started_at"),
+    };
+    let fields = &mut draft.fields;
+    name(fields, &action, "job");
+    fields.text(Field::CiRunId, scalar(job, &["run_id"]));
+    fields.text(Field::CiJobId, scalar(job, &["id"]));
+    fields.int(Field::CiAttempt, job.at(&["run_attempt"]).and_then(Value::as_i64));
+    fields.text(Field::CiRef, branch_ref(job.str_at(&["head_branch"])));
+    fields.text(Field::CiSha, job.str_at(&["head_sha"]));
+    fields.text(Field::CiWorkflow, job.str_at(&["workflow_name"]));
+    fields.text(Field::CiEnvironment, root.str_at(&["deployment", "environment"]));
+    fields.text(Field::Message, job.str_at(&["name"]));
+    fields.text(Field::RunnerName, job.str_at(&["runner_name"]));
+    let labels: Vec<&str> = job.get("labels").into_iter().flat_map(Value::items).filter_map(Value::as_str).collect();
+    fields.text(Field::RunnerLabels, Some(labels.join(",")));
+    if let Some(kind) = runner_kind(job.str_at(&["runner_group_name"]), &labels) {
+        fields.text(Field::RunnerKind, Some(kind));
+    }
+    conclusion(fields, job.str_at(&["conclusion"]));
+    draft.time =
+        time_at(job, &[time]).or_else(|| time_at(job, &["started_at"])).or_else(|| time_at(job, &["created_at"]));
+}
+
+/// GitHub says it nowhere outright: its own runners are in the group `GitHub Actions`, others carry the label.
+fn runner_kind(group: Option<&str>, labels: &[&str]) -> Option<&'static str> {
+    const HOSTED: &[&str] = &["ubuntu-", "windows-", "macos-"];
+    if labels.iter().any(|label| label.eq_ignore_ascii_case("self-hosted")) {
+        Some("self-hosted")
+    } else if group == Some("GitHub Actions")
+        || labels.iter().any(|label| HOSTED.iter().any(|os| label.starts_with(os)))
+    {
+        Some("github-hosted")
+    } else {
+        group.map(|_| "self-hosted")
+    }
+}
+
+fn check(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
+    let Some(check) = root.get(event) else { return generic(draft, root, event, action) };
+    let fields = &mut draft.fields;
+    name(fields, if action == "completed" { "check.finished" } else { "check.started" }, "job");
+    fields.text(Field::CiSha, check.str_at(&["head_sha"]));
+    let branch = check.str_at(&["head_branch"]).or_else(|| check.str_at(&["check_suite", "head_branch"]));
+    fields.text(Field::CiRef, branch_ref(branch));
+    fields.text(Field::Message, check.str_at(&["name"]).or_else(|| check.str_at(&["app", "slug"])));
+    conclusion(fields, check.str_at(&["conclusion"]));
+    let times = if action == "completed" { ["completed_at", "updated_at"] } else { ["started_at", "created_at"] };
+    draft.time = times.iter().find_map(|time| time_at(check, &[time]));
+}
+
+fn set_deployment(fields: &mut Fields, root: Value<'_>) {
+    let Some(deployment) = root.get("deployment") else { return };
+    let environment = deployment.str_at(&["environment"]);
+    fields.text(Field::CiEnvironment, environment);
+    fields.text(Field::Environment, environment.map(tier));
+    fields.text(Field::CiSha, deployment.str_at(&["sha"]));
+    fields.text(Field::CiRef, deployment.str_at(&["ref"]));
+    fields.text(Field::ConfigId, scalar(deployment, &["id"]));
+    if let Some(run) = root.get("workflow_run").filter(|run| run.is_object()) {
+        set_run(fields, run);
+        fields.text(Field::CiWorkflow, run.str_at(&["name"]));
+    }
+}
+
+fn deployment(draft: &mut Draft, root: Value<'_>) {
+    name(&mut draft.fields, "deploy.started", "deploy");
+    set_deployment(&mut draft.fields, root);
+    draft.time = time_at(root, &["deployment", "created_at"]);
+}
+
+fn deployment_status(draft: &mut Draft, root: Value<'_>) {
+    let state = root.str_at(&["deployment_status", "state"]).unwrap_or_default();
+    let (action, success) = match state {
+        "success" => ("deploy.finished", Some(true)),
+        "failure" | "error" => ("deploy.finished", Some(false)),
+        "inactive" => ("deploy.superseded", None),
+        _ => ("deploy.progressed", None),
+    };
+    let fields = &mut draft.fields;
+    name(fields, action, "deploy");
+    fields.text(Field::Outcome, success.map(outcome));
+    fields.text(Field::Reason, Some(state));
+    set_deployment(fields, root);
+    let environment = root.str_at(&["deployment_status", "environment"]);
+    fields.text(Field::CiEnvironment, environment);
+    fields.text(Field::Environment, environment.map(tier));
+    draft.time = time_at(root, &["deployment_status", "created_at"]);
+}
+
+fn deployment_review(draft: &mut Draft, root: Value<'_>, action: &str) {
+    let action = match action {
+        "approved" => "deploy.approved",
+        "rejected" => "deploy.rejected",
+        _ => "deploy.review_requested",
+    };
+    let fields = &mut draft.fields;
+    name(fields, action, "deploy");
+    fields.text(Field::ActorId, root.str_at(&["approver", "login"]));
+    let waiting = root
+        .str_at(&["environment"])
+        .or_else(|| root.get("workflow_job_runs")?.items().next()?.str_at(&["environment"]));
+    fields.text(Field::CiEnvironment, waiting);
+    fields.text(Field::Environment, waiting.map(tier));
+    if let Some(run) = root.get("workflow_run") {
+        set_run(fields, run);
+    }
+    draft.time = time_at(root, &["since"]);
+}
+
+fn package(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
+    let Some(package) = root.get(event) else { return generic(draft, root, event, action) };
+    let fields = &mut draft.fields;
+    name(fields, "artifact.published", "registry");
+    let version = package.get("package_version");
+    let digest = version.and_then(|version| {
+        let tagged = version.str_at(&["container_metadata", "tag", "digest"]);
+        tagged.or_else(|| version.str_at(&["version"])).filter(|text| images::is_digest(text))
+    });
+    fields.text(Field::ArtifactDigest, digest);
+    let url = version.and_then(|version| version.str_at(&["package_url"])).filter(|url| !url.is_empty());
+    fields.text(Field::ArtifactName, url.or_else(|| package.str_at(&["name"])));
+    let repo = match (package.str_at(&["namespace"]), package.str_at(&["name"])) {
+        (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
+        (_, name) => name.map(ToOwned::to_owned),
+    };
+    fields.text(Field::ArtifactRepo, repo);
+    fields.text(Field::CiSha, version.and_then(|version| version.str_at(&["target_oid"])));
+    draft.time = time_at(package, &["updated_at"]).or_else(|| time_at(package, &["created_at"]));
+}
+
+fn release(draft: &mut Draft, root: Value<'_>, action: &str) {
+    name(&mut draft.fields, &format!("release.{action}"), "scm");
+    let release = root.get("release").unwrap_or(root);
+    draft.fields.text(Field::CiRef, release.str_at(&["tag_name"]).map(|tag| format!("refs/tags/{tag}")));
+    draft.fields.text(Field::Message, release.str_at(&["name"]));
+    draft.time = match action {
+        "published" | "released" => time_at(release, &["published_at"]),
+        "created" => time_at(release, &["created_at"]),
+        _ => None,
+    };
+}
+
+/// Any other event: named as GitHub names it, its time where its subject says one.
+fn generic(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
+    let full = if action.is_empty() { format!("github.{event}") } else { format!("github.{event}.{action}") };
+    name(&mut draft.fields, &full, "scm");
+    draft.time = subject_time(root, event);
+}
+
+/// When the subject of an event says it last changed.
+pub(super) fn subject_time(root: Value<'_>, event: &str) -> Option<Timestamp> {
+    let subject = match event {
+        "issues" => root.get("issue"),
+        "issue_comment" | "commit_comment" | "pull_request_review_comment" => root.get("comment"),
+        "star" => return time_at(root, &["starred_at"]),
+        "status" => Some(root),
+        other if other.ends_with("_alert") => root.get("alert"),
+        other => root.get(other),
+    }?;
+    time_at(subject, &["updated_at"]).or_else(|| time_at(subject, &["created_at"]))
+}

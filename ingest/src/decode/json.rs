@@ -1,0 +1,50 @@
+//! JSON of any shape: what is named as in the `cicd` taxonomy is taken over, dotted or nested; all of it stays native.
+
+use engine::fields::{Field, FieldKind, Fields};
+use engine::json::Value;
+use engine::record::Record;
+use pipeproof_engine as engine;
+
+use super::{Draft, Undecodable, github_audit, object, time_at, time_of};
+
+const EXPECTED: &str = "a JSON event";
+/// The deepest dotted name has three parts.
+const NAME_PARTS_MAX: usize = 3;
+/// Members that hold the time, the first one wins.
+const TIMES: &[&str] = &["time", "@timestamp", "timestamp", "created_at"];
+
+pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    let json = object(record, EXPECTED)?;
+    let root = json.root();
+    let mut draft = Draft::default();
+    draft.time = TIMES.iter().find_map(|key| time_at(root, &[key]));
+    let mut open = vec![(String::new(), root, 1)];
+    while let Some((prefix, object, parts)) = open.pop() {
+        for (key, value) in object.entries() {
+            let name = format!("{prefix}{key}");
+            if let Some(field) = Field::from_name(&name) {
+                set(&mut draft.fields, field, value);
+            }
+            if value.is_object() && parts < NAME_PARTS_MAX {
+                open.push((name + ".", value, parts + 1));
+            }
+        }
+    }
+    github_audit::decode(&mut draft, root);
+    Ok(vec![draft])
+}
+
+/// Sets a field if the value is of its kind; another kind is no value.
+fn set(fields: &mut Fields, field: Field, value: Value<'_>) {
+    match field.kind() {
+        FieldKind::Text => fields.text(field, value.scalar()),
+        FieldKind::Int => {
+            fields.int(field, value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())));
+        }
+        FieldKind::Bool => {
+            let text = value.as_str().and_then(|text| text.parse().ok());
+            fields.truth(field, value.as_bool().or(text));
+        }
+        FieldKind::Time => fields.time(field, time_of(value)),
+    }
+}

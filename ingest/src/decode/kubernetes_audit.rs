@@ -1,0 +1,162 @@
+//! Kubernetes audit events (`audit.k8s.io/v1`).
+//!
+//! Source: Kubernetes `staging/src/k8s.io/apiserver/pkg/apis/audit/v1/types.go`. One request is reported at up to four
+//! stages; meaning is read from the last one. Of `sourceIPs` all but the last can be made up by the client.
+
+use engine::fields::{Field, Fields};
+use engine::json::Value;
+use engine::record::Record;
+use pipeproof_engine as engine;
+
+use super::{Draft, Undecodable, kubernetes_objects, object, outcome, subject, time_at};
+
+const EXPECTED: &str = "a Kubernetes audit event";
+/// API groups whose objects decide what is admitted.
+const POLICY_GROUPS: &[&str] = &[
+    "admissionregistration.k8s.io",
+    "kyverno.io",
+    "policies.kyverno.io",
+    "templates.gatekeeper.sh",
+    "constraints.gatekeeper.sh",
+    "config.gatekeeper.sh",
+    "policy.sigstore.dev",
+];
+
+pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    let json = object(record, EXPECTED)?;
+    let root = json.root();
+    let (Some(verb), Some(_)) = (root.str_at(&["verb"]), root.str_at(&["auditID"])) else {
+        return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `verb` and `auditID`" });
+    };
+    let target = Target::of(root);
+    let mut draft = Draft::default();
+    draft.time =
+        ["requestReceivedTimestamp", "stageTimestamp", "timestamp"].iter().find_map(|key| time_at(root, &[key]));
+    origin(&mut draft.fields, root, verb, &target);
+    let (action, category) = match root.str_at(&["stage"]) {
+        Some("RequestReceived") => ("k8s.received".to_owned(), category(&target)),
+        Some("ResponseStarted") => ("k8s.started".to_owned(), category(&target)),
+        _ => action(verb, &target),
+    };
+    let last = !matches!(action.as_str(), "k8s.received" | "k8s.started");
+    let fields = &mut draft.fields;
+    fields.text(Field::Action, Some(action));
+    fields.text(Field::Category, Some(category));
+    if category == "secret" {
+        fields.text(Field::SecretStore, Some("kubernetes"));
+        fields.text(Field::SecretPath, Some([target.namespace, target.name].join("/").trim_matches('/').to_owned()));
+    }
+    if category == "token" {
+        fields.text(Field::TokenKind, Some("oidc"));
+        fields.text(Field::TokenIssuer, Some("kubernetes"));
+        fields.text(Field::TokenSub, Some(format!("system:serviceaccount:{}:{}", target.namespace, target.name)));
+        fields.time(Field::TokenExpires, time_at(root, &["responseObject", "status", "expirationTimestamp"]));
+    }
+    let changes = matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection");
+    if changes && POLICY_GROUPS.contains(&target.group) {
+        kubernetes_objects::policy(fields, root, verb, target.name);
+    }
+    let body = kubernetes_objects::body(root);
+    if let Some(privileged) = body.and_then(kubernetes_objects::privileged) {
+        fields.truth(Field::K8sPrivileged, Some(privileged));
+    }
+    let mut drafts = vec![];
+    let workload =
+        kubernetes_objects::is_workload(target.resource) && matches!(target.subresource, "" | "ephemeralcontainers");
+    if last && workload && matches!(verb, "create" | "update" | "patch") {
+        drafts = kubernetes_objects::admissions(root, &draft);
+    }
+    drafts.insert(0, draft);
+    Ok(drafts)
+}
+
+/// What a request is about.
+struct Target<'a> {
+    group: &'a str,
+    resource: &'a str,
+    subresource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn of(root: Value<'a>) -> Self {
+        let part = |key: &str| root.str_at(&["objectRef", key]).unwrap_or_default();
+        let generated = || root.str_at(&["responseObject", "metadata", "name"]);
+        let name = Some(part("name")).filter(|name| !name.is_empty()).or_else(generated);
+        Self {
+            group: part("apiGroup"),
+            resource: part("resource"),
+            subresource: part("subresource"),
+            namespace: part("namespace"),
+            name: name.unwrap_or_default(),
+        }
+    }
+
+    fn kind(&self) -> String {
+        match self.subresource {
+            "" => self.resource.to_owned(),
+            subresource => format!("{}/{subresource}", self.resource),
+        }
+    }
+}
+
+fn action(verb: &str, target: &Target<'_>) -> (String, &'static str) {
+    let action = match (target.resource, target.subresource, verb) {
+        ("secrets", "", "get" | "list" | "watch") => "secret.read",
+        ("secrets", "", "create" | "update" | "patch") => "secret.written",
+        ("secrets", "", "delete" | "deletecollection") => "secret.deleted",
+        ("serviceaccounts", "token", "create") => "token.issued",
+        _ => return (format!("k8s.{verb}"), category(target)),
+    };
+    (action.to_owned(), category(target))
+}
+
+fn category(target: &Target<'_>) -> &'static str {
+    match (target.resource, target.subresource) {
+        ("secrets", "") if target.group.is_empty() => "secret",
+        ("serviceaccounts", "token") => "token",
+        _ if POLICY_GROUPS.contains(&target.group) || target.group == "rbac.authorization.k8s.io" => "config",
+        (resource, _) if kubernetes_objects::is_workload(resource) => "admission",
+        _ => "cloud",
+    }
+}
+
+fn origin(fields: &mut Fields, root: Value<'_>, verb: &str, target: &Target<'_>) {
+    fields.text(Field::K8sVerb, Some(verb));
+    fields.text(Field::K8sGroup, Some(target.group));
+    fields.text(Field::K8sKind, Some(target.kind()));
+    fields.text(Field::K8sNamespace, Some(target.namespace));
+    fields.text(Field::K8sName, Some(target.name));
+    fields.text(Field::SrcIp, root.get("sourceIPs").and_then(|list| list.items().last()?.as_str()));
+    fields.text(Field::UserAgent, root.str_at(&["userAgent"]));
+    let asked = root.str_at(&["user", "username"]);
+    fields.text(Field::K8sUser, asked);
+    let acted = root.str_at(&["impersonatedUser", "username"]).or(asked);
+    fields.text(Field::ActorId, acted);
+    fields.text(Field::ActorType, acted.map(actor_type));
+    if let Some(subject) = acted.map(subject::parse).filter(|subject| subject.repo.is_some()) {
+        fields.text(Field::CiRepo, subject.repo);
+        fields.text(Field::CiRef, subject.git_ref);
+        fields.text(Field::CiProvider, subject.provider);
+    }
+    let status = root.get("responseStatus");
+    let code = status.and_then(|status| status.get("code")).and_then(Value::as_i64);
+    fields.text(Field::Outcome, code.map(|code| outcome(code < 400)));
+    fields.text(Field::Reason, status.and_then(|status| status.str_at(&["reason"])));
+    fields.text(Field::Message, status.and_then(|status| status.str_at(&["message"])));
+    fields.text(Field::K8sDecision, code.map(|code| if code < 400 { "allow" } else { "deny" }));
+}
+
+/// By the issuer of the identity: a pod's service account is not a person, and a CI subject is not a pod.
+fn actor_type(user: &str) -> &'static str {
+    if subject::parse(user).provider.is_some() {
+        "ci"
+    } else if user.starts_with("system:serviceaccount:") {
+        "workload"
+    } else if user.starts_with("system:") && user != "system:admin" {
+        "service"
+    } else {
+        "human"
+    }
+}
