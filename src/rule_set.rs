@@ -1,11 +1,12 @@
-//! The rules a node runs: the shipped ones and those of a folder, as one set that is whole or refused.
+//! The rules a command or a node runs: the shipped ones and those of files and folders, as one set that is whole or refused.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pipeproof_engine::plan::Plan;
 use pipeproof_record::store::RuleText;
+use pipeproof_rules::{RuleSet, library, library_lists, read_dir};
 
 use crate::node::NodeError;
 
@@ -18,30 +19,49 @@ pub(crate) struct Rules {
     pub(crate) files: BTreeMap<String, String>,
 }
 
-/// Reads and compiles the set.
+/// Reads rules with everything that is wrong with them. Lists of the operator replace shipped ones of the same name.
+pub(crate) fn read(shipped: bool, paths: &[PathBuf]) -> Result<RuleSet, NodeError> {
+    let mut files = if shipped { library() } else { Vec::new() };
+    let mut lists = library_lists();
+    for path in paths {
+        let (texts, own) = read_dir(path).map_err(NodeError::part("read the rules"))?;
+        files.extend(texts);
+        lists.extend(own);
+    }
+    Ok(pipeproof_rules::load(&files, &lists))
+}
+
+/// Reads and compiles a set; anything wrong with it refuses the whole.
 pub(crate) fn load(shipped: bool, dir: Option<&Path>) -> Result<Rules, NodeError> {
-    let mut files = if shipped { pipeproof_rules::library() } else { Vec::new() };
-    if let Some(dir) = dir {
-        files.extend(pipeproof_rules::read_dir(dir).map_err(NodeError::part("read the rules"))?);
-    }
-    let set = pipeproof_rules::load(&files, &pipeproof_rules::Lists::shipped());
+    let paths: Vec<PathBuf> = dir.map(Path::to_owned).into_iter().collect();
+    compile(read(shipped, &paths)?)
+}
+
+/// Compiles a set that was read.
+pub(crate) fn compile(set: RuleSet) -> Result<Rules, NodeError> {
     if set.has_errors() {
-        return Err(NodeError::Rules(set.render_diagnostics(&files)));
+        return Err(NodeError::Rules(problems(&set)));
     }
-    let by_path: BTreeMap<&str, &str> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let mut texts = Vec::new();
-    let mut file_of = BTreeMap::new();
-    for (rule, origin) in set.rules.iter().zip(&set.origins) {
+    let mut files = BTreeMap::new();
+    for (rule, source) in set.rules.iter().zip(&set.sources) {
         let meta = rule.meta();
         texts.push(RuleText {
             digest: meta.digest.clone(),
             id: meta.id.clone(),
             title: meta.title.clone(),
-            file: origin.file.clone(),
-            body: by_path.get(origin.file.as_str()).map_or_else(String::new, |text| (*text).to_owned()),
+            file: source.file.clone(),
+            body: set.text(&source.file).unwrap_or_default().to_owned(),
         });
-        file_of.insert(meta.id.clone(), origin.file.clone());
+        files.insert(meta.id.clone(), source.file.clone());
     }
     let plan = Plan::compile(set.rules).map_err(NodeError::part("compile the rules"))?;
-    Ok(Rules { plan: Arc::new(plan), texts, files: file_of })
+    Ok(Rules { plan: Arc::new(plan), texts, files })
+}
+
+/// Everything that is wrong with a set, for people.
+pub(crate) fn problems(set: &RuleSet) -> String {
+    let said: Vec<String> =
+        set.diagnostics.iter().map(|problem| problem.render(set.text(&problem.file).unwrap_or_default())).collect();
+    said.join("\n")
 }

@@ -6,14 +6,16 @@ mod arguments;
 mod evidence;
 mod rules;
 mod serve;
-mod show;
+pub(crate) mod show;
 mod stored;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+pub(crate) use arguments::DemoOptions;
 use arguments::{Arguments, Command};
+pub(crate) use stored::timeline;
 
 /// Why a command ends without success.
 #[derive(Debug, thiserror::Error)]

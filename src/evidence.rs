@@ -1,0 +1,338 @@
+//! Builds evidence packs out of the record: pins it, exports what was known, runs the control tests and KPIs over that
+//! export alone, and has `reports` prove, seal and sign it. A pack that was sealed for the same request is returned as it is.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use bytes::Bytes;
+use pipeproof_engine::control::Control;
+use pipeproof_engine::record::{Position, encode_parts};
+use pipeproof_engine::time::Timestamp;
+use pipeproof_record::lake::{Table, parquet_bytes};
+use pipeproof_record::sql::{Limits, Parameter, Sql};
+use pipeproof_record::store::{IncidentFilter, Pack as StoredPack};
+use pipeproof_reports::checkpoint::Checkpoint;
+use pipeproof_reports::controls::catalogue;
+use pipeproof_reports::controls::lake_facts::source_windows;
+use pipeproof_reports::controls::outcome::Period as TestPeriod;
+use pipeproof_reports::controls::run::{ControlReport, RunRequest, run_all};
+use pipeproof_reports::kpi::{IncidentTimes, KpiReport, KpiRequest, files::pack_files, report};
+use pipeproof_reports::pack::table::Table as Sheet;
+use pipeproof_reports::pack::{self, Omission, PackFile, PackInput, Partition, Period, PreviousPack, RawRecord};
+use pipeproof_reports::seal::SealedCheckpoint;
+use pipeproof_reports::verify::{Reperformed, Unpacked};
+use serde_json::{Value, json};
+
+use crate::node::{NodeError, PARTITION, Shared};
+use crate::roles::{PartitionTree, SealedTree, seal_now};
+
+/// How far before the period events still matter to a test: what was merged, issued or connected before it began.
+const LOOKBACK: Duration = Duration::from_secs(31 * 86_400);
+/// How long a build waits for the lake to take in what is there.
+const FLUSH: Duration = Duration::from_secs(120);
+
+/// What a pack is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) framework: String,
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
+    pub(crate) as_of: Option<Timestamp>,
+}
+
+/// Why a pack is not built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EvidenceError {
+    #[error("{0}")]
+    Request(String),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+fn part<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &'static str) -> impl FnOnce(E) -> EvidenceError {
+    move |error| EvidenceError::Node(NodeError::part(doing)(error))
+}
+
+/// Builds the pack, or returns the one that was sealed for this request.
+pub(crate) async fn build(shared: &Arc<Shared>, request: &Request, actor: &str) -> Result<StoredPack, EvidenceError> {
+    let _one_at_a_time = shared.evidence.lock().await;
+    let now = shared.clock.now();
+    let as_of = request.as_of.unwrap_or(now);
+    if request.from >= request.to {
+        return Err(EvidenceError::Request(format!("the period from {} to {} is empty", request.from, request.to)));
+    }
+    if as_of > now {
+        return Err(EvidenceError::Request(format!("as_of {as_of} is in the future: nothing can be known as of then")));
+    }
+    let framework = catalogue::framework(&request.framework).map_err(part("read the frameworks"))?;
+    let framework = framework.ok_or_else(|| {
+        EvidenceError::Request(format!("unknown framework `{}` (known: soc2, iso27001)", request.framework))
+    })?;
+    let name = format!("{}_{}_{}_{}", request.framework, short(request.from), short(request.to), short(as_of));
+    if let Some(sealed) = shared.store.pack(&name).await.map_err(part("look for a sealed pack"))? {
+        return Ok(sealed);
+    }
+    if !shared.flush_lake(FLUSH).await {
+        return Err(EvidenceError::Request("the lake has not taken in what was received: try again in a moment".to_owned()));
+    }
+    let export = Export::make(shared, request, as_of).await?;
+    let period = TestPeriod { from: request.from, to: request.to, as_of };
+    let sealed = checkpoint_over(shared, export.records_end).await?;
+    let controls = catalogue::controls().map_err(part("read the control tests"))?;
+    let run = RunRequest {
+        period,
+        parameters: BTreeMap::new(),
+        versions: versions(shared),
+        checkpoints: vec![json!({ "partition": PARTITION, "size": sealed.size, "root": hex::encode(sealed.root) })],
+        windows: source_windows(&export.sql, &period).await.map_err(part("read the source windows"))?,
+    };
+    let tests =
+        run_all(&export.sql, &framework.select(&controls), &run).await.map_err(part("run the control tests"))?;
+    let (kpis, incidents) = kpi_report(shared, KpiRequest::new(request.from, request.to, as_of)).await?;
+    let ControlReport { results, files } = tests;
+    let mut all = files;
+    all.extend(pack_files(&kpis, &incidents).map_err(part("write the KPIs"))?);
+    all.extend(export.files);
+    let previous = shared.store.packs().await.map_err(part("look for the pack before"))?;
+    let previous = previous.iter().max_by_key(|pack| pack.created).map(as_previous);
+    let input = PackInput {
+        name: name.clone(),
+        framework: request.framework.clone(),
+        organisation: format!("the operator of pipeproof instance {}", shared.keys.instance().id()),
+        period: Period { start: request.from, end: request.to },
+        as_of,
+        scope: "every source connected to this instance".to_owned(),
+        versions: versions(shared),
+        results: serde_json::to_value(&results).map_err(part("write the results"))?,
+        files: all,
+        records: export.records,
+        omissions: vec![Omission {
+            what: format!("events received more than {} days before the period", LOOKBACK.as_secs() / 86_400),
+            reason: "the tests look no further back; the lake has them".to_owned(),
+        }],
+        previous,
+    };
+    let tree = PartitionTree(&shared.log);
+    let partitions = [Partition { checkpoint: &sealed, start: None, tree: &tree }];
+    let pack = pack::build(&input, &shared.keys, &SealedTree(&shared.seal), &partitions, now)
+        .await
+        .map_err(part("build the pack"))?;
+    let path = shared.data.join("packs").join(format!("{name}.zip"));
+    write_whole(&path, &pack.zip).map_err(part("write the pack"))?;
+    let control = Control::PackSealed { pack: name.clone(), digest: pack.digest.clone(), actor: actor.to_owned() };
+    shared.control(control).await.map_err(part("write to the log"))?;
+    let stored = StoredPack {
+        pack: name,
+        framework: request.framework.clone(),
+        from: request.from,
+        to: request.to,
+        as_of,
+        path: path.display().to_string(),
+        digest: pack.digest,
+        created: now,
+        body: json!({ "seal_size": pack.seal_size, "results": results, "bytes": pack.zip.len() }),
+    };
+    shared.store.add_pack(&stored).await.map_err(part("keep the pack"))?;
+    Ok(stored)
+}
+
+fn as_previous(pack: &StoredPack) -> PreviousPack {
+    let seal_size = pack.body.get("seal_size").and_then(Value::as_u64).unwrap_or(0);
+    PreviousPack { pack: pack.pack.clone(), digest: pack.digest.clone(), seal_size }
+}
+
+/// A time in a file name: `20260101` at midnight, `20260101T101500Z` otherwise, with microseconds if there are any.
+fn short(time: Timestamp) -> String {
+    let text: String = time.to_string().chars().filter(|char| !matches!(char, '-' | ':' | '.')).collect();
+    text.strip_suffix("T000000Z").map_or_else(|| text.clone(), str::to_owned)
+}
+
+fn versions(shared: &Shared) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("pipeproof".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("rule_set".to_owned(), shared.plan.set_digest()),
+    ])
+}
+
+/// What was known, as Parquet files of the lake's own tables, and a session over exactly these files.
+struct Export {
+    files: Vec<PackFile>,
+    records: Vec<RawRecord>,
+    /// Index after the last record in it.
+    records_end: u64,
+    sql: Sql,
+    /// Holds the files as long as the session reads them.
+    _folder: tempfile::TempDir,
+}
+
+impl Export {
+    async fn make(shared: &Arc<Shared>, request: &Request, as_of: Timestamp) -> Result<Self, EvidenceError> {
+        let snapshot = shared.lake.pin();
+        let sql = Sql::over(&snapshot, Some(as_of), Limits::EVIDENCE).await.map_err(part("open the lake"))?;
+        let since = request.from.minus(LOOKBACK);
+        let folder = tempfile::tempdir_in(&shared.data).map_err(part("make a folder for the export"))?;
+        let mut files = Vec::new();
+        let (mut records, mut records_end) = (Vec::new(), 0);
+        for &table in Table::ALL {
+            let query = if table == Table::Events {
+                r#"SELECT * FROM events WHERE received >= :SINCE ORDER BY "partition", "index", sub"#.to_owned()
+            } else {
+                format!("SELECT * FROM {} ORDER BY seq", table.name())
+            };
+            let parameters = [("SINCE", Parameter::Time(since))];
+            let parameters = if table == Table::Events { &parameters[..] } else { &[] };
+            let answer = sql.query(&query, parameters).await.map_err(part("export a table of the lake"))?;
+            if table == Table::Events {
+                (records, records_end) = raw_records(&answer)?;
+            }
+            let bytes = parquet_bytes(&table.schema(), answer.batches()).map_err(part("write a table as Parquet"))?;
+            fs::write(folder.path().join(format!("{}.parquet", table.name())), &bytes)
+                .map_err(part("write a table as Parquet"))?;
+            let path = format!("60_raw/{}.parquet", table.name());
+            files.push(PackFile::new(path, bytes, format!("`{}` as it was known: what every query reads", table.name())));
+        }
+        let sql = Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE).await.map_err(part("open the export"))?;
+        Ok(Self { files, records, records_end, sql, _folder: folder })
+    }
+}
+
+/// The records of exported events, and the index after the last.
+fn raw_records(answer: &pipeproof_record::sql::Answer) -> Result<(Vec<RawRecord>, u64), EvidenceError> {
+    let missing = || part("read exported events")("a column of `events` is not there");
+    let mut records = Vec::new();
+    let mut end = 0;
+    for batch in answer.batches() {
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(missing);
+        let partitions = column("partition")?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
+        let indexes = column("index")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
+        let envelopes = column("envelope")?.as_string_opt::<i32>().ok_or_else(missing)?;
+        let salts = column("salt")?.as_binary_opt::<i32>().ok_or_else(missing)?;
+        let bodies = column("body")?.as_binary_opt::<i32>().ok_or_else(missing)?;
+        for row in 0..batch.num_rows() {
+            let index = u64::try_from(indexes.value(row)).unwrap_or(0);
+            end = end.max(index + 1);
+            let Ok(salt) = <[u8; 16]>::try_from(salts.value(row)) else { continue };
+            let leaf = encode_parts(envelopes.value(row).as_bytes(), &salt, bodies.value(row))
+                .map_err(part("write a record again"))?;
+            let partition = u32::try_from(partitions.value(row)).unwrap_or(0);
+            records.push(RawRecord { position: Position { partition, index }, leaf: Bytes::from(leaf) });
+        }
+    }
+    Ok((records, end))
+}
+
+/// The first sealed checkpoint that covers the records: the same one whenever the pack is asked for. Sealed now if there
+/// is none yet.
+async fn checkpoint_over(shared: &Arc<Shared>, records_end: u64) -> Result<SealedCheckpoint, EvidenceError> {
+    const AT_ONCE: usize = 1_024;
+    let origin = shared.keys.instance().partition_origin(PARTITION);
+    let mut from = 0;
+    loop {
+        let leaves = shared.seal.read(from, AT_ONCE, usize::MAX).map_err(part("read the seal tree's log"))?;
+        let Some((last, _)) = leaves.last() else { break };
+        from = last + 1;
+        for (seal_index, leaf) in &leaves {
+            let Ok(note) = std::str::from_utf8(leaf) else { continue };
+            if note.lines().next() != Some(origin.as_str()) {
+                continue;
+            }
+            let checkpoint = Checkpoint::read_unverified(note).map_err(part("read a checkpoint"))?;
+            if checkpoint.size >= records_end && checkpoint.size > 0 {
+                return Ok(SealedCheckpoint {
+                    partition: PARTITION,
+                    size: checkpoint.size,
+                    root: checkpoint.root,
+                    note: note.to_owned(),
+                    seal_index: *seal_index,
+                });
+            }
+        }
+    }
+    Ok(seal_now(shared).await?)
+}
+
+/// The KPI report over the store's incidents, and the rows it is computed from.
+pub(crate) async fn kpi_report(
+    shared: &Arc<Shared>,
+    request: KpiRequest,
+) -> Result<(KpiReport, Vec<IncidentTimes>), EvidenceError> {
+    const PAGE: usize = 500;
+    let mut rows = Vec::new();
+    let mut after = None;
+    loop {
+        let filter = IncidentFilter { after, limit: PAGE, ..IncidentFilter::default() };
+        let page = shared.store.incidents(&filter).await.map_err(part("read incidents"))?;
+        for stored in &page {
+            let steps = shared.store.steps(&stored.incident.id).await.map_err(part("read incident steps"))?;
+            let steps: Vec<_> = steps.into_iter().map(|stored| stored.step).collect();
+            rows.extend(IncidentTimes::at(request.as_of, &stored.incident, stored.committed, &steps));
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.incident.id.clone()),
+            _ => break,
+        }
+    }
+    Ok((report(&rows, &request), rows))
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+    fs::create_dir_all(&folder)?;
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Runs every query of a pack again over the Parquet files it holds.
+pub(crate) async fn reperform(pack: &Unpacked) -> Result<Vec<Reperformed>, EvidenceError> {
+    let index: Value = pack
+        .get("data/pack.json")
+        .and_then(|bytes| serde_json::from_slice(bytes).ok())
+        .ok_or_else(|| EvidenceError::Request("the pack has no readable data/pack.json".to_owned()))?;
+    let time = |value: Option<&Value>| value.and_then(Value::as_str).and_then(Timestamp::parse);
+    let within = |name: &str| time(index.get("period").and_then(|period| period.get(name)));
+    let (Some(from), Some(to), Some(as_of)) = (within("start"), within("end"), time(index.get("as_of"))) else {
+        return Err(EvidenceError::Request("data/pack.json does not say period and as_of".to_owned()));
+    };
+    let folder = tempfile::tempdir().map_err(part("make a folder"))?;
+    for (path, bytes) in pack.data() {
+        let name = path.strip_prefix("60_raw/").or_else(|| path.strip_prefix("data/60_raw/"));
+        if let Some(name) = name.filter(|name| name.ends_with(".parquet") && !name.contains('/')) {
+            fs::write(folder.path().join(name), bytes).map_err(part("write the pack's Parquet"))?;
+        }
+    }
+    let sql = Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE).await.map_err(part("open the pack's Parquet"))?;
+    let period = TestPeriod { from, to, as_of };
+    let request = RunRequest {
+        period,
+        parameters: BTreeMap::new(),
+        versions: BTreeMap::new(),
+        checkpoints: Vec::new(),
+        windows: source_windows(&sql, &period).await.map_err(part("read the source windows"))?,
+    };
+    let controls = catalogue::controls().map_err(part("read the control tests"))?;
+    let held: Vec<_> = controls
+        .iter()
+        .filter(|control| pack.get(&format!("data/10_controls/{}/population.csv", control.id)).is_some())
+        .collect();
+    let report = run_all(&sql, &held, &request).await.map_err(part("run the control tests"))?;
+    let tables = report.files.into_iter().filter(|file| {
+        file.path.starts_with("10_controls/") && (file.path.ends_with("population.csv") || file.path.ends_with("exceptions.csv"))
+    });
+    Ok(tables
+        .map(|file| Reperformed {
+            outcome: Sheet::read(&file.bytes).map(|sheet| sheet.totals()).map_err(|error| error.to_string()),
+            table: file.path,
+        })
+        .collect())
+}
