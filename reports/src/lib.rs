@@ -12,3 +12,4 @@ pub mod pack;
 pub mod pack_file;
 pub mod seal;
 pub mod signing;
+pub mod verify;

@@ -17,7 +17,7 @@ pub mod citations;
 mod custody;
 mod guide;
 mod index;
-mod proofs;
+pub(crate) mod proofs;
 pub mod records;
 pub(crate) mod set_proof;
 pub mod table;
@@ -258,7 +258,7 @@ pub fn contents(
     partitions: &[Partition<'_>],
 ) -> Result<BTreeMap<String, Vec<u8>>, PackError> {
     let mut files: Vec<PackFile> = input.files.clone();
-    files.extend(records::files(&input.records)?);
+    files.extend(records::files(&input.records, &input.files)?);
     files.extend(proofs::files(input, keys, seal_tree, partitions)?);
     files.push(guide::versions(input)?);
     files.push(custody::custody(input, &files)?);

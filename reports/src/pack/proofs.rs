@@ -48,6 +48,14 @@ pub(crate) fn record_path(position: Position) -> String {
     format!("{FOLDER}/records/{position}.tlog-proof")
 }
 
+/// The position that [`record_path`] made a path of.
+pub(crate) fn record_of(path: &str) -> Option<Position> {
+    let name = path.strip_prefix(FOLDER)?.strip_prefix("/records/")?.strip_suffix(".tlog-proof")?;
+    let (partition, index) = name.split_once('-')?;
+    let position = Position { partition: partition.parse().ok()?, index: index.parse().ok()? };
+    (record_path(position) == path).then_some(position)
+}
+
 /// Path below `data/` of the proof of all records of a partition.
 pub(crate) fn set_path(partition: u32) -> String {
     format!("{FOLDER}/records-{partition}.json")

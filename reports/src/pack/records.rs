@@ -2,92 +2,110 @@
 //!
 //! | column | |
 //! |---|---|
-//! | `partition`, `record_index` | position in the log; the index is the leaf's in the partition's tree |
+//! | `partition`, `index` | position in the log; the index is the leaf's in the partition's tree |
 //! | `received`, `source`, `source_type`, `item` | from the envelope, for queries |
 //! | `envelope`, `salt`, `body` | the leaf's parts, byte for byte |
-//! | `leaf_hash` | SHA-256 over `0x00 ‖ leaf`, hexadecimal |
+//! | `leaf_hash` | SHA-256 over `0x00 ‖ leaf` |
+//!
+//! The columns are named as in the lake's `events` table: files of that table in the same folder are read alike, and
+//! records that they hold are not written again. Their rows without a salt are further events of a record above.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{
+    Array as _, ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow_schema::DataType;
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use pipeproof_engine::merkle::leaf_hash;
-use pipeproof_engine::record::{Envelope, LeafParts};
+use pipeproof_engine::merkle::{Hash, leaf_hash};
+use pipeproof_engine::record::{Envelope, LeafParts, Position, encode_parts};
 
 use crate::pack::table::Table;
 use crate::pack::{PackError, PackFile, RawRecord};
 
 /// Folder of the records below `data/`.
-pub const FOLDER: &str = "60_raw";
-/// Columns that the verifier needs.
-pub const PARTITION: &str = "partition";
-/// See [`PARTITION`].
-pub const INDEX: &str = "record_index";
-/// See [`PARTITION`].
-pub const ENVELOPE: &str = "envelope";
-/// See [`PARTITION`].
-pub const SALT: &str = "salt";
-/// See [`PARTITION`].
-pub const BODY: &str = "body";
-/// See [`PARTITION`].
-pub const LEAF_HASH: &str = "leaf_hash";
-/// Rows in one file: a spreadsheet tool that opens Parquet still opens it.
+pub const FOLDER: &str = "60_raw/";
+/// Rows in one file.
 const ROWS: usize = 20_000;
+/// Rows decoded at a time when reading: bodies are up to 1 MiB each.
+const BATCH: usize = 256;
+/// Most rows read from one file.
+const ROWS_MAX: i64 = 50_000_000;
 
 struct Row {
     index: i64,
     envelope_text: String,
     envelope: Envelope,
     salt: [u8; 16],
-    body: bytes::Bytes,
-    leaf_hash: String,
+    body: Bytes,
+    leaf_hash: Hash,
 }
 
-/// The Parquet files of the records, and the table of what was redacted from them. Order and repetition of the records
-/// make no difference.
+/// The Parquet files of the records that `given` does not hold, and the table of what was redacted from all of them. Order
+/// and repetition of the records make no difference.
 ///
 /// # Errors
 /// [`PackError::Record`] for bytes that are no record, [`PackError::Parquet`].
-pub fn files(records: &[RawRecord]) -> Result<Vec<PackFile>, PackError> {
+pub fn files(records: &[RawRecord], given: &[PackFile]) -> Result<Vec<PackFile>, PackError> {
+    let mut held = BTreeSet::new();
+    for file in given.iter().filter(|file| is_raw(&file.path)) {
+        read(&Bytes::copy_from_slice(&file.bytes), |row| {
+            if row.leaf.is_some() {
+                held.insert(row.position);
+            }
+        })
+        .map_err(PackError::Parquet)?;
+    }
     let mut partitions: BTreeMap<u32, BTreeMap<u64, Row>> = BTreeMap::new();
+    let mut redactions: BTreeMap<Position, (String, Vec<(String, u32)>)> = BTreeMap::new();
     for record in records {
         let row = row(record)?;
-        partitions.entry(record.position.partition).or_default().insert(record.position.index, row);
+        if !row.envelope.redacted.is_empty() {
+            let what = row.envelope.redacted.iter().map(|what| (what.family.clone(), what.count)).collect();
+            redactions.insert(record.position, (row.envelope.source.clone(), what));
+        }
+        if !held.contains(&record.position) {
+            partitions.entry(record.position.partition).or_default().insert(record.position.index, row);
+        }
     }
     let mut files = Vec::new();
-    let mut redactions: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
     for (partition, rows) in partitions {
         let rows: Vec<Row> = rows.into_values().collect();
-        for redacted in rows.iter().flat_map(|row| row.envelope.redacted.iter().map(move |what| (row, what))) {
-            let (row, what) = redacted;
-            let sum = redactions.entry((row.envelope.source.clone(), what.family.clone())).or_default();
-            *sum = (sum.0 + 1, sum.1 + u64::from(what.count));
-        }
         for (number, chunk) in rows.chunks(ROWS).enumerate() {
             files.push(PackFile::new(
-                format!("{FOLDER}/records-{partition}-{number:05}.parquet"),
+                format!("{FOLDER}records-{partition}-{number:05}.parquet"),
                 parquet(partition, chunk)?,
                 "records of the log as they were hashed: envelope, salt, body, leaf hash",
             ));
         }
     }
+    files.push(redacted(redactions.into_values())?);
+    Ok(files)
+}
+
+fn redacted(records: impl Iterator<Item = (String, Vec<(String, u32)>)>) -> Result<PackFile, PackError> {
+    let mut sums: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+    for (source, secrets) in records {
+        for (family, count) in secrets {
+            let sum = sums.entry((source.clone(), family)).or_default();
+            *sum = (sum.0 + 1, sum.1 + u64::from(count));
+        }
+    }
     let mut table = Table::new(["source", "family", "records", "secrets", "method"]);
-    for ((source, family), (records, secrets)) in redactions {
-        table.push([
-            source,
-            family,
-            records.to_string(),
-            secrets.to_string(),
-            "replaced by a keyed fingerprint before the record was hashed".to_owned(),
-        ]);
+    for ((source, family), (records, secrets)) in sums {
+        let method = "replaced by a keyed fingerprint before the record was hashed";
+        table.push([source, family, records.to_string(), secrets.to_string(), method.to_owned()]);
     }
     let path = "90_custody/redactions.csv";
     let bytes = table.csv().map_err(|source| PackError::Table { path: path.to_owned(), source })?;
-    files.push(PackFile::new(path, bytes, "secrets redacted from the records of this pack, by source and family"));
-    Ok(files)
+    Ok(PackFile::new(path, bytes, "secrets redacted from the records of this pack, by source and family"))
 }
 
 fn row(record: &RawRecord) -> Result<Row, PackError> {
@@ -101,25 +119,26 @@ fn row(record: &RawRecord) -> Result<Row, PackError> {
         envelope,
         salt: parts.salt,
         body: record.leaf.slice_ref(parts.body),
-        leaf_hash: hex::encode(leaf_hash(&record.leaf)),
+        leaf_hash: leaf_hash(&record.leaf),
     })
 }
 
 fn parquet(partition: u32, rows: &[Row]) -> Result<Vec<u8>, PackError> {
     let failed = |cause: Box<dyn std::error::Error + Send + Sync>| PackError::Parquet(cause);
+    let partition = i32::try_from(partition).map_err(|cause| failed(Box::new(cause)))?;
     let text = |of: fn(&Row) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
     let received = rows.iter().map(|row| row.envelope.received.as_micros());
     let columns: Vec<(&str, ArrayRef)> = vec![
-        (PARTITION, Arc::new(Int64Array::from_iter_values(rows.iter().map(|_| i64::from(partition))))),
-        (INDEX, Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.index)))),
+        ("partition", Arc::new(Int32Array::from_iter_values(rows.iter().map(|_| partition)))),
+        ("index", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.index)))),
         ("received", Arc::new(TimestampMicrosecondArray::from_iter_values(received).with_timezone("UTC"))),
         ("source", text(|row| &row.envelope.source)),
         ("source_type", text(|row| row.envelope.source_type.name())),
         ("item", text(|row| &row.envelope.item)),
-        (ENVELOPE, text(|row| &row.envelope_text)),
-        (SALT, Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| row.salt)))),
-        (BODY, Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.body)))),
-        (LEAF_HASH, text(|row| &row.leaf_hash)),
+        ("leaf_hash", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| row.leaf_hash)))),
+        ("envelope", text(|row| &row.envelope_text)),
+        ("salt", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| row.salt)))),
+        ("body", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.body)))),
     ];
     let batch = RecordBatch::try_from_iter(columns).map_err(|cause| failed(Box::new(cause)))?;
     let level = ZstdLevel::try_new(3).map_err(|cause| failed(Box::new(cause)))?;
@@ -131,4 +150,112 @@ fn parquet(partition: u32, rows: &[Row]) -> Result<Vec<u8>, PackError> {
         ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).map_err(|cause| failed(Box::new(cause)))?;
     writer.write(&batch).map_err(|cause| failed(Box::new(cause)))?;
     writer.into_inner().map_err(|cause| failed(Box::new(cause)))
+}
+
+/// Whether a file below `data/` holds records.
+#[must_use]
+pub fn is_raw(path: &str) -> bool {
+    path.starts_with(FOLDER) && path.ends_with(".parquet")
+}
+
+/// One row of a Parquet file of records.
+#[derive(Debug)]
+pub struct RawRow {
+    /// Row of the file, from 1.
+    pub number: u64,
+    /// Where its record stands, as the row says.
+    pub position: Position,
+    /// The leaf's hash, as the row says.
+    pub leaf_hash: Option<Hash>,
+    /// The leaf, written again from its parts; `None` if the row has no parts, as one for a further event of a record.
+    pub leaf: Option<Vec<u8>>,
+}
+
+/// Reads a Parquet file of records row by row. What the rows say is not checked here.
+///
+/// # Errors
+/// If the file is no Parquet, lacks a column, or a cell cannot be what it should be.
+pub fn read(file: &Bytes, mut each: impl FnMut(RawRow)) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone())?;
+    if builder.metadata().file_metadata().num_rows() > ROWS_MAX {
+        return Err("the file has more rows than are read".into());
+    }
+    let columns = ["partition", "index", "leaf_hash", "envelope", "salt", "body"];
+    let mask = parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), columns);
+    let mut number = 0;
+    for batch in builder.with_projection(mask).with_batch_size(BATCH).build()? {
+        let batch = batch?;
+        let column =
+            |name: &str| batch.column_by_name(name).cloned().ok_or_else(|| format!("the file has no column {name:?}"));
+        let columns = Columns {
+            partition: column("partition")?,
+            index: column("index")?,
+            leaf_hash: column("leaf_hash")?,
+            envelope: column("envelope")?,
+            salt: column("salt")?,
+            body: column("body")?,
+        };
+        for at in 0..batch.num_rows() {
+            number += 1;
+            each(columns.row(at, number).map_err(|cause| format!("row {number}: {cause}"))?);
+        }
+    }
+    Ok(())
+}
+
+struct Columns {
+    partition: ArrayRef,
+    index: ArrayRef,
+    leaf_hash: ArrayRef,
+    envelope: ArrayRef,
+    salt: ArrayRef,
+    body: ArrayRef,
+}
+
+impl Columns {
+    fn row(&self, at: usize, number: u64) -> Result<RawRow, String> {
+        let position = Position {
+            partition: whole(&self.partition, at).and_then(|value| value.try_into().ok()).ok_or("no partition")?,
+            index: whole(&self.index, at).and_then(|value| value.try_into().ok()).ok_or("no index")?,
+        };
+        let leaf_hash = cell(&self.leaf_hash, at)?
+            .map(|bytes| <Hash>::try_from(bytes).map_err(|_| "a leaf hash is 32 bytes"))
+            .transpose()?;
+        let leaf = match (cell(&self.envelope, at)?, cell(&self.salt, at)?, cell(&self.body, at)?) {
+            (Some(envelope), Some(salt), Some(body)) => {
+                let salt = <[u8; 16]>::try_from(salt).map_err(|_| "a salt is 16 bytes")?;
+                Some(encode_parts(envelope, &salt, body).map_err(|cause| cause.to_string())?)
+            }
+            (_, None, None) => None,
+            _ => return Err("envelope, salt and body go together".to_owned()),
+        };
+        Ok(RawRow { number, position, leaf_hash, leaf })
+    }
+}
+
+fn whole(array: &ArrayRef, at: usize) -> Option<i64> {
+    if array.is_null(at) {
+        return None;
+    }
+    match array.data_type() {
+        DataType::Int32 => Some(i64::from(array.as_primitive::<Int32Type>().value(at))),
+        DataType::Int64 => Some(array.as_primitive::<Int64Type>().value(at)),
+        _ => None,
+    }
+}
+
+/// A cell's bytes; `None` if it is absent.
+fn cell(array: &ArrayRef, at: usize) -> Result<Option<&[u8]>, String> {
+    if array.is_null(at) {
+        return Ok(None);
+    }
+    Ok(Some(match array.data_type() {
+        DataType::Binary => array.as_binary::<i32>().value(at),
+        DataType::LargeBinary => array.as_binary::<i64>().value(at),
+        DataType::BinaryView => array.as_binary_view().value(at),
+        DataType::Utf8 => array.as_string::<i32>().value(at).as_bytes(),
+        DataType::LargeUtf8 => array.as_string::<i64>().value(at).as_bytes(),
+        DataType::Utf8View => array.as_string_view().value(at).as_bytes(),
+        other => return Err(format!("a column has type {other}")),
+    }))
 }

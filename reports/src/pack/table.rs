@@ -3,8 +3,8 @@
 //! It is not a query result (that is the record's business) and knows no control: columns and cells of text, no more.
 //!
 //! CSV is RFC 4180 (CRLF, header, UTF-8) with a byte order mark, because Excel reads UTF-8 only with one. A cell that a
-//! spreadsheet would run as a formula gets a leading apostrophe (OWASP, "CSV injection"); so does a cell that starts
-//! with an apostrophe, which makes the rule reversible: one leading apostrophe is taken off again when reading.
+//! spreadsheet would run as a formula is shown with a leading apostrophe (OWASP, "CSV injection"). Totals are taken over
+//! cells as they are shown, so that they can be worked out from the CSV alone.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Largest number of columns read back from a CSV file: far above what a control has, far below what hurts.
 const COLUMNS_MAX: usize = 512;
 
-/// Columns and rows of text. An absent value is an empty cell.
+/// Columns and rows of text, as they are shown. An absent value is an empty cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Column names.
@@ -28,7 +28,7 @@ pub struct Table {
 pub struct Totals {
     /// Number of rows, the header not counted.
     pub rows: u64,
-    /// SHA-256, hexadecimal, over the header and then the rows in ascending byte order, each as a JSON array of strings
+    /// SHA-256, hexadecimal, over the rows in ascending byte order, each as a JSON array of the cells as they are shown
     /// (RFC 8785) and a line feed. Sorting a sheet does not change it; changing, adding or dropping a cell does.
     pub hash_total: String,
 }
@@ -69,9 +69,9 @@ impl Table {
         Self { columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row.
-    pub fn push<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+    /// Adds a row; cells that a spreadsheet would run are made harmless.
+    pub fn push<C: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = C>) {
+        self.rows.push(cells.into_iter().map(|cell| shown(cell.as_ref()).into_owned()).collect());
     }
 
     /// The table as CSV. Equal tables give equal bytes.
@@ -82,14 +82,14 @@ impl Table {
         self.check()?;
         let mut writer =
             csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).flexible(false).from_writer(BOM.to_vec());
-        writer.write_record(self.columns.iter().map(|cell| neutral(cell).into_owned())).map_err(TableError::Csv)?;
+        writer.write_record(&self.columns).map_err(TableError::Csv)?;
         for row in &self.rows {
-            writer.write_record(row.iter().map(|cell| neutral(cell).into_owned())).map_err(TableError::Csv)?;
+            writer.write_record(row).map_err(TableError::Csv)?;
         }
         writer.into_inner().map_err(|cause| TableError::Write { form: "csv", source: Box::new(cause.into_error()) })
     }
 
-    /// Reads a table back from the CSV of [`Table::csv`], or from any CSV with a header.
+    /// Reads any CSV with a header; cells stay as they are shown.
     ///
     /// # Errors
     /// [`TableError`] when it is no CSV, or a row is longer or shorter than the header.
@@ -100,10 +100,10 @@ impl Table {
         if header.len() > COLUMNS_MAX {
             return Err(TableError::TooWide(header.len()));
         }
-        let mut table = Self::new(header.iter().map(raw));
+        let mut table = Self::new(header.iter());
         for row in reader.records() {
             let row = row.map_err(TableError::Csv)?;
-            table.rows.push(row.iter().map(|cell| raw(cell).to_owned()).collect());
+            table.rows.push(row.iter().map(str::to_owned).collect());
         }
         table.check()?;
         Ok(table)
@@ -115,11 +115,26 @@ impl Table {
         let mut rows: Vec<String> = self.rows.iter().map(|row| canonical(row)).collect();
         rows.sort_unstable();
         let mut hash = Sha256::new();
-        for line in std::iter::once(canonical(&self.columns)).chain(rows) {
-            hash.update(line.as_bytes());
+        for row in rows {
+            hash.update(row.as_bytes());
             hash.update(b"\n");
         }
         Totals { rows: self.rows.len() as u64, hash_total: hex::encode(hash.finalize()) }
+    }
+
+    /// The sum modulo 2^256 of the SHA-256 of every row in the form of [`Totals::hash_total`], big-endian and hexadecimal:
+    /// it can be worked out without sorting.
+    #[must_use]
+    pub fn multiset_hash(&self) -> String {
+        let mut sum = [0_u8; 32];
+        for row in &self.rows {
+            let mut carry = 0_u16;
+            for (total, byte) in sum.iter_mut().zip(Sha256::digest(canonical(row))).rev() {
+                let [high, low] = (u16::from(*total) + u16::from(byte) + carry).to_be_bytes();
+                (*total, carry) = (low, u16::from(high));
+            }
+        }
+        hex::encode(sum)
     }
 
     fn check(&self) -> Result<(), TableError> {
@@ -134,18 +149,14 @@ impl Table {
 /// A row as a JSON array of strings in RFC 8785 form: no white space, and only the escapes that JSON demands, which
 /// is what `serde_json` writes for strings.
 fn canonical(cells: &[String]) -> String {
-    serde_json::Value::from(cells.to_vec()).to_string()
+    serde_json::Value::from_iter(cells.iter().map(|cell| cell.as_str())).to_string()
 }
 
-/// The cell as it may stand in a spreadsheet.
-fn neutral(cell: &str) -> std::borrow::Cow<'_, str> {
-    let risky = matches!(cell.as_bytes().first(), Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r' | b'\n' | b'\''));
-    if risky && !is_number(cell) { format!("'{cell}").into() } else { cell.into() }
-}
-
-/// The cell as it was before [`neutral`].
-fn raw(cell: &str) -> &str {
-    cell.strip_prefix('\'').unwrap_or(cell)
+/// The cell as it may stand in a spreadsheet. What is shown already stays as it is.
+fn shown(cell: &str) -> std::borrow::Cow<'_, str> {
+    const STARTS: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+    let formula = cell.trim_start_matches([' ', '\n', '\u{a0}']).starts_with(STARTS);
+    if formula && !is_number(cell) { format!("'{cell}").into() } else { cell.into() }
 }
 
 /// A plain negative number is no formula, and stays a number.
@@ -162,7 +173,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn formulas_are_neutral_and_read_back() {
+    fn formulas_are_shown_as_text() {
         for (cell, written) in [
             ("=1+1", "'=1+1"),
             ("+1", "'+1"),
@@ -170,12 +181,14 @@ mod tests {
             ("-2.5", "-2.5"),
             ("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0"),
             ("@SUM(A1)", "'@SUM(A1)"),
-            ("'quoted", "''quoted"),
+            (" =1", "' =1"),
+            ("\u{ff1d}1", "'\u{ff1d}1"),
+            ("'quoted", "'quoted"),
             ("plain", "plain"),
             ("", ""),
         ] {
-            assert_eq!(neutral(cell), written);
-            assert_eq!(raw(written), cell);
+            assert_eq!(shown(cell), written);
+            assert_eq!(shown(written), written, "shown twice");
         }
     }
 
@@ -197,8 +210,7 @@ mod tests {
         let mut changed = table.clone();
         changed.rows[1][0] = "3".to_owned();
         assert_ne!(table.totals().hash_total, changed.totals().hash_total);
-        // Worked out by hand: printf '["a"]\n["1"]\n["2"]\n' | sha256sum
-        assert_eq!(table.totals().hash_total, hex::encode(Sha256::digest(b"[\"a\"]\n[\"1\"]\n[\"2\"]\n")),);
+        assert_eq!(table.totals().hash_total, hex::encode(Sha256::digest(b"[\"1\"]\n[\"2\"]\n")));
     }
 
     #[test]
@@ -212,7 +224,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_table_survives_csv(rows in prop::collection::vec(prop::collection::vec("\\PC{0,12}|[=+@'\\t\\r\\n-].{0,4}", 3), 0..8)) {
-            let table = Table { columns: vec!["x".into(), "y".into(), "z".into()], rows };
+            let mut table = Table::new(["x", "y", "z"]);
+            for row in &rows {
+                table.push(row);
+            }
             let back = Table::from_csv(&table.csv().unwrap()).unwrap();
             prop_assert_eq!(back.totals(), table.totals());
             prop_assert_eq!(back, table);
