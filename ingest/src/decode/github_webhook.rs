@@ -55,13 +55,13 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 fn infer(root: Value<'_>) -> Option<&'static str> {
     const SHAPES: &[(&[&str], &str)] = &[
         (&["workflow_job"], "workflow_job"),
+        (&["deployment_status"], "deployment_status"),
         (&["check_run"], "check_run"),
         (&["check_suite"], "check_suite"),
-        (&["deployment_status"], "deployment_status"),
         (&["workflow_run", "approver"], "deployment_review"),
         (&["workflow_run", "reviewers"], "deployment_review"),
-        (&["workflow_run", "workflow"], "workflow_run"),
         (&["deployment"], "deployment"),
+        (&["workflow_run", "workflow"], "workflow_run"),
         (&["pull_request", "review"], "pull_request_review"),
         (&["pull_request", "comment"], "pull_request_review_comment"),
         (&["pull_request", "thread"], "pull_request_review_thread"),

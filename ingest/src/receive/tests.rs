@@ -1,1 +1,230 @@
-//! stub
+//! Requests good and bad: what is taken, as which records, and what is refused with which answer.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const KEYS: ReceiverKeys = ReceiverKeys { redaction: [1; 32], dedup: [2; 32] };
+
+fn source(kind: SourceType) -> SourceSettings {
+    SourceSettings {
+        name: "acme".to_owned(),
+        source_type: kind,
+        labels: BTreeMap::from([("env".to_owned(), "prod".to_owned())]),
+        secrets: vec![
+            Secret { id: "new".to_owned(), bytes: b"n3w".to_vec() },
+            Secret { id: "old".to_owned(), bytes: b"0ld".to_vec() },
+        ],
+        connected: Timestamp::from_secs(1),
+    }
+}
+
+struct Sent<'a> {
+    kind: SourceType,
+    headers: &'a [(&'static str, &'a str)],
+    query: &'a [(&'a str, &'a str)],
+    bearer: bool,
+}
+
+impl Sent<'_> {
+    fn body(&self, body: impl Into<Bytes>) -> Result<Vec<Record>, Refusal> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.headers {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        let query = self.query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Receiver::new(KEYS, Limits::default()).accept(Request {
+            source: &source(self.kind),
+            headers: &headers,
+            query: &query,
+            body: body.into(),
+            received: Timestamp::from_secs(100),
+            bearer: self.bearer.then(|| "t1".to_owned()),
+            mode: CollectionMode::Live,
+        })
+    }
+}
+
+fn bearer(kind: SourceType) -> Sent<'static> {
+    Sent { kind, headers: &[], query: &[], bearer: true }
+}
+
+fn sign(secret: &[u8], body: &[u8]) -> String {
+    use hmac::Mac;
+    let mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret).unwrap().chain_update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+fn items(records: &[Record]) -> Vec<&str> {
+    records.iter().map(|record| record.envelope.item.as_str()).collect()
+}
+
+#[test]
+fn a_webhook_needs_a_signature_of_an_active_secret_or_a_token() {
+    let body = br#"{"zen":"x"}"#;
+    for (secret, key) in [(&b"n3w"[..], "new"), (b"0ld", "old")] {
+        let signature = sign(secret, body);
+        let headers = [
+            ("x-hub-signature-256", signature.as_str()),
+            ("x-github-event", "ping"),
+            ("x-github-delivery", "d-1"),
+            ("cookie", "c"),
+        ];
+        let sent = Sent { kind: SourceType::GithubWebhook, headers: &headers, query: &[], bearer: false };
+        let records = sent.body(&body[..]).unwrap();
+        let envelope = &records[0].envelope;
+        assert_eq!((envelope.auth, envelope.key_id.as_deref()), (Authenticity::Hmac, Some(key)));
+        assert_eq!(envelope.item, "id:d-1");
+        let attributes: Vec<&str> = envelope.attributes.keys().map(String::as_str).collect();
+        assert_eq!(attributes, ["label.env", "x-github-delivery", "x-github-event"], "nothing but the known headers");
+        let refused = sent.body(&b"{\"zen\":\"y\"}"[..]).unwrap_err();
+        assert_eq!((refused.status(), refused.code()), (401, "unauthenticated"));
+    }
+    let unsigned = Sent { kind: SourceType::GithubWebhook, headers: &[], query: &[], bearer: false };
+    assert_eq!(unsigned.body(&body[..]).unwrap_err().status(), 401);
+    let record = &bearer(SourceType::GithubWebhook).body(&body[..]).unwrap()[0];
+    assert_eq!((record.envelope.auth, record.envelope.key_id.as_deref()), (Authenticity::Bearer, Some("t1")));
+    let other = Sent { kind: SourceType::Json, headers: &[], query: &[], bearer: false };
+    assert_eq!(other.body("{}").unwrap_err().status(), 401);
+    assert_eq!(bearer(SourceType::Pipeproof).body("{}").unwrap_err().code(), "own_source");
+}
+
+#[test]
+fn a_signed_form_and_a_signed_gzip_are_read() {
+    let body = b"payload=%7B%22zen%22%3A%22x%22%7D";
+    let signature = sign(b"n3w", body);
+    let headers = [("x-hub-signature-256", signature.as_str())];
+    let sent = Sent { kind: SourceType::GithubWebhook, headers: &headers, query: &[], bearer: false };
+    assert_eq!(sent.body(&body[..]).unwrap()[0].body, r#"{"zen":"x"}"#);
+    assert_eq!(bearer(SourceType::GithubWebhook).body("payload=%7").unwrap_err().code(), "bad_form");
+    let zstd = zstd::encode_all(&b"{\"zen\":\"x\"}"[..], 1).unwrap();
+    let signature = sign(b"n3w", &zstd);
+    let headers = [("x-hub-signature-256", signature.as_str()), ("content-encoding", "zstd")];
+    let sent = Sent { kind: SourceType::GithubWebhook, headers: &headers, query: &[], bearer: false };
+    assert_eq!(sent.body(zstd).unwrap()[0].body, r#"{"zen":"x"}"#);
+}
+
+#[test]
+fn items_are_recognised_when_they_come_again() {
+    let table: &[(SourceType, &[(&'static str, &str)], &str, &[&str])] = &[
+        (
+            SourceType::AwsCloudtrail,
+            &[],
+            r#"{"Records":[{"eventName":"A","eventID":"e1"},{"eventID":"e2"}]}"#,
+            &["id:e1", "id:e2"],
+        ),
+        (
+            SourceType::KubernetesAudit,
+            &[],
+            r#"{"items":[{"auditID":"a","stage":"RequestReceived"},{"auditID":"a","stage":"ResponseComplete"}]}"#,
+            &["id:a/RequestReceived", "id:a/ResponseComplete"],
+        ),
+        (
+            SourceType::VaultAudit,
+            &[],
+            "{\"type\":\"request\",\"request\":{\"id\":\"r\"}}\n{\"type\":\"response\",\"request\":{\"id\":\"r\"}}",
+            &["id:r/request", "id:r/response"],
+        ),
+        (SourceType::Json, &[("idempotency-key", "k")], "{}", &["id:k"]),
+        (SourceType::Json, &[("idempotency-key", "k")], "[{},{}]", &["id:k/0", "id:k/1"]),
+        (SourceType::Json, &[], r#"{"specversion":"1.0","id":"7","source":"/s"}"#, &["id:/s/7"]),
+    ];
+    for (kind, headers, body, expected) in table {
+        let sent = Sent { kind: *kind, headers, query: &[], bearer: true };
+        assert_eq!(items(&sent.body((*body).to_owned()).unwrap()), *expected, "{body}");
+    }
+    let hashed = |body: &'static str| items(&bearer(SourceType::Json).body(body).unwrap())[0].to_owned();
+    assert!(hashed("{\"id\":1}").starts_with("hash:") && hashed("{\"id\":1}").len() == 5 + 64);
+    assert_eq!(hashed("{\"id\":1}"), hashed(" {\"id\":1}\n"));
+    assert_ne!(hashed("{\"id\":1}"), hashed("{\"id\":2}"));
+    let token = format!("gh{}_{}", 'p', "a".repeat(36));
+    let headers = [("idempotency-key", token.as_str())];
+    let sent = Sent { kind: SourceType::Json, headers: &headers, query: &[], bearer: true };
+    assert!(items(&sent.body("{}").unwrap())[0].starts_with("hash:"), "a secret is no id");
+}
+
+#[test]
+fn every_record_has_a_salt_of_its_own_and_fits_the_log() {
+    let records = bearer(SourceType::Json).body("[{},{}]").unwrap();
+    assert_ne!(records[0].salt, records[1].salt);
+    for record in records {
+        assert_eq!(record.envelope.received, Timestamp::from_secs(100));
+        assert_eq!(Record::decode(&Bytes::from(record.encode().unwrap())).unwrap(), record);
+    }
+}
+
+#[test]
+fn a_job_log_becomes_chunks_of_whole_lines_with_their_own_leaks() {
+    let token = format!("gh{}_{}", 's', "b".repeat(36));
+    let line = "2025-03-15T10:00:00.1234567Z some output of a build that goes on and on\n";
+    let log = format!("{}secret {token}\n{}", line.repeat(4000), line.repeat(4000));
+    let query = [("repo", "acme/app"), ("run_id", "77"), ("job_id", "8"), ("attempt", "2"), ("secret", "x")];
+    let sent = Sent { kind: SourceType::GithubJoblog, headers: &[], query: &query, bearer: true };
+    let records = sent.body(log.clone()).unwrap();
+    assert_eq!(records.len(), 3);
+    assert_eq!(items(&records), ["id:acme/app/77/8/2/0", "id:acme/app/77/8/2/1", "id:acme/app/77/8/2/2"]);
+    assert!(records.iter().all(|record| record.body.len() <= 256 << 10 && record.body.ends_with(b"\n")));
+    let leaks: Vec<usize> = records.iter().map(|record| record.envelope.redacted.len()).collect();
+    assert_eq!(leaks, [0, 1, 0]);
+    let attributes = &records[1].envelope.attributes;
+    assert_eq!((attributes["joblog.repo"].as_str(), attributes["joblog.chunk"].as_str()), ("acme/app", "1"));
+    assert!(!attributes.keys().any(|name| name.contains("secret")));
+    let whole: Vec<u8> = records.iter().flat_map(|record| record.body.to_vec()).collect();
+    assert_eq!(String::from_utf8(whole).unwrap().lines().count(), log.lines().count());
+    let again = sent.body(log).unwrap();
+    assert_eq!(items(&again), items(&records));
+    assert_eq!(sent.body(vec![b'x'; 600 << 10]).unwrap().len(), 3, "one endless line is cut");
+    let nameless = bearer(SourceType::GithubJoblog).body("a\n").unwrap();
+    assert!(items(&nameless)[0].starts_with("hash:") && items(&nameless)[0].ends_with("/0"));
+}
+
+#[test]
+fn attributes_are_redacted_too() {
+    let token = format!("gh{}_{}", 's', "b".repeat(36));
+    let query = [("repo", "acme/app"), ("name", token.as_str())];
+    let sent = Sent { kind: SourceType::GithubJoblog, headers: &[], query: &query, bearer: true };
+    let envelope = &sent.body("line\n").unwrap()[0].envelope;
+    assert!(envelope.attributes["joblog.name"].starts_with("redacted:github-token:"));
+    assert_eq!(envelope.redacted.len(), 1);
+}
+
+#[test]
+fn refusals_say_what_the_sender_can_mend() {
+    let json = bearer(SourceType::Json);
+    let deep = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
+    let cut = gzip(b"{\"a\":1}");
+    let table: Vec<(Vec<u8>, u16, &str)> = vec![
+        (vec![], 400, "empty_body"),
+        (b"  \n".to_vec(), 400, "empty_body"),
+        (deep(10_000), 400, "json_too_deep"),
+        (long.into_bytes(), 413, "item_too_large"),
+        (vec![b'x'; 100 << 20], 413, "body_too_large"),
+        (gzip(&vec![b' '; 40 << 20]), 413, "compression_ratio"),
+        (cut[..cut.len() - 4].to_vec(), 400, "bad_compression"),
+        (format!("[{}1]", "1,".repeat(60_000)).into_bytes(), 413, "too_many_items"),
+    ];
+    for (body, status, code) in table {
+        let refused = json.body(body).unwrap_err();
+        assert_eq!((refused.status(), refused.code()), (status, code), "{refused}");
+    }
+    let brotli = Sent { kind: SourceType::Json, headers: &[("content-encoding", "br")], query: &[], bearer: true };
+    assert_eq!(brotli.body("{}").unwrap_err().status(), 415);
+}
+
+#[test]
+fn content_that_cannot_be_understood_is_a_record() {
+    let json = bearer(SourceType::Json);
+    for body in [&b"\xff\xfe\x00"[..], b"nonsense", b"{\"a\":", b"{\"a\":1e400}", b"{\"a\":1,\"a\":2}"] {
+        assert_eq!(json.body(body).unwrap()[0].body, body);
+    }
+    let deep = [vec![b'['; 200], vec![b']'; 200]].concat();
+    let batch = [b"{\"a\":1}\n".to_vec(), deep, b"\n{\"b\":2}".to_vec()].concat();
+    assert_eq!(json.body(batch).unwrap().len(), 3, "among others it must not cost the others");
+    assert_eq!(json.body("[]").unwrap().len(), 0);
+}

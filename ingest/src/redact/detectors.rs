@@ -157,10 +157,7 @@ const PATTERNS: &[(Family, &str)] = &[
     // Before 2021 a token was 40 hexadecimal digits, like a commit: only next to its name.
     (Family::GithubToken, r#"(?i)(?:github[_-]?|gh_)token["'\\\s:=>]{1,8}([0-9a-f]{40})(?:[^0-9a-z]|$)"#),
     (Family::AwsAccessKey, r"(?:AKIA|ABIA|ACCA)[A-Z0-9]{16}"),
-    (
-        Family::AwsSecretKey,
-        r#"(?i)secret[_ -]?(?:access[_ -]?)?key["'\\\s:=>,]{1,12}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+]|$)"#,
-    ),
+    (Family::AwsSecretKey, r#"(?i)secret[_ -]?(?:access[_ -]?)?key["'\\\s:=>,]{1,12}([A-Za-z0-9/+]{40,128})"#),
     (Family::AwsSessionToken, r#"(?i)(?:session|security)[_-]?token["'\\\s:=>,]{1,12}([A-Za-z0-9/+=_-]{100,})"#),
     (Family::AwsSessionToken, r"(?:IQoJb3JpZ2lu|FwoGZXIvYXdz)[A-Za-z0-9/+=]{80,}"),
     (Family::GcpApiKey, r"AIza[0-9A-Za-z_-]{35}"),

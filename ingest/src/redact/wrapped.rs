@@ -162,7 +162,7 @@ fn line_run(text: &[u8], around: Range<usize>) -> Range<usize> {
     start..end + padding.min(2)
 }
 
-/// The run that starts the next line, when this one is long and ends its line.
+/// The run that is the whole next line, when this one is long and ends its line.
 fn next_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
     if part.len() < LINE_CHARS_MIN {
         return None;
@@ -172,7 +172,8 @@ fn next_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
     let line_start = text.len() - rest.len();
     let start = line_start + stamp_len(rest);
     let next = line_run(text, start..start);
-    (next.start == start && !next.is_empty()).then_some(next)
+    let ends_line = text.get(next.end).is_none_or(|byte| matches!(byte, b'\r' | b'\n'));
+    (next.start == start && !next.is_empty() && ends_line).then_some(next)
 }
 
 /// The run that is the whole previous line, when it is long and this one starts its line.
