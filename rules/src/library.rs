@@ -1,0 +1,75 @@
+//! The shipped rules and lists, built into the program.
+
+use crate::lists::Lists;
+
+macro_rules! texts {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../library/", $path)))),*]
+    };
+}
+
+/// The rule files by path below `library/`.
+const RULES: &[(&str, &str)] = texts![
+    "admission/admission_policy_weakened.yml",
+    "admission/privileged_workload_admitted.yml",
+    "admission/unverified_image_admitted.yml",
+    "artifact/signed_by_unexpected_issuer.yml",
+    "cloud/ci_role_writes_iam.yml",
+    "leak/encoded_secrets_in_log.yml",
+    "leak/secret_in_log.yml",
+    "logging/audit_stream_disabled.yml",
+    "pipeline/known_bad_action.yml",
+    "pipeline/unpinned_action.yml",
+    "pipeline/workflow_guardrails_loosened.yml",
+    "scm/protection_disabled.yml",
+    "scm/protection_lifted_push_restored.yml",
+    "scm/release_tag_rewritten.yml",
+    "secret/prod_secret_from_unprotected_ref.yml",
+    "secret/prod_secret_off_network.yml",
+    "secret/secret_read_burst.yml",
+    "secret/secret_reads_denied.yml",
+    "secret/secret_store_weakened.yml",
+    "token/ci_identity_off_network.yml",
+    "token/long_lived_credential_created.yml",
+    "token/static_credential_used_by_ci.yml",
+];
+
+/// The lists by path below `library/`.
+const LISTS: &[(&str, &str)] = texts![
+    "lists/bad_action_commits.txt",
+    "lists/break_glass_identities.txt",
+    "lists/ci_static_accounts.txt",
+    "lists/iam_vending_roles.txt",
+    "lists/known_fixture_fingerprints.txt",
+    "lists/memory_dump_markers.txt",
+    "lists/policy_deployers.txt",
+    "lists/privileged_namespaces.txt",
+    "lists/prod_secret_paths.txt",
+    "lists/release_refs.txt",
+    "lists/runner_ranges.txt",
+    "lists/secret_sync_identities.txt",
+    "lists/signing_issuers.txt",
+    "lists/trusted_action_owners.txt",
+    "lists/unsigned_namespaces.txt",
+];
+
+/// The shipped rules: (path, text), the path beginning with `library/`.
+#[must_use]
+pub fn library() -> Vec<(String, String)> {
+    RULES.iter().map(|(path, text)| (format!("library/{path}"), (*text).to_owned())).collect()
+}
+
+/// The shipped lists. An operator's own replace those of the same name.
+#[must_use]
+pub fn library_lists() -> Lists {
+    let mut lists = Lists::new();
+    for (path, text) in LISTS {
+        let name = path.trim_start_matches("lists/").trim_end_matches(".txt");
+        lists.set_text(name, text);
+    }
+    lists
+}
+
+#[cfg(test)]
+#[path = "library/tests.rs"]
+mod tests;

@@ -1,0 +1,76 @@
+//! The shipped rules: complete in the program, without problems, each with a test that fires and one that does not.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use pipeproof_engine::plan::Plan;
+use pipeproof_engine::rule::{Rule, RuleState};
+use pipeproof_engine::source::SourceType;
+
+use super::*;
+use crate::files::{read_dir, read_lists};
+use crate::load::load;
+use crate::run::run_tests;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("library")
+}
+
+#[test]
+fn the_registry_is_the_folder() {
+    let prefix = format!("{}/", folder().display());
+    let on_disk: BTreeSet<String> =
+        read_dir(&folder()).unwrap().into_iter().map(|(path, _)| path.replace(&prefix, "library/")).collect();
+    let built_in: BTreeSet<String> = library().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(built_in, on_disk, "add new rules to the registry in library.rs");
+    assert_eq!(Lists::shipped(), read_lists(&folder()).unwrap());
+}
+
+#[test]
+fn every_rule_loads_and_passes_its_tests() {
+    let set = load(&library(), &Lists::shipped());
+    assert!(set.diagnostics.is_empty(), "{}", set.render_diagnostics(&library()));
+    let outcomes = run_tests(&set);
+    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(Plan::compile(set.rules).is_ok());
+}
+
+#[test]
+fn every_rule_has_a_firing_and_a_near_miss_test_controls_and_sources() {
+    let set = load(&library(), &Lists::shipped());
+    for (number, rule) in set.rules.iter().enumerate() {
+        let meta = rule.meta();
+        let tests: Vec<_> =
+            set.tests.iter().filter(|tests| tests.rule == number).flat_map(|tests| &tests.tests).collect();
+        assert!(tests.iter().any(|test| !test.expect.is_empty()), "{} has no test that fires", meta.title);
+        assert!(
+            tests.iter().any(|test| test.expect.is_empty() && !test.events.is_empty()),
+            "{} has no near miss",
+            meta.title
+        );
+        assert!(!meta.controls.is_empty(), "{} names no controls", meta.title);
+        assert!(!meta.requires.is_empty(), "{} names no sources", meta.title);
+        assert!(meta.requires.iter().all(|name| name.parse::<SourceType>().is_ok()), "{}", meta.title);
+        let id: Vec<char> = meta.id.chars().collect();
+        assert!(id.len() == 36 && id[14] == '4' && "89ab".contains(id[19]), "{} has no UUIDv4", meta.title);
+        let name = meta.name.as_deref().unwrap_or_default();
+        assert!(name.chars().all(|char| char.is_ascii_lowercase() || char == '_'), "{name}");
+    }
+}
+
+#[test]
+fn the_named_dozen_is_active_and_the_catalogue_is_covered() {
+    let set = load(&library(), &Lists::shipped());
+    let active = set.rules.iter().filter(|rule| rule.meta().state == RuleState::Active && rule.meta().emits).count();
+    assert_eq!(active, 14, "say in the change log when the number of rules that page changes");
+    let texts: String = library().into_iter().map(|(_, text)| text).collect();
+    for id in [
+        "TOK-04", "TOK-09", "SEC-03", "SEC-09", "PIP-13", "ADM-02", "ADM-03", "SCM-01", "SCM-02", "LOG-02", "LEK-01",
+        "LEK-02",
+    ] {
+        assert!(texts.contains(&format!("# Catalogue: {id}")), "{id}");
+    }
+    let correlations = set.rules.iter().filter(|rule| matches!(rule, Rule::Correlation(_))).count();
+    assert!(correlations >= 3);
+}

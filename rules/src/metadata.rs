@@ -1,0 +1,255 @@
+//! What a rule document says besides its logic: name, severity, controls, alert text.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pipeproof_engine::rule::{AlertSpec, Level, RuleMeta, RuleState, Taxonomy};
+use pipeproof_engine::source::SourceType;
+use pipeproof_engine::time::parse_span;
+
+use crate::detection::check_field;
+use crate::diagnostic::{Code, Place, Report, did_you_mean, nearest};
+use crate::yaml::{Node, Scalar};
+
+/// Keys of a rule document: Sigma's and ours. Others are kept out of the rule, but are allowed.
+pub(crate) const KEYS: &[&str] = &[
+    "alert",
+    "author",
+    "controls",
+    "correlation",
+    "date",
+    "description",
+    "detection",
+    "emit",
+    "falsepositives",
+    "fields",
+    "id",
+    "level",
+    "license",
+    "logsource",
+    "modified",
+    "name",
+    "references",
+    "related",
+    "requires",
+    "risk",
+    "scope",
+    "state",
+    "status",
+    "tags",
+    "taxonomy",
+    "tests",
+    "title",
+    "version",
+];
+
+/// A text under `key`; reports anything else.
+pub(crate) fn text<'n>(document: &'n Node, key: &str, report: &mut Report<'_>) -> Option<&'n str> {
+    let node = document.get(key)?;
+    let text = node.text().filter(|text| !text.trim().is_empty());
+    if text.is_none() {
+        report.add(Code::WrongType, node.place, format!("`{key}` must be a text, not {}", node.kind()));
+    }
+    text
+}
+
+/// A list of texts under `key`, or a single text.
+pub(crate) fn texts(document: &Node, key: &str, report: &mut Report<'_>) -> Vec<(String, Place)> {
+    let Some(node) = document.get(key) else { return Vec::new() };
+    let items: Vec<&Node> = match node.list() {
+        Some(items) => items.iter().collect(),
+        None if node.scalar() == Some(Scalar::Null) => Vec::new(),
+        None => vec![node],
+    };
+    let mut found = Vec::new();
+    for item in items {
+        match item.text() {
+            Some(text) => found.push((text.to_owned(), item.place)),
+            None => report.add(Code::WrongType, item.place, format!("`{key}` holds {}, not texts", item.kind())),
+        }
+    }
+    found
+}
+
+/// One of a closed set of words under `key`.
+pub(crate) fn word<T: Copy>(document: &Node, key: &str, words: &[(&str, T)], report: &mut Report<'_>) -> Option<T> {
+    let node = document.get(key)?;
+    let text = node.text().unwrap_or_default();
+    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value);
+    if found.is_none() {
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let help = did_you_mean(text, known.iter().copied()).or_else(|| Some(format!("one of {}", known.join(", "))));
+        report.add_help(Code::WrongType, node.place, format!("`{key}` cannot be `{text}`"), help);
+    }
+    found
+}
+
+/// A length of time: numbers with units, as in `15m` or `2d5m`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let unit = rest.find(|char: char| !char.is_ascii_digit())?;
+        let end = unit + rest.get(unit..)?.chars().next()?.len_utf8();
+        total = total.checked_add(parse_span(rest.get(..end)?)?)?;
+        rest = rest.get(end..)?;
+    }
+    Some(total)
+}
+
+/// A length of time under `key`.
+pub(crate) fn duration_of(document: &Node, key: &str, report: &mut Report<'_>) -> Option<Duration> {
+    let node = document.get(key)?;
+    let found = node.text().and_then(duration);
+    if found.is_none() {
+        let help = Some("a whole number and one of s, m, h, d, w, M, y".to_owned());
+        report.add_help(Code::Duration, node.place, format!("`{key}` is no length of time"), help);
+    }
+    found
+}
+
+/// Reports every key of a closed mapping that is not known.
+pub(crate) fn closed(node: &Node, what: &str, known: &[&str], report: &mut Report<'_>) {
+    for (key, _) in node.map().unwrap_or_default() {
+        if !known.contains(&key.text.as_str()) {
+            let help = did_you_mean(&key.text, known.iter().copied());
+            let help = help.or_else(|| Some(format!("known keys: {}", known.join(", "))));
+            report.add_help(Code::UnknownKey, key.place, format!("`{what}` has no key `{}`", key.text), help);
+        }
+    }
+}
+
+/// Metadata of a rule; the digest is filled in once the logic is compiled.
+pub(crate) fn read(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>) -> RuleMeta {
+    for (key, _) in document.map().unwrap_or_default() {
+        let known = KEYS.contains(&key.text.as_str());
+        if let Some(near) = (!known).then(|| nearest(&key.text, KEYS.iter().copied())).flatten() {
+            let help = Some(format!("did you mean `{near}`?"));
+            report.add_help(Code::SimilarKey, key.place, format!("the key `{}` has no meaning here", key.text), help);
+        }
+    }
+    let title = text(document, "title", report).unwrap_or_default().to_owned();
+    if document.get("title").is_none() {
+        report.add(Code::MissingKey, document.place, "the rule has no `title`");
+    }
+    let name = text(document, "name", report).map(str::to_owned);
+    let id = text(document, "id", report).map(str::to_owned).or_else(|| name.clone()).unwrap_or_else(|| {
+        let help = Some("an id keeps findings the same when the title changes".to_owned());
+        report.add_help(Code::NoId, document.place, "the rule has neither id nor name; its title stands for it", help);
+        title.clone()
+    });
+    let levels = [
+        ("informational", Level::Informational),
+        ("low", Level::Low),
+        ("medium", Level::Medium),
+        ("high", Level::High),
+        ("critical", Level::Critical),
+    ];
+    let states = [("active", RuleState::Active), ("staging", RuleState::Staging), ("paused", RuleState::Paused)];
+    let author = text(document, "author", report);
+    let license = text(document, "license", report);
+    let author = match (author, license) {
+        (Some(author), Some(license)) => Some(format!("{author} ({license})")),
+        (author, license) => author.or(license).map(str::to_owned),
+    };
+    RuleMeta {
+        id,
+        name,
+        title,
+        level: word(document, "level", &levels, report).unwrap_or_default(),
+        version: version(document, report),
+        digest: String::new(),
+        state: word(document, "state", &states, report).unwrap_or_default(),
+        emits: true,
+        alert: alert(document, taxonomy, report),
+        tags: texts(document, "tags", report).into_iter().map(|(tag, _)| tag).collect(),
+        controls: controls(document, report),
+        requires: requires(document, report),
+        author,
+    }
+}
+
+fn version(document: &Node, report: &mut Report<'_>) -> Option<u64> {
+    let node = document.get("version")?;
+    match node.scalar() {
+        Some(Scalar::Int(number)) => u64::try_from(number).ok(),
+        // Some Sigma rules carry a text here, which means nothing to us.
+        Some(Scalar::Text(_) | Scalar::Float(_)) => None,
+        _ => {
+            report.add(Code::WrongType, node.place, format!("`version` must be a whole number, not {}", node.kind()));
+            None
+        }
+    }
+}
+
+fn controls(document: &Node, report: &mut Report<'_>) -> BTreeMap<String, Vec<String>> {
+    let Some(node) = document.get("controls") else { return BTreeMap::new() };
+    let Some(entries) = node.map() else {
+        report.add(Code::WrongType, node.place, "`controls` must map frameworks to lists of control ids");
+        return BTreeMap::new();
+    };
+    let ids = |key: &str, report: &mut Report<'_>| texts(node, key, report).into_iter().map(|(id, _)| id).collect();
+    entries.iter().map(|(key, _)| (key.text.clone(), ids(&key.text, report))).collect()
+}
+
+fn requires(document: &Node, report: &mut Report<'_>) -> Vec<String> {
+    let named = texts(document, "requires", report);
+    for (name, place) in &named {
+        if name.parse::<SourceType>().is_err() {
+            let known: Vec<_> = SourceType::ALL.iter().map(|kind| kind.name()).collect();
+            let help = did_you_mean(name, known.iter().copied());
+            let help = help.or_else(|| Some(format!("source types: {}", known.join(", "))));
+            report.add_help(Code::UnknownSource, *place, format!("`{name}` is not a source type"), help);
+        }
+    }
+    named.into_iter().map(|(name, _)| name).collect()
+}
+
+fn alert(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>) -> AlertSpec {
+    let Some(node) = document.get("alert") else { return AlertSpec::default() };
+    if node.map().is_none() {
+        report.add(Code::WrongType, node.place, format!("`alert` must be a mapping, not {}", node.kind()));
+        return AlertSpec::default();
+    }
+    closed(node, "alert", &["title", "entity", "dedup", "quiet", "resolve_on"], report);
+    let mut entity = Vec::new();
+    for (text, place) in texts(node, "entity", report) {
+        match text.split_once(':') {
+            Some((kind, field)) if !kind.is_empty() && !field.is_empty() => {
+                check_field(field, place, taxonomy, report);
+                entity.push((kind.to_owned(), field.to_owned()));
+            }
+            _ => {
+                let help = Some("write KIND:FIELD, as in `repo:ci.repo`".to_owned());
+                report.add_help(Code::WrongType, place, format!("`{text}` is no entity"), help);
+            }
+        }
+    }
+    let dedup = texts(node, "dedup", report);
+    for (field, place) in &dedup {
+        check_field(field, *place, taxonomy, report);
+    }
+    AlertSpec {
+        title: text(node, "title", report).map(str::to_owned),
+        entity,
+        dedup: dedup.into_iter().map(|(field, _)| field).collect(),
+        quiet: duration_of(node, "quiet", report),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        for (text, secs) in
+            [("0s", Some(0)), ("15m", Some(900)), ("2d5m", Some(173_100)), ("5", None), ("", None), ("m", None)]
+        {
+            assert_eq!(duration(text), secs.map(Duration::from_secs), "{text}");
+        }
+    }
+}
