@@ -42,6 +42,23 @@ pub(crate) const SOURCES: &[ReplaySource] = &[
     ReplaySource { name: "acme-signatures", source_type: SourceType::SigstoreBundle, labels: &[] },
 ];
 
+/// Names of the shipped rules that the attack trips, in the order of the story.
+pub(crate) const MUST_FIND: &[&str] = &[
+    "known_bad_action",
+    "secret_in_log",
+    "ci_identity_off_network",
+    "secret_read_burst",
+    "prod_secret_off_network",
+    "long_lived_credential_created",
+    "protection_disabled",
+    "workflow_guardrails_loosened",
+    "protection_lifted_push_restored",
+    "secret_store_weakened",
+    "admission_policy_weakened",
+    "unverified_image_admitted",
+    "audit_stream_disabled",
+];
+
 /// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{Server, eventually, items, now};
-use crate::replay::{SOURCES, Step, steps};
+use crate::replay::{MUST_FIND, SOURCES, Step, steps};
 
 /// Connects the sources of the replay as if they had been there before it, and returns what each sends with.
 async fn connect(server: &Server) -> BTreeMap<&'static str, (Option<String>, String)> {
@@ -49,10 +49,6 @@ async fn active(server: &Server) -> Vec<Value> {
     findings.into_iter().filter(|finding| finding["state"] == "active").collect()
 }
 
-fn rules(findings: &[Value]) -> BTreeSet<String> {
-    findings.iter().map(|finding| finding["rule_title"].as_str().unwrap_or_default().to_owned()).collect()
-}
-
 #[tokio::test]
 async fn ordinary_traffic_pages_nobody() {
     let server = Server::start();
@@ -75,17 +71,17 @@ async fn every_step_of_the_attack_is_found() {
     send(&server, &senders, &all).await;
     let letters = items(&server.get("/v1/deadletters").await, "dead_letters");
     assert!(letters.is_empty(), "{letters:?}");
-    let expected = EXPECTED;
+    let named: BTreeMap<String, String> = items(&server.get("/v1/rules").await, "rules")
+        .iter()
+        .filter_map(|rule| Some((rule["name"].as_str()?.to_owned(), rule["id"].as_str()?.to_owned())))
+        .collect();
+    let expected: BTreeSet<&str> =
+        MUST_FIND.iter().map(|name| named.get(*name).unwrap_or_else(|| panic!("no rule {name}")).as_str()).collect();
     let found = eventually("the findings of every step", || async {
+        // Correlations wait for their watermark, which is a minute behind.
         let found = active(&server).await;
-        let rules = rules(&found);
-        let missing: Vec<_> =
-            expected.iter().filter(|part| !rules.iter().any(|title| title.contains(**part))).collect();
-        if !missing.is_empty() {
-            // Correlations wait for their watermark, which is a minute behind.
-            return None;
-        }
-        Some(found)
+        let rules: BTreeSet<&str> = found.iter().filter_map(|finding| finding["rule_id"].as_str()).collect();
+        expected.is_subset(&rules).then_some(found.clone())
     })
     .await;
     for finding in &found {
@@ -104,6 +100,3 @@ async fn every_step_of_the_attack_is_found() {
         "findings about the same entities share an incident"
     );
 }
-
-/// Parts of the titles of the rules that must fire.
-const EXPECTED: &[&str] = &[];
