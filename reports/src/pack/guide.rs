@@ -3,7 +3,7 @@
 use crate::checkpoint::verifier_key;
 use crate::keys::{Instance, Keys};
 use crate::pack::table::Table;
-use crate::pack::{PackError, PackFile, PackInput};
+use crate::pack::{PackError, PackFile, PackInput, Partition};
 use crate::signing::trust;
 
 const README: &str = include_str!("guide/README.txt");
@@ -13,7 +13,11 @@ const SCRIPT: &str = include_str!("guide/verify.sh");
 pub const PACK_SCHEMA: &str = include_str!("guide/pack.schema.json");
 
 /// The tag files by path, manifests and signatures apart.
-pub(super) fn files(input: &PackInput, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>, PackError> {
+pub(super) fn files(
+    input: &PackInput,
+    keys: &Keys,
+    partitions: &[Partition<'_>],
+) -> Result<Vec<(String, Vec<u8>)>, PackError> {
     let public = keys.public();
     let fill = |template: &str| {
         template
@@ -27,10 +31,11 @@ pub(super) fn files(input: &PackInput, keys: &Keys) -> Result<Vec<(String, Vec<u
             .replace("{issuer}", Instance::ISSUER)
             .replace("{fingerprint}", &public.fingerprint())
     };
-    let mut verifier_keys = verifier_key(&public.instance.seal_origin(), &public.checkpoint);
-    verifier_keys.push('\n');
-    verifier_keys.push_str(&verifier_key(&public.instance.partition_origin(0), &public.checkpoint));
-    verifier_keys.push('\n');
+    let origins = partitions.iter().map(|partition| public.instance.partition_origin(partition.checkpoint.partition));
+    let verifier_keys: String = std::iter::once(public.instance.seal_origin())
+        .chain(origins)
+        .map(|origin| verifier_key(&origin, &public.checkpoint) + "\n")
+        .collect();
     Ok([
         ("README.txt", fill(README)),
         ("verify/VERIFY.md", fill(VERIFY)),

@@ -209,7 +209,7 @@ pub async fn build<L: SealLog>(
     bag::check_name(&input.name)?;
     let data = contents(input, keys, log, partitions)?;
     let mut bag = bag::Bag::new(&input.name, data)?;
-    for (path, text) in guide::files(input, keys)? {
+    for (path, text) in guide::files(input, keys, partitions)? {
         bag.tag(&path, text);
     }
     bag.seal(&input.organisation, input.versions.get("pipeproof").map_or("", String::as_str), now);

@@ -152,10 +152,14 @@ fn parquet(partition: u32, rows: &[Row]) -> Result<Vec<u8>, PackError> {
     writer.into_inner().map_err(|cause| failed(Box::new(cause)))
 }
 
-/// Whether a file below `data/` holds records.
+/// Whether a file below `data/` holds records: ours, or one of the lake's `events` table. Files of other tables may lie
+/// beside them.
 #[must_use]
 pub fn is_raw(path: &str) -> bool {
-    path.starts_with(FOLDER) && path.ends_with(".parquet")
+    let name = path.strip_prefix(FOLDER).and_then(|name| name.strip_suffix(".parquet"));
+    name.is_some_and(|name| {
+        name == "events" || ["events-", "events/", "records-"].iter().any(|start| name.starts_with(start))
+    })
 }
 
 /// One row of a Parquet file of records.
@@ -258,4 +262,32 @@ fn cell(array: &ArrayRef, at: usize) -> Result<Option<&[u8]>, String> {
         DataType::Utf8View => array.as_string_view().value(at).as_bytes(),
         other => return Err(format!("a column has type {other}")),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_with_records_are_told_by_their_names() {
+        for (path, expected) in [
+            ("60_raw/events.parquet", true),
+            ("60_raw/events-2026-02.parquet", true),
+            ("60_raw/events/2026/a.parquet", true),
+            ("60_raw/records-0-00000.parquet", true),
+            ("60_raw/findings.parquet", false),
+            ("60_raw/eventsother.parquet", false),
+            ("60_raw/events-1.csv", false),
+            ("10_controls/CM-06/events.parquet", false),
+        ] {
+            assert_eq!(is_raw(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_parquet_is_refused() {
+        for bytes in [&b""[..], b"PAR1", b"PAR1\xff\xff\xff\xff\xff\xff\xff\x7fPAR1"] {
+            assert!(read(&Bytes::copy_from_slice(bytes), |_| {}).is_err());
+        }
+    }
 }

@@ -11,7 +11,7 @@ use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::spki::DecodePublicKey as _;
 use pipeproof_engine::merkle::Hash;
 use serde_json::Value;
-use sigstore_trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
+use sigstore_trust_root::{CertificateAuthority, SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
 use sigstore_types::Bundle;
 use sigstore_verify::{VerificationPolicy, VerificationResult, Verifier};
 
@@ -131,11 +131,17 @@ fn root(pack: &Unpacked, options: &Options) -> Result<Root, (String, String)> {
         }
     };
     match &options.anchor {
-        Some(Anchor::TrustedRoot(text)) => Ok(Root {
-            root: parse(text, "the trusted root given")?,
-            established: true,
-            how: "against the trusted root given".to_owned(),
-        }),
+        Some(Anchor::TrustedRoot(text)) => {
+            let mut root = parse(text, "the trusted root given")?;
+            // One of several authorities must not sign in the name of another's instance: only the one that the pack
+            // shows counts, if the root has it.
+            let shown = pack.text(CA).and_then(|text| der_of(text, "CERTIFICATE")).unwrap_or_default();
+            let is_shown = |authority: &CertificateAuthority| matches!(&authority.cert_chain.certificates[..], [one] if one.raw_bytes.as_bytes() == shown);
+            if root.certificate_authorities.iter().any(is_shown) {
+                root.certificate_authorities.retain(is_shown);
+            }
+            Ok(Root { root, established: true, how: "against the trusted root given".to_owned() })
+        }
         Some(Anchor::Key(pem)) => {
             let root = own()?;
             let authority = root.fulcio_certs().first().map(|der| der.as_bytes().to_vec()).unwrap_or_default();

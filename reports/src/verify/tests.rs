@@ -413,6 +413,21 @@ async fn an_attacker_with_other_keys_fails_against_the_real_anchor_only() {
     });
     let both = resign(&both, &forger).await;
     assert_eq!(verify(&both, &real.key()).verdict(), Verdict::Failed);
+    // The auditor trusts both instances: each still signs in its own name only.
+    let mut two = crate::signing::trust::trusted_root(real.keys.public());
+    let more = crate::signing::trust::trusted_root(forger.keys.public());
+    for list in ["certificateAuthorities", "tlogs", "ctlogs"] {
+        let more = more[list][0].clone();
+        two[list].as_array_mut().unwrap().push(more);
+    }
+    let trusting = Options { anchor: Some(Anchor::TrustedRoot(two.to_string())), ..Options::default() };
+    for honest in [&pack, &forged] {
+        assert_eq!(verify(honest, &trusting).verdict(), Verdict::Verified, "{:?}", names(&verify(honest, &trusting)));
+    }
+    let in_our_name = rezip(&forged, |files| {
+        files.insert("verify/keys/ca.pem".to_owned(), real.keys.public().anchor_pem().into_bytes());
+    });
+    assert_eq!(verify(&in_our_name, &trusting).verdict(), Verdict::Failed);
     // Their signature around our data, and ours around theirs.
     for (data, signatures, options) in
         [(&pack, &forged, forger.key()), (&pack, &forged, real.key()), (&forged, &pack, real.key())]
@@ -481,6 +496,23 @@ async fn queries_run_again_must_agree() {
         let report = verify(&pack, &with(outcome));
         assert!(names(&report).iter().any(|name| name.contains(path)), "{:?}", names(&report));
     }
+}
+
+#[tokio::test]
+async fn records_in_files_of_the_lake_are_not_written_again() {
+    let fixture = Fixture::new().await;
+    let mut input = fixture.input();
+    let own = pack::records::files(&input.records[..3], &[]).unwrap();
+    let bytes = own.into_iter().find(|file| file.path.ends_with(".parquet")).unwrap().bytes;
+    input.files.push(PackFile::new("60_raw/events-2026-02.parquet", bytes, "events"));
+    input.files.push(PackFile::new("60_raw/findings.parquet", b"PAR1".to_vec(), "no records"));
+    let pack = read_bytes(&fixture.pack(&input).await.unwrap().zip).unwrap();
+    let own = Bytes::copy_from_slice(pack.get("data/60_raw/records-0-00000.parquet").unwrap());
+    let mut held = Vec::new();
+    pack::records::read(&own, |row| held.push(row.position.index)).unwrap();
+    assert_eq!(held, [7]);
+    let report = verify(&pack, &fixture.key());
+    assert_eq!(report.verdict(), Verdict::Verified, "{:?}", names(&report));
 }
 
 #[tokio::test]
