@@ -139,10 +139,19 @@ impl Walk<'_> {
     /// Whether the condition holds; every leaf is visited, also where the answer is known before.
     fn condition(&mut self, condition: &Condition, negated: bool, clauses: &mut Vec<Clause>) -> bool {
         match condition {
-            Condition::And(parts) => parts.iter().fold(true, |all, part| self.condition(part, negated, clauses) && all),
+            Condition::And(parts) => {
+                let mut all = true;
+                for part in parts {
+                    all &= self.condition(part, negated, clauses);
+                }
+                all
+            }
             Condition::Or(parts) => {
                 let start = clauses.len();
-                let any = parts.iter().fold(false, |any, part| self.condition(part, negated, clauses) || any);
+                let mut any = false;
+                for part in parts {
+                    any |= self.condition(part, negated, clauses);
+                }
                 if parts.iter().all(|part| matches!(part, Condition::Field { .. } | Condition::Keyword(_))) {
                     shorten(clauses, start);
                 }

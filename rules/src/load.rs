@@ -74,7 +74,7 @@ pub struct RuleTests {
 }
 
 enum Kind {
-    Detection(DetectionRule),
+    Detection(Box<DetectionRule>),
     Correlation(Box<Draft>),
 }
 
@@ -150,7 +150,7 @@ fn document(node: &Node, lists: &Lists, report: &mut Report<'_>) -> Option<(Kind
             let condition = detection::compile(found, &Context { taxonomy, lists }, report)?;
             let mut rule = DetectionRule { meta, logsource, taxonomy, condition };
             rule.meta.digest = digest::detection(&rule);
-            Kind::Detection(rule)
+            Kind::Detection(Box::new(rule))
         }
         (None, Some(found)) => Kind::Correlation(Box::new(correlation::read(node, found, meta, taxonomy, report)?)),
         (Some(_), Some(found)) => {
@@ -227,7 +227,7 @@ fn link(
         match kind {
             Kind::Detection(rule) => {
                 if let Some(report) = reports.get_mut(file) {
-                    add(Rule::Detection(rule), file, line, tests, &mut set, report);
+                    add(Rule::Detection(*rule), file, line, tests, &mut set, report);
                 }
             }
             Kind::Correlation(draft) => waiting.push((file, line, draft, tests)),

@@ -140,7 +140,6 @@ fn number(value: &Value) -> Option<Number> {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn equal(left: Number, right: Number) -> bool {
     match (left, right) {
         (Number::Int(left), Number::Int(right)) => left == right,
@@ -149,7 +148,6 @@ fn equal(left: Number, right: Number) -> bool {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn less(left: Number, right: Number) -> bool {
     match (left, right) {
         (Number::Int(left), Number::Int(right)) => left < right,
