@@ -22,17 +22,23 @@ type Checkpoints = BTreeMap<u32, Checkpoint>;
 type SealStates = BTreeMap<u64, Hash>;
 
 pub(super) fn check(pack: &Unpacked, options: &Options, signed: Option<&Signed>, leaves: &Leaves, report: &mut Report) {
-    let Some((signed, instance)) = signed.and_then(|signed| Some((signed, signed.instance.as_ref()?))) else {
+    let index = read_index(pack);
+    // The public Sigstore instance signs in another name than ours; then the index, which is signed, says whose log it is.
+    let listed = index.instance.as_ref().and_then(|instance| Instance::new(&instance.id));
+    let instance = signed.and_then(|signed| signed.instance.clone()).or_else(|| listed.clone());
+    let (Some(signed), Some(instance)) = (signed, &instance) else {
         for name in ["checkpoints", "proofs"] {
             let mut check = Check::new(name);
-            check.not_done("no signature of an instance held, so there is no key to check them with");
+            check.not_done("no signature held, so there is no key to check them with");
             report.checks.push(check);
         }
         return;
     };
-    let index = read_index(pack);
     let mut check = Check::new("checkpoints");
     let states = seal_growth(pack, signed, &mut check);
+    if listed.as_ref() != Some(instance) {
+        check.fail("data/pack.json", "names another instance than the one that signed");
+    }
     let checkpoints = partitions(pack, signed, instance, (&index, &states), &mut check);
     check.examined = (checkpoints.len() + states.len()) as u64;
     report.checks.push(check);
@@ -46,6 +52,12 @@ pub(super) fn check(pack: &Unpacked, options: &Options, signed: Option<&Signed>,
 struct Index {
     checkpoints: Vec<Listed>,
     previous: Option<PreviousPack>,
+    instance: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
 }
 
 #[derive(Deserialize)]

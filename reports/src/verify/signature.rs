@@ -87,10 +87,10 @@ fn verify(pack: &Unpacked, options: &Options, check: &mut Check, report: &mut Re
         identity.strip_prefix(Instance::ISSUER).and_then(|rest| rest.strip_prefix('/')).and_then(Instance::new);
     // A certificate of one instance must not pass for another's: the name in it is the authority's own.
     let authority = root.root.fulcio_certs().first().map(|der| der.as_bytes().to_vec());
-    if let (Some(named), Some(authority)) = (&instance, &authority) {
-        if certificate::read_authority(authority).ok().map(|(instance, _)| instance).as_ref() != Some(named) {
-            check.fail(SIGNING_CERTIFICATE, "names another instance than the authority that signed it");
-        }
+    let vouching =
+        authority.as_deref().and_then(|der| certificate::read_authority(der).ok()).map(|(instance, _)| instance);
+    if instance.is_some() && instance != vouching {
+        check.fail(SIGNING_CERTIFICATE, "names another instance than the authority that signed it");
     }
     match pack.get(CA).and_then(|text| der_of(std::str::from_utf8(text).ok()?, "CERTIFICATE")) {
         Some(der) if Some(&der) == authority.as_ref() => {}
