@@ -56,9 +56,9 @@ mod tests {
         let right = secret("b", "It's a Secret to Everybody");
         let body = b"Hello, World!";
         assert_eq!(github_signature(&headers, body, &[secret("a", "other"), right.clone()]), Some("b"));
-        assert_eq!(github_signature(&headers, b"Hello, World", &[right.clone()]), None);
+        assert_eq!(github_signature(&headers, b"Hello, World", std::slice::from_ref(&right)), None);
         assert_eq!(github_signature(&headers, body, &[secret("a", "other"), secret("e", "")]), None);
-        assert_eq!(github_signature(&HeaderMap::new(), body, &[right.clone()]), None);
+        assert_eq!(github_signature(&HeaderMap::new(), body, std::slice::from_ref(&right)), None);
         for bad in ["sha1=00", "sha256=", "sha256=zz", "757107ea", "sha256=7571"] {
             headers.insert("x-hub-signature-256", bad.parse().unwrap());
             assert_eq!(github_signature(&headers, body, std::slice::from_ref(&right)), None, "{bad}");

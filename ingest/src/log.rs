@@ -7,7 +7,7 @@
 //! - One directory holds one partition, and one writer thread owns it. Two processes must not open the same directory:
 //!   the caller holds a lock.
 //!
-//! Bytes on disk: [`frame`], [`hashes`]. Opening and its judgements: [`recover`].
+//! Bytes on disk: `log/frame.rs` and `log/hashes.rs`. Opening and its judgements: `log/recover.rs`.
 
 pub mod disk;
 mod frame;

@@ -317,10 +317,10 @@ impl Receiver {
 /// Who sent it: by signature where the type has one, else by the token the caller has verified.
 fn authenticate(request: &Request<'_>) -> Result<(Authenticity, Option<String>), Refusal> {
     let source = request.source;
-    if source.source_type == SourceType::GithubWebhook {
-        if let Some(key) = github_signature(request.headers, &request.body, &source.secrets) {
-            return Ok((Authenticity::Hmac, Some(key.to_owned())));
-        }
+    if source.source_type == SourceType::GithubWebhook
+        && let Some(key) = github_signature(request.headers, &request.body, &source.secrets)
+    {
+        return Ok((Authenticity::Hmac, Some(key.to_owned())));
     }
     match &request.bearer {
         Some(token) => Ok((Authenticity::Bearer, Some(token.clone()))),

@@ -64,8 +64,8 @@ pub(crate) fn value_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The elements of an array; `None` if it is not one by its brackets.
-pub(crate) fn elements(array: &[u8]) -> Option<Vec<Range<usize>>> {
+/// The elements of an array, no more than one beyond `max`; `None` if it is not one by its brackets.
+pub(crate) fn elements(array: &[u8], max: usize) -> Option<Vec<Range<usize>>> {
     if array.first() != Some(&b'[') {
         return None;
     }
@@ -77,6 +77,9 @@ pub(crate) fn elements(array: &[u8]) -> Option<Vec<Range<usize>>> {
     loop {
         let end = value_end(array, at)?;
         found.push(at..end);
+        if found.len() > max {
+            return Some(found);
+        }
         at = skip_space(array, end);
         match array.get(at)? {
             b',' => at = skip_space(array, at + 1),
@@ -221,10 +224,10 @@ mod tests {
         assert_eq!(found, [("a", r#"[1, "x]", {"b":2}]"#), ("c", r#"{"d":"\"}"}"#), ("e", "null"), ("a", "-3")]);
         assert_eq!(text_at(object, &["c", "d"]).as_deref(), Some("\"}"));
         assert_eq!(text_at(object, &["a"]).as_deref(), Some("-3"), "the last of repeated keys");
-        assert_eq!(elements(b"[ ]"), Some(vec![]));
-        assert_eq!(elements(b"[1 , [2,3],\"]\" ]"), Some(vec![1..2, 5..10, 11..14]));
+        assert_eq!(elements(b"[ ]", 9), Some(vec![]));
+        assert_eq!(elements(b"[1 , [2,3],\"]\" ]", 9), Some(vec![1..2, 5..10, 11..14]));
         for bad in [&b"[1"[..], b"[1 2]", b"{}", b"[,]", b"[1,"] {
-            assert_eq!(elements(bad), None, "{}", String::from_utf8_lossy(bad));
+            assert_eq!(elements(bad, 9), None, "{}", String::from_utf8_lossy(bad));
         }
     }
 
@@ -244,7 +247,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_skimmed_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (value_end(&bytes, 0), elements(&bytes), members(&bytes).count(), unescape(&bytes).len());
+            let _ = (value_end(&bytes, 0), elements(&bytes, 9), members(&bytes).count(), unescape(&bytes).len());
         }
 
         #[test]

@@ -21,9 +21,9 @@ pub(crate) fn items(kind: SourceType, body: &Bytes, limits: &Limits) -> Result<V
     }
     let text = body.slice_ref(text);
     let mut out = Vec::new();
-    for range in split(&text) {
+    for range in split(&text, limits.items_max) {
         let value = text.slice(range);
-        unwrap(kind, value, &mut out);
+        unwrap(kind, value, limits.items_max, &mut out);
         if out.len() > limits.items_max {
             return Err(Refusal::Items(limits.items_max));
         }
@@ -31,36 +31,33 @@ pub(crate) fn items(kind: SourceType, body: &Bytes, limits: &Limits) -> Result<V
     Ok(out)
 }
 
-/// The values of a body: several lines that are each a value (NDJSON), or values one after the other.
-fn split(text: &[u8]) -> Vec<Range<usize>> {
-    let lines = lines(text);
-    let whole_line = |line: &Range<usize>| text.get(line.clone()).is_some_and(is_one_container);
-    if lines.len() > 1 && lines.first().is_some_and(whole_line) {
-        return by_line(text, &lines);
+/// The values of a body: several lines that are each a value (NDJSON), or values one after the other. Stops after
+/// `max`: what is beyond is refused.
+fn split(text: &[u8], max: usize) -> Vec<Range<usize>> {
+    let whole_line = |line: Range<usize>| text.get(line).is_some_and(is_one_container);
+    let several = lines(text).nth(1).is_some();
+    if several && lines(text).next().is_some_and(whole_line) {
+        return by_line(text, max);
     }
-    if let Some(values) = concatenated(text) {
+    if let Some(values) = concatenated(text, max) {
         return values;
     }
-    if lines.len() > 1 && lines.iter().any(whole_line) {
-        return by_line(text, &lines);
+    if several && lines(text).any(whole_line) {
+        return by_line(text, max);
     }
     // One item, whatever it is.
     std::iter::once(0..text.len()).collect()
 }
 
 /// Lines that are not blank, without white space around them.
-fn lines(text: &[u8]) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
+fn lines(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut start = 0;
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let trimmed = line.trim_ascii();
-        if !trimmed.is_empty() {
-            let at = skim::skip_space(text, start);
-            found.push(at..at + trimmed.len());
-        }
+    text.split_inclusive(|byte| *byte == b'\n').filter_map(move |line| {
+        let at = start + (line.len() - line.trim_ascii_start().len());
+        let len = line.trim_ascii().len();
         start += line.len();
-    }
-    found
+        (len > 0).then_some(at..at + len)
+    })
 }
 
 fn is_one_container(text: &[u8]) -> bool {
@@ -68,24 +65,27 @@ fn is_one_container(text: &[u8]) -> bool {
 }
 
 /// NDJSON: a line that is not whole stays one item; one that holds several values gives several.
-fn by_line(text: &[u8], lines: &[Range<usize>]) -> Vec<Range<usize>> {
-    let mut found = Vec::with_capacity(lines.len());
-    for line in lines {
-        match text.get(line.clone()).and_then(concatenated) {
+fn by_line(text: &[u8], max: usize) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for line in lines(text) {
+        match text.get(line.clone()).and_then(|text| concatenated(text, max)) {
             Some(values) => {
                 found.extend(values.into_iter().map(|value| line.start + value.start..line.start + value.end));
             }
-            None => found.push(line.clone()),
+            None => found.push(line),
+        }
+        if found.len() > max {
+            break;
         }
     }
     found
 }
 
 /// Objects and arrays one after the other, and nothing else.
-fn concatenated(text: &[u8]) -> Option<Vec<Range<usize>>> {
+fn concatenated(text: &[u8], max: usize) -> Option<Vec<Range<usize>>> {
     let mut found = Vec::new();
     let mut at = 0;
-    while at < text.len() {
+    while at < text.len() && found.len() <= max {
         if !matches!(text.get(at), Some(b'{' | b'[')) {
             return None;
         }
@@ -97,17 +97,17 @@ fn concatenated(text: &[u8]) -> Option<Vec<Range<usize>>> {
 }
 
 /// Takes one value apart as its source type wraps items.
-fn unwrap(kind: SourceType, value: Bytes, out: &mut Vec<Bytes>) {
-    if let Some(elements) = skim::elements(&value) {
+fn unwrap(kind: SourceType, value: Bytes, max: usize, out: &mut Vec<Bytes>) {
+    if let Some(elements) = skim::elements(&value, max) {
         for element in elements {
-            unwrap_object(kind, value.slice(element), out);
+            unwrap_object(kind, value.slice(element), max, out);
         }
     } else {
-        unwrap_object(kind, value, out);
+        unwrap_object(kind, value, max, out);
     }
 }
 
-fn unwrap_object(kind: SourceType, value: Bytes, out: &mut Vec<Bytes>) {
+fn unwrap_object(kind: SourceType, value: Bytes, max: usize, out: &mut Vec<Bytes>) {
     let list = match kind {
         // {"Records": […]}: files in S3.
         SourceType::AwsCloudtrail => skim::member(&value, "Records"),
@@ -115,7 +115,7 @@ fn unwrap_object(kind: SourceType, value: Bytes, out: &mut Vec<Bytes>) {
         SourceType::KubernetesAudit => skim::member(&value, "items"),
         _ => None,
     };
-    if let Some((list, elements)) = list.and_then(|list| Some((list, skim::elements(list)?))) {
+    if let Some((list, elements)) = list.and_then(|list| Some((list, skim::elements(list, max)?))) {
         let list = value.slice_ref(list);
         out.extend(elements.into_iter().map(|element| unwrap_record(kind, list.slice(element))));
     } else {
@@ -283,7 +283,7 @@ mod tests {
         #[test]
         fn every_body_gives_items_or_is_refused(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             for kind in SourceType::ALL {
-                let _ = items(*kind, &Bytes::from(body.clone()), &Limits::default());
+                drop(items(*kind, &Bytes::from(body.clone()), &Limits::default()));
             }
         }
 

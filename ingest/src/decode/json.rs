@@ -16,8 +16,7 @@ const TIMES: &[&str] = &["time", "@timestamp", "timestamp", "created_at"];
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
     let root = json.root();
-    let mut draft = Draft::default();
-    draft.time = TIMES.iter().find_map(|key| time_at(root, &[key]));
+    let mut draft = Draft { time: TIMES.iter().find_map(|key| time_at(root, &[key])), ..Draft::default() };
     let mut open = vec![(String::new(), root, 1)];
     while let Some((prefix, object, parts)) = open.pop() {
         for (key, value) in object.entries() {

@@ -29,9 +29,8 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `verb` and `auditID`" });
     };
     let target = Target::of(root);
-    let mut draft = Draft::default();
-    draft.time =
-        ["requestReceivedTimestamp", "stageTimestamp", "timestamp"].iter().find_map(|key| time_at(root, &[key]));
+    const TIMES: &[&str] = &["requestReceivedTimestamp", "stageTimestamp", "timestamp"];
+    let mut draft = Draft { time: TIMES.iter().find_map(|key| time_at(root, &[key])), ..Draft::default() };
     origin(&mut draft.fields, root, verb, &target);
     let (action, category) = match root.str_at(&["stage"]) {
         Some("RequestReceived") => ("k8s.received".to_owned(), category(&target)),

@@ -1,7 +1,11 @@
 //! What the decoders make of real payloads, of hand-made ones for what no sample has, and of nonsense.
 
-mod cases;
+mod aws;
+mod github;
+mod kubernetes;
+mod plain;
 mod samples;
+mod vault;
 
 use std::collections::BTreeMap;
 

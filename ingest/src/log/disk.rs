@@ -46,7 +46,7 @@ pub trait DiskFile: Send + fmt::Debug {
     ///
     /// # Errors
     /// Those of the file system.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     /// Fills `buffer` from `offset`.
     ///
@@ -84,12 +84,13 @@ impl Folder {
     /// # Errors
     /// Those of the file system.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if !path.is_dir() {
-            std::fs::create_dir_all(path)?;
-            // Every folder that may be new, up to the root: a name is durable only once its folder is.
-            for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-                File::open(parent)?.sync_all()?;
-            }
+        let new: Vec<&Path> =
+            path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
+        std::fs::create_dir_all(path)?;
+        for folder in new {
+            // A name is durable only once the folder it stands in is.
+            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         }
         Ok(Self(path.to_owned()))
     }
@@ -129,7 +130,7 @@ impl Disk for Folder {
 struct FolderFile(File);
 
 impl DiskFile for FolderFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

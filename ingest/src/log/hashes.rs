@@ -1,6 +1,7 @@
 //! The side file of leaf hashes: `hash ‖ CRC32C of it`, 36 bytes per record, at the place its index says.
 //!
-//! It keeps the tree whole when a record is damaged, and outlives the segments.
+//! It keeps the tree whole when a record is damaged, and outlives the segments. It is written after its records were
+//! synced, so an entry proves that they had been: what is damaged then is corruption, and no torn tail.
 
 use engine::merkle::Hash;
 use pipeproof_engine as engine;

@@ -134,7 +134,7 @@ fn use_sync(state: &mut State) -> io::Result<()> {
 }
 
 impl DiskFile for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.content.lock().unwrap().written.len() as u64)
     }
 

@@ -113,8 +113,11 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
     }
     report.segments = scanned.len();
 
-    // A segment starts only where the log was durable, and a group is written only after the one before was synced.
-    let proven = scanned.iter().map(|scan| scan.group.max(scan.segment.first)).fold(known_durable, u64::max);
+    // A segment starts only where the log was durable, a group is written only after the one before was synced, and a
+    // hash only after its record was.
+    let hashed = kept.iter().rposition(Option::is_some).map_or(0, |last| last as u64 + 1);
+    let segments = scanned.iter().map(|scan| scan.group.max(scan.segment.first));
+    let proven = segments.fold(known_durable.max(hashed), u64::max);
     let mut tree = Tree::new();
     let mut judged = Vec::new();
     for (number, scan) in scanned.into_iter().enumerate() {
@@ -127,8 +130,8 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
         let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
         judged.push(judge(scan, limit, proven, &kept, &mut tree, &mut report)?);
     }
-    if tree.size() < known_durable {
-        let missing = tree.size()..known_durable;
+    if tree.size() < proven {
+        let missing = tree.size()..proven;
         if (kept.len() as u64) < known_durable {
             return Err(LogError::Behind { known: known_durable, end: tree.size() });
         }
@@ -151,7 +154,10 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
     Ok(Recovered { tree, segments, active, hashes: hash_file, report })
 }
 
-fn open_hashes(disk: &dyn Disk) -> Result<(Box<dyn DiskFile>, Vec<Option<Hash>>), LogError> {
+/// The side file and its entries.
+type Hashes = (Box<dyn DiskFile>, Vec<Option<Hash>>);
+
+fn open_hashes(disk: &dyn Disk) -> Result<Hashes, LogError> {
     let file = match disk.open(hashes::FILE, true) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -164,7 +170,7 @@ fn open_hashes(disk: &dyn Disk) -> Result<(Box<dyn DiskFile>, Vec<Option<Hash>>)
 }
 
 fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).map_err(std::io::Error::other)?;
+    let len = usize::try_from(file.size()?).map_err(std::io::Error::other)?;
     let mut bytes = vec![0; len];
     file.read_at(0, &mut bytes)?;
     Ok(bytes)
@@ -283,11 +289,12 @@ fn restore_leaves(tree: &mut Tree, records: Range<u64>, kept: &[Option<Hash>]) -
 }
 
 fn quarantine(report: &mut OpenReport, start: u64, end: u64, segment: &str, reason: &'static str) {
-    if let Some(last) = report.quarantined.last_mut() {
-        if last.records.end == start && last.segment == segment && last.reason == reason {
-            last.records.end = end;
-            return;
-        }
+    let last = report.quarantined.last_mut();
+    if let Some(last) =
+        last.filter(|last| last.records.end == start && last.segment == segment && last.reason == reason)
+    {
+        last.records.end = end;
+        return;
     }
     report.quarantined.push(Quarantine { records: start..end, segment: segment.to_owned(), reason });
 }
@@ -308,7 +315,7 @@ fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>]) -> 
         }
     }
     let len = hashes::offset(tree.size());
-    if file.len().map_err(failed)? != len {
+    if file.size().map_err(failed)? != len {
         file.set_len(len).map_err(failed)?;
     }
     file.sync().map_err(failed)?;

@@ -168,9 +168,10 @@ impl Writer {
             hashes::write(&mut entries, &hash);
             new.push((Slot { at, len }, hash));
         }
+        // In this order: a hash on disk proves that its record was synced.
         active.file.write_at(active.end, &bytes)?;
-        hash_file.write_at(hashes::offset(group), &entries)?;
         active.file.sync()?;
+        hash_file.write_at(hashes::offset(group), &entries)?;
         hash_file.sync()?;
 
         active.end += bytes.len() as u64;
@@ -228,7 +229,11 @@ impl Writer {
             return Ok(());
         }
         let disk = &self.shared.disk;
-        self.hashes = Some(disk.open(hashes::FILE, true)?);
+        // Hashes of records that were never acknowledged must not speak for those that take their place.
+        let mut hash_file = disk.open(hashes::FILE, true)?;
+        hash_file.set_len(hashes::offset(self.next))?;
+        hash_file.sync()?;
+        self.hashes = Some(hash_file);
         let mut active = self.start_segment()?;
         // A full disk often has room for a header and not for records: see that it takes some.
         active.file.write_at(active.end, &vec![0; HEAL_PROBE_BYTES])?;

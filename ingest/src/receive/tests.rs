@@ -106,7 +106,8 @@ fn a_signed_form_and_a_signed_gzip_are_read() {
 
 #[test]
 fn items_are_recognised_when_they_come_again() {
-    let table: &[(SourceType, &[(&'static str, &str)], &str, &[&str])] = &[
+    type Headers = &'static [(&'static str, &'static str)];
+    let table: &[(SourceType, Headers, &str, &[&str])] = &[
         (
             SourceType::AwsCloudtrail,
             &[],

@@ -1,7 +1,7 @@
 //! What a secret looks like: families, found anywhere in text.
 //!
 //! Keywords first (one Aho–Corasick pass), then the pattern of each family whose keyword occurred. Patterns are not
-//! anchored: a secret glued to other text is still one. [`super::wrapped`] finds the same families inside base64.
+//! anchored: a secret glued to other text is still one. `wrapped.rs` finds the same families inside base64.
 
 use std::ops::Range;
 
@@ -245,24 +245,34 @@ impl Detectors {
     }
 
     fn scan_pem(&self, text: &[u8], hits: &mut Vec<Hit>) {
-        for begin in self.pem_begin.find_iter(text) {
+        let mut done = 0;
+        for begin in self.pem_begin.find_iter(text).filter(|begin| !begin.is_empty()) {
+            if begin.start() < done {
+                continue;
+            }
             let rest = text.get(begin.end()..).unwrap_or_default();
             let rest = rest.get(..PEM_BYTES_MAX).unwrap_or(rest);
+            // Headers of encrypted keys, quotes and commas of the text a key may stand in.
+            let near = rest.iter().take_while(|byte| is_pem_body(**byte) || b",\"'".contains(byte)).count();
             let marker = b"-----END ";
-            let end = match rest.windows(marker.len()).position(|window| window == marker) {
+            let found =
+                rest.get(..near).and_then(|near| near.windows(marker.len()).position(|window| window == marker));
+            let end = match found {
                 Some(at) => {
                     let tail = rest.get(at + marker.len()..).unwrap_or_default();
+                    let tail = tail.get(..60).unwrap_or(tail);
                     let close = tail.windows(5).position(|window| window == b"-----");
-                    at + marker.len() + close.map_or(tail.len().min(60), |close| close + 5)
+                    at + marker.len() + close.map_or(tail.len(), |close| close + 5)
                 }
                 // Cut off: all that can still be key material.
                 None => rest.iter().take_while(|byte| is_pem_body(**byte)).count(),
             };
             let range = begin.start()..begin.end() + end;
+            done = range.end;
             let body = text.get(begin.end()..range.end).unwrap_or_default();
             // The same key reads the same however its lines were broken.
-            let key: Vec<u8> =
-                body.iter().copied().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).collect();
+            let material = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+            let key: Vec<u8> = body.iter().copied().filter(material).collect();
             hits.push(Hit { range, found: vec![(Family::PrivateKey, key)] });
         }
     }
@@ -283,19 +293,18 @@ const fn is_pem_body(byte: u8) -> bool {
 
 /// Places of `user:password@` and `token@` in URLs: the password or token.
 fn userinfos(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
-    let ats = text.iter().enumerate().filter(|(_, byte)| **byte == b'@').map(|(at, _)| at);
-    ats.filter_map(|at| {
-        let before = text.get(at.saturating_sub(USERINFO_BYTES_MAX)..at)?;
+    let schemes = text.windows(3).enumerate().filter(|(_, window)| *window == b"://").map(|(at, _)| at + 3);
+    schemes.filter_map(|start| {
+        let rest = text.get(start..)?;
+        let rest = rest.get(..USERINFO_BYTES_MAX).unwrap_or(rest);
         let stop = |byte: &u8| byte.is_ascii_whitespace() || b"/\"'<>`(){}?#\\".contains(byte);
-        let len = before.iter().rev().take_while(|byte| !stop(byte)).count();
-        let start = at - len;
-        if !text.get(..start)?.ends_with(b"://") {
-            return None;
-        }
-        let userinfo = text.get(start..at)?;
+        let authority = rest.iter().position(stop).and_then(|end| rest.get(..end)).unwrap_or(rest);
+        // A password may hold an @ that should have been encoded.
+        let userinfo = authority.get(..authority.iter().rposition(|byte| *byte == b'@')?)?;
+        let end = start + userinfo.len();
         let secret = match userinfo.iter().position(|byte| *byte == b':') {
-            Some(colon) => start + colon + 1..at,
-            None if userinfo.len() >= 20 => start..at,
+            Some(colon) => start + colon + 1..end,
+            None if userinfo.len() >= 20 => start..end,
             None => return None,
         };
         let shown = text.get(secret.clone())?;

@@ -21,10 +21,13 @@ pub(crate) struct Shape {
 
 struct Level {
     object: bool,
-    /// Raw key of the member being read.
+    /// Raw key of the member being read; in an array, of the member the array is in.
     key: Range<usize>,
     key_next: bool,
 }
+
+/// Deepest level whose path can be one of the spine: none that is declared goes deeper.
+const PATH_LEVELS_MAX: usize = 32;
 
 struct Walk<'a> {
     redactor: &'a Redactor,
@@ -57,7 +60,11 @@ impl Walk<'_> {
                     gap = at;
                     continue;
                 }
-                b'{' | b'[' => self.levels.push(Level { object: *byte == b'{', key: 0..0, key_next: *byte == b'{' }),
+                b'{' => self.levels.push(Level { object: true, key: 0..0, key_next: true }),
+                b'[' => {
+                    let key = self.levels.last().map_or(0..0, |level| level.key.clone());
+                    self.levels.push(Level { object: false, key, key_next: false });
+                }
                 b'}' | b']' => drop(self.levels.pop()),
                 b',' => {
                     if let Some(level) = self.levels.last_mut() {
@@ -136,7 +143,7 @@ impl Walk<'_> {
 
     /// A value that is a secret by the name of its member.
     fn named(&self, text: &[u8]) -> Option<Hit> {
-        let key = self.levels.iter().rev().find(|level| level.object)?.key.clone();
+        let key = self.levels.last()?.key.clone();
         let mut name = skim::unescape(self.text.get(key)?).to_ascii_lowercase();
         name.retain(|byte| byte.is_ascii_alphanumeric());
         let (family, min) = match name.as_slice() {
@@ -145,9 +152,13 @@ impl Walk<'_> {
             b"authorization" | b"proxyauthorization" => (Family::AuthorizationHeader, 8),
             _ => return None,
         };
-        let plain = text.len() >= min && !text.starts_with(b"redacted:") && !text.starts_with(b"hmac-sha256:");
-        (plain && text.iter().all(u8::is_ascii_graphic) || (plain && family == Family::AuthorizationHeader))
-            .then(|| Hit { range: 0..text.len(), found: vec![(family, text.to_vec())] })
+        if text.len() < min || text.starts_with(b"redacted:") || text.starts_with(b"hmac-sha256:") {
+            return None;
+        }
+        // A key or token is one word; a header may name its scheme first.
+        let word = text.iter().all(u8::is_ascii_graphic);
+        let secret = word || family == Family::AuthorizationHeader;
+        secret.then(|| Hit { range: 0..text.len(), found: vec![(family, text.to_vec())] })
     }
 
     /// Whether the member just named holds content of the Kubernetes Secret the record is about.
@@ -176,6 +187,9 @@ impl Walk<'_> {
 
     /// Keys from the root, joined with dots.
     fn path(&self) -> String {
+        if self.levels.len() > PATH_LEVELS_MAX {
+            return String::new();
+        }
         let keys = self.levels.iter().filter(|level| level.object);
         let keys = keys.map(|level| skim::unescape(self.text.get(level.key.clone()).unwrap_or_default()));
         let keys: Vec<String> = keys.map(|key| String::from_utf8_lossy(&key).into_owned()).collect();

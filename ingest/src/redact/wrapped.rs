@@ -17,6 +17,8 @@ use super::detectors::{Detectors, Hit};
 pub(crate) const DEPTH_MAX: usize = 2;
 /// Shortest run that can hold a secret of any family.
 const RUN_CHARS_MIN: usize = 24;
+/// How far around a find a run is followed. Other secrets of a longer run are found by their own keywords.
+const RUN_BYTES_MAX: usize = 64 << 10;
 /// A line of base64 at least this long may go on in the next one: encoders break at 60, 64 or 76.
 const LINE_CHARS_MIN: usize = 60;
 
@@ -88,10 +90,10 @@ impl Wrapped {
             if found.start() < done {
                 continue;
             }
-            let parts = run(text, found.range());
+            let parts = run(text, done, found.range());
             let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
             let range = first.start..last.end;
-            done = range.end;
+            done = range.end.max(found.end());
             let chars: Vec<u8> = parts
                 .iter()
                 .flat_map(|part| text.get(part.clone()).unwrap_or_default())
@@ -141,20 +143,24 @@ const fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
 }
 
-/// The run of base64 around a place, line by line when it goes over several.
-fn run(text: &[u8], around: Range<usize>) -> Vec<Range<usize>> {
-    let mut parts = vec![line_run(text, around)];
-    while let Some(before) = parts.first().and_then(|part| previous_line(text, part)) {
-        parts.insert(0, before);
+/// The run of base64 around a place, line by line when it goes over several, from `floor` on.
+fn run(text: &[u8], floor: usize, around: Range<usize>) -> Vec<Range<usize>> {
+    let floor = floor.max(around.start.saturating_sub(RUN_BYTES_MAX));
+    let ceiling = text.len().min(around.end.saturating_add(RUN_BYTES_MAX));
+    let text = text.get(..ceiling).unwrap_or(text);
+    let mut parts = vec![line_run(text, floor, around)];
+    while let Some(before) = parts.last().and_then(|part| previous_line(text, floor, part)) {
+        parts.push(before);
     }
+    parts.reverse();
     while let Some(after) = parts.last().and_then(|part| next_line(text, part)) {
         parts.push(after);
     }
     parts
 }
 
-fn line_run(text: &[u8], around: Range<usize>) -> Range<usize> {
-    let before = text.get(..around.start).unwrap_or_default();
+fn line_run(text: &[u8], floor: usize, around: Range<usize>) -> Range<usize> {
+    let before = text.get(floor..around.start).unwrap_or_default();
     let after = text.get(around.end..).unwrap_or_default();
     let start = around.start - before.iter().rev().take_while(|byte| is_base64(**byte)).count();
     let end = around.end + after.iter().take_while(|byte| is_base64(**byte)).count();
@@ -171,24 +177,24 @@ fn next_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
     let rest = rest.strip_prefix(b"\r").unwrap_or(rest).strip_prefix(b"\n")?;
     let line_start = text.len() - rest.len();
     let start = line_start + stamp_len(rest);
-    let next = line_run(text, start..start);
+    let next = line_run(text, start, start..start);
     let ends_line = text.get(next.end).is_none_or(|byte| matches!(byte, b'\r' | b'\n'));
     (next.start == start && !next.is_empty() && ends_line).then_some(next)
 }
 
 /// The run that is the whole previous line, when it is long and this one starts its line.
-fn previous_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
-    let before = text.get(..part.start)?;
-    let line_start = before.iter().rposition(|byte| *byte == b'\n')? + 1;
+fn previous_line(text: &[u8], floor: usize, part: &Range<usize>) -> Option<Range<usize>> {
+    let before = text.get(floor..part.start)?;
+    let line_start = floor + before.iter().rposition(|byte| *byte == b'\n')? + 1;
     if line_start + stamp_len(text.get(line_start..)?) != part.start {
         return None;
     }
     let line_end = line_start - 1;
-    let line_end = line_end - usize::from(text.get(..line_end)?.ends_with(b"\r"));
-    let before = text.get(..line_end)?;
-    let previous_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let line_end = line_end - usize::from(text.get(floor..line_end)?.ends_with(b"\r"));
+    let before = text.get(floor..line_end)?;
+    let previous_start = before.iter().rposition(|byte| *byte == b'\n').map_or(floor, |newline| floor + newline + 1);
     let start = previous_start + stamp_len(text.get(previous_start..line_end)?);
-    let run = line_run(text, line_end..line_end);
+    let run = line_run(text, floor, line_end..line_end);
     (run.end == line_end && run.start == start && run.len() >= LINE_CHARS_MIN).then_some(run)
 }
 

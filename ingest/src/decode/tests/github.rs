@@ -1,0 +1,255 @@
+//! GitHub: guards, the flow of a change, job logs.
+
+use engine::record::Position;
+use engine::source::SourceType;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+use serde_json::json;
+
+use super::super::decode;
+use super::{assert_fields, decoded, record};
+
+fn webhook(event: &str, body: serde_json::Value) -> engine::event::Event {
+    let mut whole = json!({"repository": {"full_name": "acme/app", "default_branch": "main"}, "sender": {"login": "ann", "type": "User"}});
+    whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    decoded(SourceType::GithubWebhook, &[("x-github-event", event)], whole.to_string()).remove(0)
+}
+
+#[test]
+fn github_guards() {
+    let edited = |changes: serde_json::Value, rule: serde_json::Value| {
+        webhook("branch_protection_rule", json!({"action": "edited", "changes": changes, "rule": rule}))
+    };
+    for (changes, rule, weakens) in [
+        (json!({"admin_enforced": {"from": true}}), json!({"name": "main", "admin_enforced": false}), "true"),
+        (json!({"admin_enforced": {"from": false}}), json!({"name": "main", "admin_enforced": true}), "false"),
+        (
+            json!({"required_approving_review_count": {"from": 2}}),
+            json!({"required_approving_review_count": 1}),
+            "true",
+        ),
+        (
+            json!({"pull_request_reviews_enforcement_level": {"from": "everyone"}}),
+            json!({"pull_request_reviews_enforcement_level": "off"}),
+            "true",
+        ),
+        (
+            json!({"allow_force_pushes_enforcement_level": {"from": "off"}}),
+            json!({"allow_force_pushes_enforcement_level": "everyone"}),
+            "true",
+        ),
+        (json!({"required_status_checks": {"from": ["a", "b"]}}), json!({"required_status_checks": ["a"]}), "true"),
+        (json!({"authorized_actor_names": {"from": ["a"]}}), json!({"authorized_actor_names": ["a", "b"]}), "true"),
+    ] {
+        assert_fields(
+            &edited(changes, rule),
+            &[
+                ("action", "protected_branch.update"),
+                ("config.weakens", weakens),
+                ("config.object", "branch_protection"),
+            ],
+        );
+    }
+    let ruleset = |action: &str, enforcement: &str, changes: serde_json::Value| {
+        webhook(
+            "repository_ruleset",
+            json!({"action": action, "changes": changes, "repository_ruleset": {"name": "r", "enforcement": enforcement}}),
+        )
+    };
+    for (event, action, weakens) in [
+        (ruleset("deleted", "active", json!({})), "repository_ruleset.destroy", "true"),
+        (ruleset("created", "active", json!({})), "repository_ruleset.create", "false"),
+        (
+            ruleset("edited", "disabled", json!({"enforcement": {"from": "active"}})),
+            "repository_ruleset.update",
+            "true",
+        ),
+        (ruleset("edited", "active", json!({"name": {"from": "x"}})), "repository_ruleset.update", "false"),
+        (ruleset("edited", "active", json!({"rules": {"updated": [{}]}})), "repository_ruleset.update", "-"),
+        (ruleset("edited", "active", json!({"rules": {"deleted": [{}]}})), "repository_ruleset.update", "true"),
+        (webhook("branch_protection_configuration", json!({"action": "disabled"})), "protected_branch.destroy", "true"),
+        (webhook("meta", json!({"action": "deleted", "hook_id": 7})), "audit_log.disabled", "true"),
+        (
+            webhook(
+                "secret_scanning_alert",
+                json!({"action": "created", "alert": {"number": 1, "secret_type": "github_pat", "push_protection_bypassed": true}}),
+            ),
+            "secret_scanning_push_protection.bypass",
+            "true",
+        ),
+        (
+            webhook(
+                "security_and_analysis",
+                json!({"changes": {"from": {"security_and_analysis": {"secret_scanning": {"status": "enabled"}}}},
+            "repository": {"full_name": "acme/app", "security_and_analysis": {"secret_scanning": {"status": "disabled"}}}}),
+            ),
+            "secret_scanning.disabled",
+            "true",
+        ),
+    ] {
+        assert_fields(
+            &event,
+            &[("action", action), ("config.weakens", weakens), ("ci.repo", "acme/app"), ("actor.id", "ann")],
+        );
+    }
+    let key = webhook(
+        "deploy_key",
+        json!({"action": "created", "key": {"id": 5, "read_only": false, "created_at": "2025-03-15T10:00:00Z"}}),
+    );
+    assert_fields(
+        &key,
+        &[("action", "token.created"), ("token.kind", "deploy_key"), ("token.id", "5"), ("category", "token")],
+    );
+}
+
+#[test]
+fn github_flow() {
+    let push = webhook(
+        "push",
+        json!({"ref": "refs/heads/main", "before": "a", "after": "b", "forced": true,
+        "repository": {"full_name": "acme/app", "default_branch": "main", "pushed_at": 1_742_032_800}}),
+    );
+    assert_fields(
+        &push,
+        &[
+            ("action", "git.push"),
+            ("scm.before", "a"),
+            ("scm.after", "b"),
+            ("scm.forced", "true"),
+            ("scm.default_branch", "main"),
+        ],
+    );
+    assert_eq!(push.time, Timestamp::from_secs(1_742_032_800));
+    let merged = webhook(
+        "pull_request",
+        json!({"action": "closed", "pull_request": {"number": 9, "merged": true, "merge_commit_sha": "m",
+        "merged_at": "2025-03-15T10:00:00Z", "user": {"login": "bob"}, "merged_by": {"login": "ann"}, "base": {"ref": "main"}, "head": {"ref": "x", "sha": "h"}}}),
+    );
+    assert_fields(
+        &merged,
+        &[
+            ("action", "change.merged"),
+            ("change.number", "9"),
+            ("change.author", "bob"),
+            ("change.merged_by", "ann"),
+            ("change.base", "main"),
+            ("change.head", "h"),
+            ("scm.after", "m"),
+        ],
+    );
+    let review = webhook(
+        "pull_request_review",
+        json!({"action": "submitted", "pull_request": {"number": 9, "user": {"login": "bob"}},
+        "review": {"state": "APPROVED", "commit_id": "h", "submitted_at": "2025-03-15T10:00:00Z"}}),
+    );
+    assert_fields(
+        &review,
+        &[("action", "change.reviewed"), ("change.review_state", "approved"), ("ci.sha", "h"), ("actor.id", "ann")],
+    );
+    let run = webhook(
+        "workflow_run",
+        json!({"action": "completed", "workflow": {"name": "CI"}, "workflow_run": {"id": 77, "run_attempt": 2,
+        "head_branch": "main", "head_sha": "h", "event": "push", "path": ".github/workflows/ci.yml", "conclusion": "failure",
+        "updated_at": "2025-03-15T10:00:00Z"}}),
+    );
+    assert_fields(
+        &run,
+        &[
+            ("action", "run.finished"),
+            ("ci.run_id", "77"),
+            ("ci.attempt", "2"),
+            ("ci.trigger", "push"),
+            ("outcome", "failure"),
+            ("ci.workflow", "CI"),
+            ("ci.workflow_ref", ".github/workflows/ci.yml@refs/heads/main"),
+        ],
+    );
+    let deployed = webhook(
+        "deployment_status",
+        json!({"deployment_status": {"state": "success", "environment": "Production", "created_at": "2025-03-15T10:00:00Z"},
+        "deployment": {"id": 4, "sha": "h", "ref": "main"}, "workflow_run": {"id": 77}}),
+    );
+    assert_fields(
+        &deployed,
+        &[
+            ("action", "deploy.finished"),
+            ("outcome", "success"),
+            ("environment", "prod"),
+            ("ci.environment", "Production"),
+            ("ci.run_id", "77"),
+        ],
+    );
+    let job = webhook(
+        "workflow_job",
+        json!({"action": "in_progress", "workflow_job": {"id": 1, "run_id": 77, "labels": ["self-hosted", "x64"],
+        "runner_name": "r1", "runner_group_name": "Default", "started_at": "2025-03-15T10:00:00Z"}}),
+    );
+    assert_fields(
+        &job,
+        &[("action", "job.started"), ("runner.kind", "self-hosted"), ("runner.labels", "self-hosted,x64")],
+    );
+}
+
+#[test]
+fn job_logs_tell_actions_token_and_leaks() {
+    let log = "\u{feff}2025-03-15T10:00:00.1234567Z Complete job name: build\n\
+        2025-03-15T10:00:00.2000000Z ##[group]GITHUB_TOKEN Permissions\n\
+        2025-03-15T10:00:00.2000000Z Contents: write\n2025-03-15T10:00:00.2000000Z PullRequests: read\n\
+        2025-03-15T10:00:00.2000000Z ##[endgroup]\n\
+        2025-03-15T10:00:01.0000000Z Download action repository 'tj-actions/changed-files@v45' (SHA:0e58ed8671d6b60d0890c21b07f8835ace038e67)\n\
+        a continuation line\n";
+    let job = [("joblog.repo", "acme/app"), ("joblog.run_id", "77"), ("joblog.job_id", "8"), ("joblog.attempt", "2")];
+    let mut record = record(SourceType::GithubJoblog, &job, log);
+    record.envelope.redacted = vec![
+        engine::record::Redacted { family: "github-token".to_owned(), fingerprint: "ff".to_owned(), count: 3 },
+        engine::record::Redacted { family: "authorization-header".to_owned(), fingerprint: "00".to_owned(), count: 1 },
+    ];
+    let events = decode(Position::default(), &record).unwrap();
+    assert_eq!(events.len(), 4);
+    assert_fields(
+        &events[0],
+        &[
+            ("action", "job.log"),
+            ("ci.repo", "acme/app"),
+            ("ci.run_id", "77"),
+            ("ci.attempt", "2"),
+            ("message", "build"),
+            ("actor.type", "ci"),
+        ],
+    );
+    assert_eq!(events[0].time, Timestamp::parse("2025-03-15T10:00:00.123456Z").unwrap());
+    assert!(String::from_utf8_lossy(&events[0].native).contains("continuation"));
+    assert_fields(
+        &events[1],
+        &[
+            ("action", "token.issued"),
+            ("token.kind", "app"),
+            ("token.id", "GITHUB_TOKEN:77:8:2"),
+            ("config.attribute", "contents"),
+            ("config.value", "contents=write,pull-requests=read"),
+            ("token.repo", "acme/app"),
+        ],
+    );
+    assert_fields(
+        &events[2],
+        &[
+            ("action", "action.resolved"),
+            ("action_ref", "tj-actions/changed-files@v45"),
+            ("action_sha", "0e58ed8671d6b60d0890c21b07f8835ace038e67"),
+            ("ci.run_id", "77"),
+        ],
+    );
+    assert_eq!(events[2].time, Timestamp::parse("2025-03-15T10:00:01Z").unwrap());
+    assert_fields(
+        &events[3],
+        &[
+            ("action", "leak.detected"),
+            ("leak.type", "github-token"),
+            ("leak.fingerprint", "ff"),
+            ("leak.count", "3"),
+            ("ci.run_id", "77"),
+        ],
+    );
+    let error = decode(Position::default(), &super::record(SourceType::GithubJoblog, &[], vec![0; 100])).unwrap_err();
+    assert!(error.to_string().contains("UTF-8"));
+}

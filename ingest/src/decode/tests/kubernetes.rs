@@ -1,0 +1,144 @@
+//! Kubernetes: what was admitted, and who changed what decides it.
+
+use engine::source::SourceType;
+use pipeproof_engine as engine;
+use serde_json::json;
+
+use super::{assert_fields, decoded};
+
+fn kubernetes(verb: &str, target: serde_json::Value, more: serde_json::Value) -> Vec<engine::event::Event> {
+    let mut body = json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "auditID": "a1", "stage": "ResponseComplete",
+        "verb": verb, "objectRef": target, "user": {"username": "system:serviceaccount:argocd:deployer"},
+        "sourceIPs": ["1.2.3.4", "10.1.1.1"], "requestReceivedTimestamp": "2025-03-15T10:00:00.000001Z", "responseStatus": {"code": 201}});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    decoded(SourceType::KubernetesAudit, &[("label.cluster", "eu-1"), ("label.env", "prod")], body.to_string())
+}
+
+#[test]
+fn kubernetes_admissions_name_every_image() {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let pods = json!({"resource": "pods", "namespace": "shop", "name": "web-1", "apiVersion": "v1"});
+    let spec = json!({"kind": "Pod", "metadata": {"annotations": {"kyverno.io/verify-images": format!("{{\"ghcr.io/acme/app@{digest}\":\"pass\"}}")}},
+        "spec": {"initContainers": [{"name": "i", "image": "busybox:1"}],
+            "containers": [{"name": "c", "image": format!("ghcr.io/acme/app:v1@{digest}"), "securityContext": {"privileged": true}}],
+            "ephemeralContainers": [{"name": "e", "image": "debug"}]}});
+    let events = kubernetes("create", pods.clone(), json!({"requestObject": spec}));
+    assert_eq!(events.len(), 4);
+    assert_fields(
+        &events[0],
+        &[
+            ("action", "k8s.create"),
+            ("category", "admission"),
+            ("k8s.kind", "pods"),
+            ("k8s.name", "web-1"),
+            ("k8s.cluster", "eu-1"),
+            ("src.ip", "10.1.1.1"),
+            ("actor.type", "workload"),
+            ("k8s.object.privileged", "true"),
+        ],
+    );
+    assert_fields(
+        &events[2],
+        &[
+            ("action", "admission.decided"),
+            ("artifact.digest", &digest),
+            ("artifact.repo", "ghcr.io/acme/app"),
+            ("artifact.name", &format!("ghcr.io/acme/app:v1@{digest}")),
+            ("k8s.decision", "allow"),
+            ("k8s.namespace", "shop"),
+            ("environment", "prod"),
+            ("signature.status", "verified"),
+            ("k8s.object.privileged", "true"),
+        ],
+    );
+    assert_fields(
+        &events[1],
+        &[("artifact.name", "busybox:1"), ("signature.status", "-"), ("k8s.object.privileged", "false")],
+    );
+    assert_eq!(events[2].id.sub, 2);
+
+    let deployment = json!({"resource": "deployments", "namespace": "shop", "name": "web", "apiGroup": "apps"});
+    let template = json!({"spec": {"template": {"spec": {"containers": [{"image": "ghcr.io/acme/app:v2"}]}}}});
+    let denied = |message: &str| json!({"requestObject": template, "responseStatus": {"code": 403, "reason": "Forbidden", "message": message}});
+    let unsigned =
+        "admission webhook \"policy.sigstore.dev\" denied the request: validation failed: no signatures found";
+    assert_fields(
+        &kubernetes("update", deployment.clone(), denied(unsigned))[1],
+        &[
+            ("k8s.decision", "deny"),
+            ("k8s.policy", "policy.sigstore.dev"),
+            ("signature.status", "missing"),
+            ("outcome", "failure"),
+        ],
+    );
+    let wrong = "admission webhook \"mutate.kyverno.svc-fail\" denied the request: image verification failed for ghcr.io/acme/app:v2";
+    assert_fields(&kubernetes("update", deployment.clone(), denied(wrong))[1], &[("signature.status", "failed")]);
+    let rbac = "deployments.apps is forbidden: User \"x\" cannot create resource \"deployments\"";
+    assert_eq!(kubernetes("create", deployment.clone(), denied(rbac)).len(), 1, "refused before admission");
+    let conflict = json!({"requestObject": template, "responseStatus": {"code": 409}});
+    assert_eq!(kubernetes("update", deployment.clone(), conflict).len(), 1);
+    let unlogged = format!(
+        "admission webhook \"policy.sigstore.dev\" denied the request: image ghcr.io/acme/app@{digest} no matching signatures:"
+    );
+    let bare = kubernetes("create", pods.clone(), json!({"responseStatus": {"code": 400, "message": unlogged}}));
+    assert_fields(&bare[1], &[("artifact.digest", &digest), ("signature.status", "failed"), ("k8s.decision", "deny")]);
+    let open = kubernetes(
+        "create",
+        pods.clone(),
+        json!({"requestObject": spec, "annotations":
+        {"failed-open.validating.webhook.admission.k8s.io/round_0_index_1": "policy.sigstore.dev"}}),
+    );
+    assert_fields(&open[1], &[("k8s.decision", "allow"), ("k8s.policy", "policy.sigstore.dev")]);
+    let received = kubernetes("create", pods, json!({"requestObject": spec, "stage": "RequestReceived"}));
+    assert_eq!(received.len(), 1);
+    assert_fields(&received[0], &[("action", "k8s.received")]);
+}
+
+#[test]
+fn kubernetes_policies_and_secrets() {
+    let hook = json!({"resource": "validatingwebhookconfigurations", "name": "policy", "apiGroup": "admissionregistration.k8s.io"});
+    let object = |policy: &str| json!({"requestObject": {"kind": "ValidatingWebhookConfiguration", "webhooks": [{"failurePolicy": "Fail"}, {"failurePolicy": policy}]}});
+    let fields = |weakens, policy| {
+        [
+            ("config.object", "admission_policy"),
+            ("config.weakens", weakens),
+            ("k8s.object.failure_policy", policy),
+            ("category", "config"),
+        ]
+    };
+    assert_fields(&kubernetes("update", hook.clone(), object("Ignore"))[0], &fields("true", "Ignore"));
+    assert_fields(&kubernetes("update", hook.clone(), object("Fail"))[0], &fields("false", "Fail"));
+    assert_fields(&kubernetes("delete", hook.clone(), json!({}))[0], &fields("true", "-"));
+    let patch = json!({"requestObject": [{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]});
+    assert_fields(&kubernetes("patch", hook, patch)[0], &fields("true", "Ignore"));
+    for (group, key, value, expected, weakens) in [
+        ("kyverno.io", "validationFailureAction", "Audit", "audit", "true"),
+        ("kyverno.io", "validationFailureAction", "Enforce", "enforce", "false"),
+        ("constraints.gatekeeper.sh", "enforcementAction", "dryrun", "dryrun", "true"),
+        ("constraints.gatekeeper.sh", "enforcementAction", "deny", "enforce", "false"),
+        ("policy.sigstore.dev", "mode", "warn", "warn", "true"),
+    ] {
+        let target = json!({"resource": "policies", "name": "p", "apiGroup": group});
+        let events = kubernetes("update", target, json!({"requestObject": {"spec": {key: value}}}));
+        assert_fields(
+            &events[0],
+            &[("k8s.object.enforcement", expected), ("config.weakens", weakens), ("k8s.group", group)],
+        );
+    }
+    let binding = json!({"resource": "validatingadmissionpolicybindings", "name": "b", "apiGroup": "admissionregistration.k8s.io"});
+    let events =
+        kubernetes("update", binding, json!({"requestObject": {"spec": {"validationActions": ["Deny", "Audit"]}}}));
+    assert_fields(&events[0], &[("k8s.object.enforcement", "audit")]);
+    let secrets = json!({"resource": "secrets", "namespace": "shop", "name": "db"});
+    assert_fields(
+        &kubernetes("get", secrets, json!({}))[0],
+        &[("action", "secret.read"), ("secret.path", "shop/db"), ("secret.store", "kubernetes")],
+    );
+    let exec = json!({"resource": "pods", "subresource": "exec", "namespace": "shop", "name": "web-1"});
+    assert_fields(&kubernetes("create", exec, json!({}))[0], &[("action", "k8s.create"), ("k8s.kind", "pods/exec")]);
+    let ci = json!({"user": {"username": "repo:acme@1/app@2:ref:refs/heads/main"}});
+    assert_fields(
+        &kubernetes("get", json!({"resource": "pods"}), ci)[0],
+        &[("actor.type", "ci"), ("ci.repo", "acme/app")],
+    );
+}
