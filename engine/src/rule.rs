@@ -256,7 +256,8 @@ pub enum Condition {
 /// A test on a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Predicate {
-    /// Text test. Numbers and booleans are compared in their text form, objects and arrays under `Contains` in their JSON text.
+    /// Text test. Numbers and booleans are compared in their text form; an object in its compact JSON text, but only
+    /// under `Contains` and patterns open at both ends; an array stands for its members.
     Text {
         /// How to compare.
         test: TextTest,

@@ -83,8 +83,11 @@ fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Re
     }
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
-            collect(&entry.path(), depth + 1, found)?;
+        let path = entry.path();
+        // A link to a file is as good as the file; a link to a folder may lead in circles.
+        let linked_folder = entry.file_type().map_err(failed)?.is_symlink() && path.is_dir();
+        if !linked_folder && !entry.file_name().to_string_lossy().starts_with('.') {
+            collect(&path, depth + 1, found)?;
         }
     }
     Ok(())

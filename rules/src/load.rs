@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeproof_engine::rule::{DetectionRule, Rule, Taxonomy};
+use pipeproof_engine::rule::{DetectionRule, Rule, RuleMeta, Taxonomy};
 use pipeproof_engine::source::Logsource;
 use serde::Serialize;
 
@@ -189,6 +189,47 @@ fn taxonomy(node: &Node, logsource: &Logsource, report: &mut Report<'_>) -> Taxo
     metadata::word(node, "taxonomy", &names, report).unwrap_or(default)
 }
 
+/// Rules while they are put together.
+struct Linker<'f> {
+    set: RuleSet,
+    /// Rule numbers by id and name.
+    numbers: BTreeMap<String, usize>,
+    files: &'f [(String, String)],
+}
+
+impl Linker<'_> {
+    fn find(&self, name: &str) -> Option<usize> {
+        self.numbers.get(name).copied()
+    }
+
+    /// Adds a rule unless one is called the same; true if it was added.
+    fn add(&mut self, rule: Rule, at: (usize, usize), tests: Vec<RuleTest>, report: &mut Report<'_>) -> bool {
+        let (file, line) = at;
+        let meta = rule.meta();
+        let name = meta.name.clone().filter(|name| *name != meta.id);
+        let handles: Vec<String> = std::iter::once(meta.id.clone()).chain(name).collect();
+        for handle in &handles {
+            if let Some(other) = self.find(handle).and_then(|other| self.set.origins.get(other)) {
+                let message = format!("a rule called `{handle}` stands at {}:{} already", other.file, other.line);
+                report.add(Code::Duplicate, Place { line, column: 1 }, message);
+                return false;
+            }
+        }
+        let number = self.set.rules.len();
+        self.numbers.extend(handles.into_iter().map(|handle| (handle, number)));
+        let file = self.files.get(file).map(|(path, _)| path.clone()).unwrap_or_default();
+        self.set.origins.push(Origin { file, line });
+        self.set.rules.push(rule);
+        if !tests.is_empty() {
+            self.set.tests.push(RuleTests { rule: number, tests });
+        }
+        true
+    }
+}
+
+/// A correlation that waits for its members.
+type Waiting = ((usize, usize), Box<Draft>, Vec<RuleTest>);
+
 /// Finds the members of correlations, and computes what depends on them.
 fn link(
     documents: Vec<Document>,
@@ -196,85 +237,58 @@ fn link(
     reports: &mut [Report<'_>],
     files: &[(String, String)],
 ) -> RuleSet {
-    let mut set = RuleSet::default();
-    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-    let mut waiting = Vec::new();
-    let mut add =
-        |rule: Rule, file: usize, line: usize, tests: Vec<RuleTest>, set: &mut RuleSet, report: &mut Report<'_>| {
-            let meta = rule.meta();
-            let name = meta.name.clone().filter(|name| *name != meta.id);
-            let handles: Vec<String> = std::iter::once(meta.id.clone()).chain(name).collect();
-            for handle in &handles {
-                if let Some(other) = numbers.get(handle).and_then(|other| set.origins.get(*other)) {
-                    let message = format!("a rule called `{handle}` stands at {}:{} already", other.file, other.line);
-                    report.add(Code::Duplicate, Place { line, column: 1 }, message);
-                    return;
-                }
-            }
-            let number = set.rules.len();
-            for handle in handles {
-                numbers.insert(handle, number);
-            }
-            let file = files.get(file).map(|(path, _)| path.clone()).unwrap_or_default();
-            set.origins.push(Origin { file, line });
-            set.rules.push(rule);
-            if !tests.is_empty() {
-                set.tests.push(RuleTests { rule: number, tests });
-            }
-        };
-    for document in documents {
-        let Document { file, line, kind, tests } = document;
+    let mut linker = Linker { set: RuleSet::default(), numbers: BTreeMap::new(), files };
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for Document { file, line, kind, tests } in documents {
         match kind {
             Kind::Detection(rule) => {
                 if let Some(report) = reports.get_mut(file) {
-                    add(Rule::Detection(*rule), file, line, tests, &mut set, report);
+                    linker.add(Rule::Detection(*rule), (file, line), tests, report);
                 }
             }
-            Kind::Correlation(draft) => waiting.push((file, line, draft, tests)),
+            Kind::Correlation(draft) => waiting.push(((file, line), draft, tests)),
         }
     }
-    // A correlation can be added once all its members are; round after round, until no more can.
+    // A correlation can be added once all its members are; round after round, until no more can. Chains are short.
     loop {
-        let ready = waiting.iter().position(|(_, _, draft, _)| {
-            draft.members.iter().all(|(name, _)| {
-                set.rules.iter().any(|rule| rule.meta().id == *name || rule.meta().name.as_ref() == Some(name))
-            })
-        });
-        let Some(ready) = ready else { break };
-        let (file, line, draft, tests) = waiting.remove(ready);
-        let Some(report) = reports.get_mut(file) else { continue };
-        let generate = draft.generate;
-        let Some((rule, members)) = complete(*draft, &set, report) else { continue };
-        let before = set.rules.len();
-        add(rule, file, line, tests, &mut set, report);
-        if set.rules.len() > before {
-            set.uses.push((members, generate));
+        let (ready, later): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|(_, draft, _)| draft.members.iter().all(|(name, _)| linker.find(name).is_some()));
+        waiting = later;
+        if ready.is_empty() {
+            break;
+        }
+        for (at, draft, tests) in ready {
+            let Some(report) = reports.get_mut(at.0) else { continue };
+            let generate = draft.generate;
+            let Some((rule, members)) = complete(*draft, &linker, report) else { continue };
+            if linker.add(rule, at, tests, report) {
+                linker.set.uses.push((members, generate));
+            }
         }
     }
-    for (file, _, draft, _) in &waiting {
-        let Some(report) = reports.get_mut(*file) else { continue };
-        let others: Vec<_> = waiting.iter().map(|(_, _, other, _)| other.rule.meta.clone()).collect();
-        unresolved(draft, &set, broken, &others, report);
+    let others: Vec<RuleMeta> = waiting.iter().map(|(_, other, _)| other.rule.meta.clone()).collect();
+    for ((file, _), draft, _) in &waiting {
+        if let Some(report) = reports.get_mut(*file) {
+            unresolved(draft, &linker, broken, &others, report);
+        }
     }
-    set.mute_members();
-    set
+    linker.set.mute_members();
+    linker.set
 }
 
 /// Gives a correlation its digest, and the numbers of its members.
-fn complete(draft: Draft, set: &RuleSet, report: &mut Report<'_>) -> Option<(Rule, Vec<usize>)> {
+fn complete(draft: Draft, linker: &Linker<'_>, report: &mut Report<'_>) -> Option<(Rule, Vec<usize>)> {
     let Draft { mut rule, members, alias_names, .. } = draft;
-    let find = |name: &str| {
-        set.rules.iter().position(|rule| rule.meta().id == name || rule.meta().name.as_deref() == Some(name))
-    };
     let before = report.errors();
-    let numbers: Vec<usize> = members.iter().filter_map(|(name, _)| find(name)).collect();
+    let numbers: Vec<usize> = members.iter().filter_map(|(name, _)| linker.find(name)).collect();
     for (name, place) in &alias_names {
-        if !find(name).is_some_and(|number| numbers.contains(&number)) {
+        if !linker.find(name).is_some_and(|number| numbers.contains(&number)) {
             let help = did_you_mean(name, members.iter().map(|(member, _)| member.as_str()));
             report.add_help(Code::UnknownMember, *place, format!("`{name}` is none of the correlation's rules"), help);
         }
     }
-    let metas: Vec<_> = numbers.iter().filter_map(|number| set.rules.get(*number)).map(Rule::meta).collect();
+    let metas: Vec<_> = numbers.iter().filter_map(|number| linker.set.rules.get(*number)).map(Rule::meta).collect();
     for alias in rule.group_by.iter().filter(|field| rule.aliases.contains_key(*field)) {
         let fields = rule.aliases.get(alias);
         for meta in &metas {
@@ -295,16 +309,10 @@ fn complete(draft: Draft, set: &RuleSet, report: &mut Report<'_>) -> Option<(Rul
 }
 
 /// Says why the members of a correlation cannot be found.
-fn unresolved(
-    draft: &Draft,
-    set: &RuleSet,
-    broken: &[String],
-    waiting: &[pipeproof_engine::rule::RuleMeta],
-    report: &mut Report<'_>,
-) {
+fn unresolved(draft: &Draft, linker: &Linker<'_>, broken: &[String], waiting: &[RuleMeta], report: &mut Report<'_>) {
     for (name, place) in &draft.members {
-        let known = |rule: &pipeproof_engine::rule::RuleMeta| rule.id == *name || rule.name.as_ref() == Some(name);
-        if set.rules.iter().map(Rule::meta).any(known) {
+        let known = |rule: &RuleMeta| rule.id == *name || rule.name.as_ref() == Some(name);
+        if linker.find(name).is_some() {
             continue;
         }
         if broken.contains(name) {
@@ -316,12 +324,7 @@ fn unresolved(
                 format!("the rule `{name}` cannot be completed, or leads back to this one"),
             );
         } else {
-            let names = set
-                .rules
-                .iter()
-                .map(Rule::meta)
-                .flat_map(|meta| meta.name.as_deref().into_iter().chain([meta.id.as_str()]));
-            let help = did_you_mean(name, names);
+            let help = did_you_mean(name, linker.numbers.keys().map(String::as_str));
             report.add_help(Code::UnknownMember, *place, format!("no rule is called `{name}`"), help);
         }
     }

@@ -1,13 +1,15 @@
 //! Runs the tests inside rules through the detector that serves production, on a virtual clock.
 //!
 //! Only the rule under test and the rules it looks at are loaded. Time begins at a fixed instant; every event arrives in
-//! a record of its own, after a tick, and ticks go on after the last one until every source's lateness has passed.
+//! a record of its own, after a tick, and ticks go on after the last one until every source's lateness has passed. Each
+//! test runs in several deliveries of the same records, which must give the same findings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pipeproof_engine::commit::Restored;
 use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
 use pipeproof_engine::detect::{Decoded, Detector};
 use pipeproof_engine::event::{Event, EventId};
@@ -121,42 +123,52 @@ fn difference(expected: &[Expected], got: &[Got]) -> Option<String> {
     ))
 }
 
+/// How the same records reach the detector. What is found must not depend on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// One batch a record: the run that is shown.
+    Once,
+    /// Every record of a source is delivered again right away.
+    Twice,
+    /// All records in one batch.
+    OneBatch,
+    /// After every record the detector is stopped and restored from its state.
+    Restored,
+}
+
+impl Delivery {
+    const OTHERS: [(Self, &'static str); 3] = [
+        (Self::Twice, "with every record delivered twice"),
+        (Self::OneBatch, "with all records in one batch"),
+        (Self::Restored, "with a restart after every record"),
+    ];
+}
+
 /// Runs one test and gives the findings of the rule.
 fn run_test(set: &RuleSet, rule: usize, test: &RuleTest) -> Result<Vec<Got>, String> {
     let Some(id) = set.rules.get(rule).map(|rule| rule.meta().id.clone()) else { return Ok(Vec::new()) };
-    let replaced;
-    let rules = if test.lists.is_empty() {
-        &set.rules
-    } else {
+    let mut rules = needed(&set.rules, &id);
+    if !test.lists.is_empty() {
         // Lists are part of the rules, so other lists make other rules.
         let mut lists: Lists = set.lists.clone();
         test.lists.iter().for_each(|(name, values)| lists.set(name, values.clone()));
-        replaced = load(&set.files, &lists).rules;
-        &replaced
-    };
-    let rules = needed(rules, &id);
-    let default = default_source(&rules, &id);
-    let plan = Plan::compile(rules).map_err(|error| error.to_string())?;
-    let mut bench = Bench { detector: Detector::new(Arc::new(plan), 0), index: 0, findings: Vec::new() };
-
-    let kinds: BTreeSet<SourceType> = test.events.iter().map(|event| event.source.unwrap_or(default)).collect();
-    for kind in &kinds {
-        bench.control(START.minus(DAY), &Control::SourceAdded(connected(*kind)))?;
+        let ids: BTreeSet<&str> = rules.iter().map(|rule| rule.meta().id.as_str()).collect();
+        let origins = set.rules.iter().zip(&set.origins).filter(|(rule, _)| ids.contains(rule.meta().id.as_str()));
+        let paths: BTreeSet<&str> = origins.map(|(_, origin)| origin.file.as_str()).collect();
+        let files: Vec<_> = set.files.iter().filter(|(path, _)| paths.contains(path.as_str())).cloned().collect();
+        rules = needed(&load(&files, &lists).rules, &id);
     }
-    let mut arrivals: Vec<&TestEvent> = test.events.iter().collect();
-    arrivals.sort_by_key(|event| event.arrives);
-    for (number, event) in arrivals.iter().enumerate() {
-        bench.control(START.plus(event.arrives), &Control::Tick {})?;
-        bench.event(number, event, event.source.unwrap_or(default))?;
+    let records = script(test, default_source(&rules, &id))?;
+    let plan = Arc::new(Plan::compile(rules).map_err(|error| error.to_string())?);
+    let findings = deliver(&plan, &records, Delivery::Once)?;
+    let ids =
+        |findings: &[Finding]| -> BTreeSet<String> { findings.iter().map(|finding| finding.id.clone()).collect() };
+    for (delivery, how) in Delivery::OTHERS {
+        if ids(&deliver(&plan, &records, delivery)?) != ids(&findings) {
+            return Err(format!("{how}, the findings are others: this is an error of the engine, not of the rule"));
+        }
     }
-    let last = arrivals.iter().map(|event| event.arrives.max(event.at)).max().unwrap_or_default();
-    let end = test.until.unwrap_or_default().max(last);
-    let lateness = kinds.iter().map(|kind| kind.info().lateness).max().unwrap_or_default();
-    for at in [end, end.saturating_add(lateness).saturating_add(Duration::from_secs(1))] {
-        bench.control(START.plus(at), &Control::Tick {})?;
-    }
-
-    let own = bench.findings.into_iter().filter(|finding| finding.rule_id == id);
+    let own = findings.into_iter().filter(|finding| finding.rule_id == id);
     let mut got: Vec<Got> = own
         .map(|finding| Got {
             at: Duration::from_micros(u64::try_from(finding.time.micros_since(START)).unwrap_or_default()),
@@ -167,6 +179,65 @@ fn run_test(set: &RuleSet, rule: usize, test: &RuleTest) -> Result<Vec<Got>, Str
         .collect();
     got.sort_by(|left, right| (left.at, &left.key).cmp(&(right.at, &right.key)));
     Ok(got)
+}
+
+/// The records of a test in the order in which they arrive, ticks among them.
+fn script(test: &RuleTest, default: SourceType) -> Result<Vec<Decoded>, String> {
+    let mut script = Script::default();
+    let kinds: BTreeSet<SourceType> = test.events.iter().map(|event| event.source.unwrap_or(default)).collect();
+    for kind in &kinds {
+        script.control(START.minus(DAY), &Control::SourceAdded(connected(*kind)))?;
+    }
+    let mut arrivals: Vec<&TestEvent> = test.events.iter().collect();
+    arrivals.sort_by_key(|event| event.arrives);
+    for event in &arrivals {
+        script.control(START.plus(event.arrives), &Control::Tick {})?;
+        script.event(event, event.source.unwrap_or(default))?;
+    }
+    let last = arrivals.iter().map(|event| event.arrives.max(event.at)).max().unwrap_or_default();
+    let end = test.until.unwrap_or_default().max(last);
+    let lateness = kinds.iter().map(|kind| kind.info().lateness).max().unwrap_or_default();
+    for at in [end, end.saturating_add(lateness).saturating_add(Duration::from_secs(1))] {
+        script.control(START.plus(at), &Control::Tick {})?;
+    }
+    Ok(script.0)
+}
+
+/// Feeds records to a new detector and gives all findings.
+fn deliver(plan: &Arc<Plan>, records: &[Decoded], delivery: Delivery) -> Result<Vec<Finding>, String> {
+    let mut log: Vec<Decoded> = Vec::new();
+    for record in records {
+        let again = delivery == Delivery::Twice && record.record.envelope.auth != Authenticity::Own;
+        for _ in 0..=usize::from(again) {
+            let index = log.len() as u64;
+            let mut copy = Decoded { index, ..record.clone() };
+            for event in copy.events.iter_mut().flatten() {
+                event.id.position.index = index;
+            }
+            log.push(copy);
+        }
+    }
+    let batches = match delivery {
+        Delivery::OneBatch => vec![log],
+        Delivery::Once | Delivery::Twice | Delivery::Restored => log.into_iter().map(|record| vec![record]).collect(),
+    };
+    let mut detector = Detector::new(Arc::clone(plan), 0);
+    let mut findings = Vec::new();
+    for batch in batches {
+        let received = batch.last().map(|decoded| decoded.record.envelope.received).unwrap_or_default();
+        let commit = detector.apply(batch, received).map_err(|error| error.to_string())?;
+        if let Some(dead) = commit.dead_letters.first() {
+            return Err(format!("the detector refused a record: {}", dead.reason));
+        }
+        findings.extend(commit.findings);
+        if delivery == Delivery::Restored {
+            let position = detector.position();
+            let state = detector.snapshot().map_err(|error| error.to_string())?;
+            let restored = Restored { position, snapshot: Some((position, state)), deltas: Vec::new() };
+            detector = Detector::restore(Arc::clone(plan), 0, &restored).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(findings)
 }
 
 /// The rule under test, made active and loud, and every rule it looks at.
@@ -222,26 +293,26 @@ fn connected(kind: SourceType) -> SourceRecord {
     }
 }
 
-/// A detector fed record by record.
-struct Bench {
-    detector: Detector,
-    index: u64,
-    findings: Vec<Finding>,
-}
+/// Records, one after the other.
+#[derive(Default)]
+struct Script(Vec<Decoded>);
 
-impl Bench {
+impl Script {
     fn control(&mut self, received: Timestamp, control: &Control) -> Result<(), String> {
         let body = serde_json::to_vec(control).map_err(|error| error.to_string())?;
-        let record = record(OWN_SOURCE, SourceType::Pipeproof, received, format!("id:control-{}", self.index), body);
-        self.apply(Record { envelope: Envelope { auth: Authenticity::Own, ..record.envelope }, ..record }, Vec::new())
+        let mut record = record(OWN_SOURCE, SourceType::Pipeproof, received, format!("id:{}", self.0.len()), body);
+        record.envelope.auth = Authenticity::Own;
+        self.0.push(Decoded { index: self.0.len() as u64, record, events: Ok(Vec::new()) });
+        Ok(())
     }
 
-    fn event(&mut self, number: usize, event: &TestEvent, kind: SourceType) -> Result<(), String> {
+    fn event(&mut self, event: &TestEvent, kind: SourceType) -> Result<(), String> {
         let native = serde_json::to_vec(&event.fields).map_err(|error| error.to_string())?;
         let received = START.plus(event.arrives);
-        let record = record(kind.name(), kind, received, format!("id:event-{number}"), native.clone());
+        let index = self.0.len() as u64;
+        let record = record(kind.name(), kind, received, format!("id:{index}"), native.clone());
         let decoded = Event {
-            id: EventId { position: Position { partition: 0, index: self.index }, sub: 0 },
+            id: EventId { position: Position { partition: 0, index }, sub: 0 },
             source: kind.name().into(),
             source_type: kind,
             item: record.envelope.item.as_str().into(),
@@ -253,18 +324,7 @@ impl Bench {
             fields: normalised(&event.fields),
             native: Bytes::from(native),
         };
-        self.apply(record, vec![decoded])
-    }
-
-    fn apply(&mut self, record: Record, events: Vec<Event>) -> Result<(), String> {
-        let received = record.envelope.received;
-        let decoded = Decoded { index: self.index, record, events: Ok(events) };
-        self.index += 1;
-        let commit = self.detector.apply(vec![decoded], received).map_err(|error| error.to_string())?;
-        if let Some(dead) = commit.dead_letters.first() {
-            return Err(format!("the detector refused a record: {}", dead.reason));
-        }
-        self.findings.extend(commit.findings);
+        self.0.push(Decoded { index, record, events: Ok(vec![decoded]) });
         Ok(())
     }
 }

@@ -1,6 +1,12 @@
 //! How many of SigmaHQ's rules load, and why the others do not. The rules are not part of this repository: name a
 //! checkout of them in `PIPEPROOF_SIGMA_DIR`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot read its rules has to stop, and says what it saw"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
