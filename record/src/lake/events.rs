@@ -1,0 +1,207 @@
+//! Rows of the `events` table: a record of the log, the events decoded from it, and the exact leaf to prove them by.
+//!
+//! The row with number 0 keeps envelope, salt and body, from which the leaf is written again byte for byte
+//! ([`engine::record::encode_parts`]). A record without events (a dead letter, a tick) is such a row alone, so every
+//! record that is no repetition can be proved.
+
+use std::sync::Arc;
+
+use arrow_array::{
+    ArrayRef, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow_schema::ArrowError;
+use bytes::Bytes;
+use engine::event::{Event, EventId};
+use engine::fields::{Field, FieldKind, Fields, Value};
+use engine::merkle::{Hash, leaf_hash};
+use engine::record::{Authenticity, CollectionMode, LeafParts, Position, Record, RecordError};
+use engine::source::SourceType;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+
+use super::cells;
+use super::columns::Table;
+
+/// One row of `events`.
+#[derive(Clone, Debug)]
+pub struct EventRow {
+    /// Position of the record, and number of the event inside it.
+    pub id: EventId,
+    /// Source instance.
+    pub source: Arc<str>,
+    /// Its type.
+    pub source_type: SourceType,
+    /// What makes it the same item when it is delivered again.
+    pub item: Arc<str>,
+    /// When it happened; the received time if nothing says.
+    pub time: Timestamp,
+    /// Whether `time` is the source's.
+    pub time_known: bool,
+    /// When we received it.
+    pub received: Timestamp,
+    /// How we know who sent it.
+    pub auth: Authenticity,
+    /// Which key or token proved it.
+    pub key_id: Option<String>,
+    /// How it came.
+    pub mode: CollectionMode,
+    /// Normalised fields.
+    pub fields: Fields,
+    /// Why it could not be decoded.
+    pub dead_letter: Option<String>,
+    /// RFC 6962 leaf hash of the record.
+    pub leaf_hash: Hash,
+    /// The record itself; on the row with number 0 only.
+    pub leaf: Option<LeafColumns>,
+}
+
+/// A record as the lake keeps it.
+#[derive(Clone, Debug)]
+pub struct LeafColumns {
+    /// The envelope's exact JSON text.
+    pub envelope: Bytes,
+    /// The leaf's salt.
+    pub salt: [u8; 16],
+    /// The redacted body.
+    pub body: Bytes,
+}
+
+/// The rows of one record: one per event, and always one with number 0.
+///
+/// # Errors
+/// [`RecordError`] if `leaf` is not the leaf of a record.
+pub fn event_rows(
+    position: Position,
+    leaf: &Bytes,
+    record: &Record,
+    decoded: Result<&[Event], &str>,
+) -> Result<Vec<EventRow>, RecordError> {
+    let parts = LeafParts::split(leaf)?;
+    let columns =
+        LeafColumns { envelope: leaf.slice_ref(parts.envelope), salt: parts.salt, body: leaf.slice_ref(parts.body) };
+    let envelope = &record.envelope;
+    let bare = EventRow {
+        id: EventId { position, sub: 0 },
+        source: envelope.source.as_str().into(),
+        source_type: envelope.source_type,
+        item: envelope.item.as_str().into(),
+        time: envelope.received,
+        time_known: false,
+        received: envelope.received,
+        auth: envelope.auth,
+        key_id: envelope.key_id.clone(),
+        mode: envelope.mode,
+        fields: Fields::default(),
+        dead_letter: decoded.err().map(str::to_owned),
+        leaf_hash: leaf_hash(leaf),
+        leaf: None,
+    };
+    let mut rows: Vec<_> = decoded
+        .unwrap_or_default()
+        .iter()
+        .map(|event| EventRow {
+            id: EventId { position, sub: event.id.sub },
+            time: event.time,
+            time_known: event.time_known,
+            fields: event.fields.clone(),
+            ..bare.clone()
+        })
+        .collect();
+    rows.sort_by_key(|row| row.id.sub);
+    if rows.first().is_none_or(|row| row.id.sub != 0) {
+        rows.insert(0, bare);
+    }
+    if let Some(first) = rows.first_mut() {
+        first.leaf = Some(columns);
+    }
+    Ok(rows)
+}
+
+/// The rows as one batch, in the order given.
+pub(super) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
+    let each = || rows.iter().copied();
+    let ids: Vec<String> = each().map(|row| row.id.to_string()).collect();
+    let mut columns: Vec<ArrayRef> = vec![
+        cells::dates(each().map(|row| row.received)),
+        Arc::new(each().map(|row| i32::try_from(row.id.position.partition).ok()).collect::<Int32Array>()),
+        cells::numbers(each().map(|row| row.id.position.index)),
+        Arc::new(each().map(|row| i32::try_from(row.id.sub).ok()).collect::<Int32Array>()),
+        cells::texts(ids.iter().map(String::as_str)),
+        cells::texts(each().map(|row| &*row.source)),
+        cells::texts(each().map(|row| row.source_type.name())),
+        cells::texts(each().map(|row| &*row.item)),
+        cells::times(each().map(|row| Some(row.time))),
+        Arc::new(each().map(|row| Some(row.time_known)).collect::<BooleanArray>()),
+        cells::times(each().map(|row| Some(row.received))),
+        cells::texts(each().map(|row| auth_name(row.auth))),
+        cells::maybe_texts(each().map(|row| row.key_id.as_deref())),
+        cells::texts(each().map(|row| mode_name(row.mode))),
+    ];
+    columns.extend(Field::ALL.iter().map(|field| field_cells(rows, *field)));
+    let leaf = |row: &'_ EventRow| row.leaf.as_ref().map(|leaf| (leaf.envelope.clone(), leaf.salt, leaf.body.clone()));
+    let leaves: Vec<_> = each().map(leaf).collect();
+    let envelopes: Vec<Option<&str>> = leaves
+        .iter()
+        // An envelope is JSON, checked when its record was read.
+        .map(|leaf| leaf.as_ref().and_then(|(envelope, _, _)| std::str::from_utf8(envelope).ok()))
+        .collect();
+    columns.extend([
+        cells::maybe_texts(each().map(|row| row.dead_letter.as_deref())),
+        Arc::new(BinaryArray::from_iter_values(each().map(|row| row.leaf_hash))) as ArrayRef,
+        Arc::new(StringArray::from(envelopes)),
+        Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, salt, _)| salt)).collect::<BinaryArray>()),
+        Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, _, body)| body)).collect::<BinaryArray>()),
+    ]);
+    RecordBatch::try_new(Table::Events.schema(), columns)
+}
+
+fn field_cells(rows: &[&EventRow], field: Field) -> ArrayRef {
+    let values = rows.iter().map(|row| row.fields.get(field));
+    match field.kind() {
+        FieldKind::Text => cells::maybe_texts(values.map(|value| match value {
+            Some(Value::Text(text)) => Some(text.as_str()),
+            _ => None,
+        })),
+        FieldKind::Int => Arc::new(
+            values
+                .map(|value| match value {
+                    Some(Value::Int(number)) => Some(*number),
+                    _ => None,
+                })
+                .collect::<Int64Array>(),
+        ),
+        FieldKind::Bool => Arc::new(
+            values
+                .map(|value| match value {
+                    Some(Value::Bool(truth)) => Some(*truth),
+                    _ => None,
+                })
+                .collect::<BooleanArray>(),
+        ),
+        FieldKind::Time => Arc::new(
+            values
+                .map(|value| match value {
+                    Some(Value::Time(time)) => Some(time.as_micros()),
+                    _ => None,
+                })
+                .collect::<TimestampMicrosecondArray>()
+                .with_timezone("UTC"),
+        ),
+    }
+}
+
+const fn auth_name(auth: Authenticity) -> &'static str {
+    match auth {
+        Authenticity::Own => "own",
+        Authenticity::Hmac => "hmac",
+        Authenticity::Bearer => "bearer",
+    }
+}
+
+const fn mode_name(mode: CollectionMode) -> &'static str {
+    match mode {
+        CollectionMode::Live => "live",
+        CollectionMode::Collected => "collected",
+        CollectionMode::Backfill => "backfill",
+    }
+}

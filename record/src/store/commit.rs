@@ -1,0 +1,289 @@
+//! The write path of detection: a micro-batch in one transaction, snapshots of its state, and what a restart reads back.
+
+use engine::commit::{Commit, Restored, Store};
+use pipeproof_engine as engine;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection, Row};
+
+use super::{SqliteStore, StoreError, number, unsigned};
+
+impl Store for SqliteStore {
+    type Error = StoreError;
+
+    async fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        if commit.to <= commit.from {
+            return Err(StoreError::Malformed { partition: commit.partition, why: "a commit holds no record" });
+        }
+        let rows = Rows::encode(commit)?;
+        let mut writer = self.writer().await;
+        // Dropping the transaction on any error rolls all of it back.
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::on("begin a commit"))?;
+        advance(&mut transaction, commit).await?;
+        rows.insert(&mut transaction, commit).await.map_err(StoreError::on("write a commit"))?;
+        transaction.commit().await.map_err(StoreError::on("commit a batch"))
+    }
+
+    async fn snapshot(&self, partition: u32, position: u64, state: &[u8]) -> Result<(), StoreError> {
+        let position_row = number("position", position)?;
+        let mut writer = self.writer().await;
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::on("begin a snapshot"))?;
+        let stands = position_of(&mut transaction, partition).await?;
+        if stands != position {
+            return Err(StoreError::Position { partition, from: position, stands });
+        }
+        let write = async {
+            sqlx::query(
+                "INSERT INTO state_snapshots (partition, position, state) VALUES (?, ?, ?)
+                 ON CONFLICT (partition) DO UPDATE SET position = excluded.position, state = excluded.state",
+            )
+            .bind(partition)
+            .bind(position_row)
+            .bind(state)
+            .execute(&mut *transaction)
+            .await?;
+            sqlx::query("DELETE FROM state_deltas WHERE partition = ? AND position <= ?")
+                .bind(partition)
+                .bind(position_row)
+                .execute(&mut *transaction)
+                .await
+        };
+        write.await.map_err(StoreError::on("write a snapshot"))?;
+        transaction.commit().await.map_err(StoreError::on("commit a snapshot"))
+    }
+
+    async fn restore(&self, partition: u32) -> Result<Restored, StoreError> {
+        let doing = "restore the detector's state";
+        let mut reader = self.readers().begin().await.map_err(StoreError::on(doing))?;
+        let position = position_of(&mut reader, partition).await?;
+        let read = async {
+            let snapshot = sqlx::query("SELECT position, state FROM state_snapshots WHERE partition = ?")
+                .bind(partition)
+                .fetch_optional(&mut *reader)
+                .await?
+                .map(|row| Ok::<_, sqlx::Error>((unsigned(row.try_get(0)?), row.try_get::<Vec<u8>, _>(1)?)))
+                .transpose()?;
+            let deltas = sqlx::query_scalar("SELECT delta FROM state_deltas WHERE partition = ? ORDER BY position")
+                .bind(partition)
+                .fetch_all(&mut *reader)
+                .await?;
+            Ok(Restored { position, snapshot, deltas })
+        };
+        read.await.map_err(StoreError::on(doing))
+    }
+}
+
+impl SqliteStore {
+    /// Index of the first record that detection has not evaluated: where the store stands.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn position(&self, partition: u32) -> Result<u64, StoreError> {
+        let mut reader = self.readers().acquire().await.map_err(StoreError::on("read a position"))?;
+        position_of(&mut reader, partition).await
+    }
+}
+
+async fn position_of(connection: &mut SqliteConnection, partition: u32) -> Result<u64, StoreError> {
+    let position: Option<i64> = sqlx::query_scalar("SELECT position FROM progress WHERE partition = ?")
+        .bind(partition)
+        .fetch_optional(connection)
+        .await
+        .map_err(StoreError::on("read a position"))?;
+    Ok(position.map_or(0, unsigned))
+}
+
+/// Moves the position from `commit.from` to `commit.to`, or refuses if it does not stand there.
+async fn advance(connection: &mut SqliteConnection, commit: &Commit) -> Result<(), StoreError> {
+    let doing = "advance a position";
+    let (from, to) = (number("position", commit.from)?, number("position", commit.to)?);
+    sqlx::query("INSERT INTO progress (partition, position, committed) VALUES (?, 0, 0) ON CONFLICT DO NOTHING")
+        .bind(commit.partition)
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::on(doing))?;
+    let moved = sqlx::query("UPDATE progress SET position = ?, committed = ? WHERE partition = ? AND position = ?")
+        .bind(to)
+        .bind(commit.committed.as_micros())
+        .bind(commit.partition)
+        .bind(from)
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::on(doing))?;
+    if moved.rows_affected() == 1 {
+        return Ok(());
+    }
+    let stands = position_of(connection, commit.partition).await?;
+    Err(StoreError::Position { partition: commit.partition, from: commit.from, stands })
+}
+
+/// The JSON of a commit's rows, written before the transaction starts so that nothing can fail half way but the database.
+struct Rows {
+    findings: Vec<String>,
+    incidents: Vec<String>,
+    outbox: Vec<String>,
+    windows: Vec<String>,
+    duplicates: String,
+    dead_letters: String,
+}
+
+impl Rows {
+    fn encode(commit: &Commit) -> Result<Self, StoreError> {
+        // SQLite reads JSON numbers above 2^63-1 as floating point.
+        for index in commit.duplicates.iter().flat_map(|duplicate| [duplicate.index, duplicate.first]) {
+            number("index", index)?;
+        }
+        for letter in &commit.dead_letters {
+            number("index", letter.index)?;
+        }
+        let duplicates: Vec<_> = commit.duplicates.iter().map(|duplicate| (duplicate.index, duplicate.first)).collect();
+        let dead_letters: Vec<_> = commit
+            .dead_letters
+            .iter()
+            .map(|letter| (letter.index, &letter.source, letter.received.as_micros(), &letter.reason))
+            .collect();
+        Ok(Self {
+            findings: encode_all("finding", &commit.findings, |finding| &finding.id)?,
+            incidents: encode_all("incident", &commit.incidents, |incident| &incident.id)?,
+            outbox: commit.outbox.iter().map(|message| message.body.to_string()).collect(),
+            windows: encode_all("source window", &commit.windows, |window| &window.source)?,
+            duplicates: encode("duplicates", "of a batch", &duplicates)?,
+            dead_letters: encode("dead letters", "of a batch", &dead_letters)?,
+        })
+    }
+
+    async fn insert(&self, connection: &mut SqliteConnection, commit: &Commit) -> Result<(), sqlx::Error> {
+        let committed = commit.committed.as_micros();
+        // `advance` has checked both positions.
+        let to = i64::try_from(commit.to).unwrap_or(i64::MAX);
+        sqlx::query("INSERT INTO state_deltas (partition, position, delta) VALUES (?, ?, ?)")
+            .bind(commit.partition)
+            .bind(to)
+            .bind(&commit.delta)
+            .execute(&mut *connection)
+            .await?;
+        for (finding, body) in commit.findings.iter().zip(&self.findings) {
+            sqlx::query(
+                "INSERT INTO findings
+                 (id, rule_id, rule_digest, level, state, title, time, fired, retro, incident, committed, body)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(&finding.id)
+            .bind(&finding.rule_id)
+            .bind(&finding.rule_digest)
+            .bind(finding.level.number())
+            .bind(super::findings::state_name(finding.state))
+            .bind(&finding.title)
+            .bind(finding.time.as_micros())
+            .bind(finding.fired.as_micros())
+            .bind(finding.retro)
+            .bind(finding.incident.as_deref())
+            .bind(committed)
+            .bind(body)
+            .execute(&mut *connection)
+            .await?;
+        }
+        for (incident, body) in commit.incidents.iter().zip(&self.incidents) {
+            sqlx::query(
+                "INSERT INTO incidents (id, status, is_over, level, opened, committed, updated, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)
+                 ON CONFLICT (id) DO UPDATE SET status = ?2, is_over = ?3, level = ?4, opened = ?5, updated = ?6, body = ?7",
+            )
+            .bind(&incident.id)
+            .bind(super::findings::status_name(incident.status))
+            .bind(incident.is_over())
+            .bind(incident.level.number())
+            .bind(incident.opened.as_micros())
+            .bind(committed)
+            .bind(body)
+            .execute(&mut *connection)
+            .await?;
+        }
+        for step in &commit.steps {
+            sqlx::query(
+                "INSERT INTO incident_steps (incident, number, verb, at, actor, note, finding, committed)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (incident, number) DO NOTHING",
+            )
+            .bind(&step.incident)
+            .bind(i64::try_from(step.number).unwrap_or(i64::MAX))
+            .bind(step.verb.name())
+            .bind(step.at.as_micros())
+            .bind(&step.actor)
+            .bind(step.note.as_deref())
+            .bind(step.finding.as_deref())
+            .bind(committed)
+            .execute(&mut *connection)
+            .await?;
+        }
+        for (message, body) in commit.outbox.iter().zip(&self.outbox) {
+            sqlx::query(
+                "INSERT INTO outbox (id, kind, incident, at, body, committed) VALUES (?, ?, ?, ?, ?, ?)
+                 ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(&message.id)
+            .bind(&message.kind)
+            .bind(message.incident.as_deref())
+            .bind(message.at.as_micros())
+            .bind(body)
+            .bind(committed)
+            .execute(&mut *connection)
+            .await?;
+        }
+        self.insert_coverage(connection, commit).await
+    }
+
+    async fn insert_coverage(&self, connection: &mut SqliteConnection, commit: &Commit) -> Result<(), sqlx::Error> {
+        if !commit.duplicates.is_empty() {
+            sqlx::query(
+                "INSERT INTO duplicates (partition, record_index, first_index)
+                 SELECT ?, value ->> 0, value ->> 1 FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+            )
+            .bind(commit.partition)
+            .bind(&self.duplicates)
+            .execute(&mut *connection)
+            .await?;
+        }
+        if !commit.dead_letters.is_empty() {
+            sqlx::query(
+                "INSERT INTO dead_letters (partition, record_index, source, received, reason)
+                 SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE true
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(commit.partition)
+            .bind(&self.dead_letters)
+            .execute(&mut *connection)
+            .await?;
+        }
+        for (window, body) in commit.windows.iter().zip(&self.windows) {
+            sqlx::query(
+                r#"INSERT INTO source_windows (source, start, "end", seq, changed, body)
+                   VALUES (?1, ?2, ?3, (SELECT coalesce(max(seq), 0) + 1 FROM source_windows), ?4, ?5)
+                   ON CONFLICT (source, start) DO UPDATE
+                   SET "end" = excluded."end", seq = excluded.seq, changed = excluded.changed, body = excluded.body"#,
+            )
+            .bind(&window.source)
+            .bind(window.start.as_micros())
+            .bind(window.end.as_micros())
+            .bind(commit.committed.as_micros())
+            .bind(body)
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+fn encode_all<T: serde::Serialize>(
+    what: &'static str,
+    items: &[T],
+    id: impl Fn(&T) -> &String,
+) -> Result<Vec<String>, StoreError> {
+    items.iter().map(|item| encode(what, id(item), item)).collect()
+}
+
+pub(super) fn encode<T: serde::Serialize + ?Sized>(
+    what: &'static str,
+    id: &str,
+    item: &T,
+) -> Result<String, StoreError> {
+    serde_json::to_string(item).map_err(|source| StoreError::Encode { what, id: id.to_owned(), source })
+}

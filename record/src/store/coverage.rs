@@ -1,0 +1,167 @@
+//! What came in and what became of it: repetitions, dead letters, source windows.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use engine::commit::{DeadLetter, Duplicate, SourceWindow};
+use engine::record::Position;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+use serde::Serialize;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::findings::{column, json, seq, time};
+use super::{SqliteStore, StoreError, limit, number, unsigned};
+
+/// A dead letter with its place in the feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoredDeadLetter {
+    /// Number in the feed.
+    pub seq: u64,
+    /// Log partition of the record.
+    pub partition: u32,
+    /// The dead letter.
+    #[serde(flatten)]
+    pub letter: DeadLetter,
+}
+
+impl StoredDeadLetter {
+    /// Position of the record in the log.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { partition: self.partition, index: self.letter.index }
+    }
+}
+
+/// A source window with its place in the feed of changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoredWindow {
+    /// Number in the feed; a change gives the window a new one.
+    pub seq: u64,
+    /// Wall-clock time of its last change.
+    pub changed: Timestamp,
+    /// The window.
+    #[serde(flatten)]
+    pub window: SourceWindow,
+}
+
+impl SqliteStore {
+    /// Records of `[range.start, range.end)` that repeat an earlier one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn duplicates_in(&self, partition: u32, range: Range<u64>) -> Result<Vec<Duplicate>, StoreError> {
+        let doing = "read duplicate verdicts";
+        let rows = sqlx::query(
+            "SELECT record_index, first_index FROM duplicates
+             WHERE partition = ? AND record_index >= ? AND record_index < ? ORDER BY record_index",
+        )
+        .bind(partition)
+        .bind(number("index", range.start)?)
+        .bind(number("index", range.end)?)
+        .fetch_all(self.readers())
+        .await
+        .map_err(StoreError::on(doing))?;
+        let duplicate =
+            |row: &SqliteRow| Ok(Duplicate { index: unsigned(row.try_get(0)?), first: unsigned(row.try_get(1)?) });
+        rows.iter().map(duplicate).collect::<Result<_, _>>().map_err(StoreError::on(doing))
+    }
+
+    /// The same as a set of indexes, as the archive asks for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn duplicate_indexes(&self, partition: u32, range: Range<u64>) -> Result<BTreeSet<u64>, StoreError> {
+        Ok(self.duplicates_in(partition, range).await?.iter().map(|duplicate| duplicate.index).collect())
+    }
+
+    /// Forgets the verdicts on records before `index`, which nobody asks for once they are archived.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn forget_duplicates(&self, partition: u32, index: u64) -> Result<u64, StoreError> {
+        let mut writer = self.writer().await;
+        let gone = sqlx::query("DELETE FROM duplicates WHERE partition = ? AND record_index < ?")
+            .bind(partition)
+            .bind(number("index", index)?)
+            .execute(&mut *writer)
+            .await
+            .map_err(StoreError::on("forget duplicate verdicts"))?;
+        Ok(gone.rows_affected())
+    }
+
+    /// Dead letters after number `seq`, oldest first; of one source if it is named.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn dead_letters(
+        &self,
+        source: Option<&str>,
+        seq: u64,
+        rows: usize,
+    ) -> Result<Vec<StoredDeadLetter>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT seq, partition, record_index, source, received, reason FROM dead_letters
+             WHERE seq > ?1 AND (?2 IS NULL OR source = ?2) ORDER BY seq LIMIT ?3",
+        )
+        .bind(number("sequence number", seq)?)
+        .bind(source)
+        .bind(limit(rows))
+        .fetch_all(self.readers())
+        .await
+        .map_err(StoreError::on("list dead letters"))?;
+        rows.iter().map(dead_letter).collect()
+    }
+
+    /// Source windows that overlap `[from, to)`, by start and source.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
+    pub async fn windows(&self, from: Timestamp, to: Timestamp) -> Result<Vec<StoredWindow>, StoreError> {
+        let rows = sqlx::query(
+            r#"SELECT seq, changed, source, body FROM source_windows
+               WHERE start < ? AND "end" > ? ORDER BY start, source"#,
+        )
+        .bind(to.as_micros())
+        .bind(from.as_micros())
+        .fetch_all(self.readers())
+        .await
+        .map_err(StoreError::on("read source windows"))?;
+        rows.iter().map(window).collect()
+    }
+
+    /// The feed of source windows: those that changed after number `seq`, each as it stands now, oldest change first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
+    pub async fn windows_after(&self, seq: u64, rows: usize) -> Result<Vec<StoredWindow>, StoreError> {
+        let rows =
+            sqlx::query("SELECT seq, changed, source, body FROM source_windows WHERE seq > ? ORDER BY seq LIMIT ?")
+                .bind(number("sequence number", seq)?)
+                .bind(limit(rows))
+                .fetch_all(self.readers())
+                .await
+                .map_err(StoreError::on("read the feed of source windows"))?;
+        rows.iter().map(window).collect()
+    }
+}
+
+fn dead_letter(row: &SqliteRow) -> Result<StoredDeadLetter, StoreError> {
+    Ok(StoredDeadLetter {
+        seq: seq(row)?,
+        partition: column(row, "partition")?,
+        letter: DeadLetter {
+            index: unsigned(column(row, "record_index")?),
+            source: column(row, "source")?,
+            received: time(row, "received")?,
+            reason: column(row, "reason")?,
+        },
+    })
+}
+
+fn window(row: &SqliteRow) -> Result<StoredWindow, StoreError> {
+    let source: String = column(row, "source")?;
+    let window = json("source window", || source, column(row, "body")?)?;
+    Ok(StoredWindow { seq: seq(row)?, changed: time(row, "changed")?, window })
+}

@@ -1,0 +1,235 @@
+//! The store: what detection decided and what became of it, in one SQLite database.
+//!
+//! All writes go through one connection; a commit of detection is one transaction. Readers have a small pool of their own
+//! and see whole commits only. It is not the archive: events live in the [lake](crate::lake).
+
+mod commit;
+mod coverage;
+mod deliveries;
+mod findings;
+mod ledger;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::clock::Clock;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, SqlitePool};
+use tokio::sync::{Mutex, MutexGuard};
+
+pub use coverage::{StoredDeadLetter, StoredWindow};
+pub use deliveries::{Attempt, AttemptOutcome, Delivery, DeliveryChange, DeliveryFilter, DeliveryState, Due};
+pub use findings::{FindingFilter, IncidentFilter, StoredFinding, StoredIncident, StoredMessage, StoredStep};
+pub use ledger::{Counts, Pack, RuleText};
+pub use schema::SCHEMA_VERSION;
+
+pub(crate) use findings::state_name;
+
+/// How long a statement waits for a lock that another process holds before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that only read.
+const READERS: u32 = 4;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be opened.
+    #[error("cannot open the store {}", path.display())]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A newer program wrote the database.
+    #[error(
+        "the store {} has schema version {found}, this program knows versions up to {known}; use the newer program",
+        path.display()
+    )]
+    Newer {
+        /// Its file.
+        path: PathBuf,
+        /// Version in the file.
+        found: i64,
+        /// Version this program writes.
+        known: i64,
+    },
+    /// The file is a database, but not one of ours.
+    #[error("{} is a database of another program; nothing was changed in it", path.display())]
+    Foreign {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The database refused or failed a statement.
+    #[error("the store failed to {doing}")]
+    Database {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A commit does not continue where the store stands.
+    #[error("refused a commit of partition {partition} from {from}: the store stands at {stands}")]
+    Position {
+        /// Log partition.
+        partition: u32,
+        /// Where the commit starts.
+        from: u64,
+        /// Where the store stands.
+        stands: u64,
+    },
+    /// A commit or snapshot contradicts itself.
+    #[error("refused a write to partition {partition}: {why}")]
+    Malformed {
+        /// Log partition.
+        partition: u32,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A row does not hold what this version writes.
+    #[error("cannot read {what} `{id}` back from the store")]
+    Corrupt {
+        /// Kind of row.
+        what: &'static str,
+        /// Its id.
+        id: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A value cannot be written as JSON.
+    #[error("cannot write {what} `{id}` to the store")]
+    Encode {
+        /// Kind of row.
+        what: &'static str,
+        /// Its id.
+        id: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A number does not fit the database's signed 64-bit integers.
+    #[error("cannot store {what} {value}: it is larger than 2^63-1")]
+    TooLarge {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        value: u64,
+    },
+    /// There is no such row.
+    #[error("there is no {what} `{id}`")]
+    Missing {
+        /// Kind of row.
+        what: &'static str,
+        /// The id that was asked for.
+        id: String,
+    },
+}
+
+impl StoreError {
+    /// For `map_err`: a database error with what was attempted.
+    fn on(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::Database { doing, source }
+    }
+
+    /// Whether the disk refused the write for lack of space: worth retrying once there is some.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        // SQLITE_FULL, and SQLITE_IOERR_WRITE, which a full disk also shows as.
+        matches!(self, Self::Database { source: sqlx::Error::Database(error), .. }
+            if error.code().is_some_and(|code| code == "13" || code == "778"))
+    }
+}
+
+/// The store on SQLite. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    writer: Mutex<SqliteConnection>,
+    readers: SqlitePool,
+    clock: Arc<dyn Clock>,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, creating it if it is not there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] if a newer program wrote it, [`StoreError::Foreign`] if another program did,
+    /// [`StoreError::Open`] if it cannot be opened.
+    pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit that was reported is on stable storage: the log may be retired behind it.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let mut writer = SqliteConnection::connect_with(&options).await.map_err(open)?;
+        schema::bring_up_to_date(&mut writer, path).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await
+            .map_err(open)?;
+        let shared = Shared { path: path.to_owned(), writer: Mutex::new(writer), readers, clock };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Waits for running statements and closes all connections, which folds the write-ahead log into the database.
+    pub async fn close(self) {
+        self.shared.readers.close().await;
+        if let Ok(shared) = Arc::try_unwrap(self.shared)
+            && let Err(error) = shared.writer.into_inner().close().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "closing the store failed; its data is safe");
+        }
+    }
+
+    async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
+        self.shared.writer.lock().await
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.shared.readers
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+}
+
+/// An index, size or sequence number as the database keeps it.
+fn number(what: &'static str, value: u64) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| StoreError::TooLarge { what, value })
+}
+
+/// An index, size or sequence number read back. The database holds no negative ones: only this crate writes it.
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
