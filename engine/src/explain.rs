@@ -7,10 +7,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compiler::{Compiler, Source};
 use crate::event::Event;
 use crate::fields::Field;
 use crate::json::Json;
-use crate::program::{Compiler, Program, Source, Workspace};
+use crate::program::{Program, Workspace};
 use crate::rule::{
     AffixKind, Comparison, Condition, DetectionRule, Number, Predicate, Taxonomy, TextTest, WildcardPart,
 };

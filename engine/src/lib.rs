@@ -7,6 +7,7 @@
 pub mod clock;
 mod columns;
 pub mod commit;
+mod compiler;
 pub mod control;
 pub mod correlate;
 pub mod coverage;
@@ -19,6 +20,7 @@ pub mod finding;
 pub mod incident;
 mod intern;
 pub mod json;
+mod matcher;
 pub mod merkle;
 pub mod plan;
 pub mod predicate;

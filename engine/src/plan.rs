@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use crate::compiler::{Compiler, Source};
 use crate::event::Event;
 use crate::explain::{Explainer, Explanation};
 use crate::fields::Field;
 use crate::json::Json;
-use crate::program::{Compiler, Program, ROWS, Source, Workspace};
+use crate::program::{Program, ROWS, Workspace};
 use crate::rule::{Condition, DetectionRule, Predicate, Rule, RuleState, Taxonomy};
 use crate::source::{Logsource, SourceType};
 
@@ -34,6 +35,9 @@ pub enum Routing {
     ByLogsource(Logsource),
     /// Every rule.
     Unrouted,
+    /// As by source; but an event of a generic source is shown to the logsource its own `product`, `service` and
+    /// `category` name, and to every rule where it names none.
+    Recognised,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,20 @@ enum Route {
     Source(SourceType),
     Logsource(Logsource),
     All,
+}
+
+/// Where an event belongs by what it says itself.
+fn recognise(event: &Event) -> Route {
+    if event.source_type != SourceType::Json {
+        return Route::Source(event.source_type);
+    }
+    let Ok(json) = crate::json::Json::parse(&event.native) else { return Route::All };
+    let part = |name: &str| json.at(&[name]).and_then(|value| value.as_str().map(str::to_lowercase));
+    let logsource = Logsource { product: part("product"), service: part("service"), category: part("category") };
+    if logsource.product.is_none() && logsource.service.is_none() {
+        return Route::All;
+    }
+    Route::Logsource(logsource)
 }
 
 /// Why rules are no plan.
@@ -173,6 +191,11 @@ impl Plan {
             }
             Routing::Unrouted => {
                 groups.insert(Route::All, (0..events.len()).collect());
+            }
+            Routing::Recognised => {
+                for (index, event) in events.iter().enumerate() {
+                    groups.entry(recognise(event)).or_default().push(index);
+                }
             }
         }
         let mut matches = Vec::new();
