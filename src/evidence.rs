@@ -331,7 +331,7 @@ pub(crate) async fn reperform(pack: &Unpacked) -> Result<Vec<Reperformed>, Evide
     });
     Ok(tables
         .map(|file| Reperformed {
-            outcome: Sheet::read(&file.bytes).map(|sheet| sheet.totals()).map_err(|error| error.to_string()),
+            outcome: Sheet::from_csv(&file.bytes).map(|sheet| sheet.totals()).map_err(|error| error.to_string()),
             table: file.path,
         })
         .collect())

@@ -294,7 +294,7 @@ impl Shared {
             salt: rand::random(),
             body: Bytes::from(serde_json::to_vec(control).unwrap_or_default()),
         };
-        let leaf = record.encode().map_err(|error| AppendError::Stopped(error.to_string()))?;
+        let leaf = record.encode().map_err(|error| AppendError::Stopped(error.to_string().into()))?;
         self.log.append(vec![Bytes::from(leaf)]).await.map(|range| range.start)
     }
 

@@ -180,6 +180,7 @@ pub(crate) fn settings(source: &SourceRecord, key: &SecretKey, configured: &[Sec
         source_type: source.source_type,
         labels: source.labels.clone(),
         secrets: configured.iter().cloned().chain(derived).collect(),
+        connected: source.connected,
     }
 }
 

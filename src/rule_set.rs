@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pipeproof_engine::plan::Plan;
 use pipeproof_record::store::RuleText;
-use pipeproof_rules::{RuleSet, library, library_lists, read_dir};
+use pipeproof_rules::{RuleSet, library, library_lists, read_dir, read_lists};
 
 use crate::node::NodeError;
 
@@ -24,9 +24,8 @@ pub(crate) fn read(shipped: bool, paths: &[PathBuf]) -> Result<RuleSet, NodeErro
     let mut files = if shipped { library() } else { Vec::new() };
     let mut lists = library_lists();
     for path in paths {
-        let (texts, own) = read_dir(path).map_err(NodeError::part("read the rules"))?;
-        files.extend(texts);
-        lists.extend(own);
+        files.extend(read_dir(path).map_err(NodeError::part("read the rules"))?);
+        lists.extend(read_lists(path).map_err(NodeError::part("read the lists of the rules"))?);
     }
     Ok(pipeproof_rules::load(&files, &lists))
 }
@@ -44,7 +43,7 @@ pub(crate) fn compile(set: RuleSet) -> Result<Rules, NodeError> {
     }
     let mut texts = Vec::new();
     let mut files = BTreeMap::new();
-    for (rule, source) in set.rules.iter().zip(&set.sources) {
+    for (rule, source) in set.rules.iter().zip(&set.origins) {
         let meta = rule.meta();
         texts.push(RuleText {
             digest: meta.digest.clone(),

@@ -182,7 +182,7 @@ impl Evaluation {
         loop {
             line.clear();
             let limit = RECORD_BYTES_MAX as u64;
-            let read = input.by_ref().take(limit).read_until(b'\n', &mut line);
+            let read = (&mut *input).take(limit).read_until(b'\n', &mut line);
             let read = read.map_err(|source| Failure::Io { doing: "read events".to_owned(), source })?;
             if read == 0 {
                 return Ok(());

@@ -197,7 +197,7 @@ async fn import_files(client: &Client, options: &ImportOptions) -> Result<Value,
     for (at, file) in options.files.iter().enumerate() {
         show::diagnostic(&format!("{}/{} {}", at + 1, options.files.len(), file.display()));
         let body = std::fs::read(file).map_err(|source| ClientError::File { path: file.clone(), source })?;
-        let mut headers = vec![(crate::http::MODE_HEADER.to_owned(), "backfill".to_owned())];
+        let mut headers = vec![(crate::http::events::MODE_HEADER.to_owned(), "backfill".to_owned())];
         if let Some(encoding) = encoding(file) {
             headers.push(("content-encoding".to_owned(), encoding.to_owned()));
         }

@@ -117,7 +117,10 @@ pub(crate) async fn step(
     stored.incident.clone().apply(verb, shared.clock.now()).map_err(|error| ApiError::new(409, "not_now", error.to_string()))?;
     let actor = body.actor.map_or_else(|| format!("token:{}", caller.id), |actor| format!("{actor} (token:{})", caller.id));
     // What somebody types may hold a secret as well as a log line may.
-    let note = body.note.map(|note| shared.receiver.redact_text(&note));
+    let note = body.note.map(|note| {
+        let (redacted, _) = shared.receiver.redactor().text(&Bytes::from(note));
+        String::from_utf8_lossy(&redacted).into_owned()
+    });
     let control = Control::IncidentStep { incident: id.clone(), verb, actor, note };
     let index = shared.control(control).await.map_err(|error| ApiError::unavailable(error.to_string()))?;
     if !shared.wait_detected(index, STEP_WAIT).await {

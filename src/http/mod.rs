@@ -2,7 +2,7 @@
 
 mod admin;
 mod answers;
-mod events;
+pub(crate) mod events;
 mod evidence;
 mod findings;
 mod openapi;
