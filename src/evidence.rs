@@ -79,7 +79,9 @@ pub(crate) async fn build(shared: &Arc<Shared>, request: &Request, actor: &str) 
         return Ok(sealed);
     }
     if !shared.flush_lake(FLUSH).await {
-        return Err(EvidenceError::Request("the lake has not taken in what was received: try again in a moment".to_owned()));
+        return Err(EvidenceError::Request(
+            "the lake has not taken in what was received: try again in a moment".to_owned(),
+        ));
     }
     let export = Export::make(shared, request, as_of).await?;
     let period = TestPeriod { from: request.from, to: request.to, as_of };
@@ -195,9 +197,14 @@ impl Export {
             fs::write(folder.path().join(format!("{}.parquet", table.name())), &bytes)
                 .map_err(part("write a table as Parquet"))?;
             let path = format!("60_raw/{}.parquet", table.name());
-            files.push(PackFile::new(path, bytes, format!("`{}` as it was known: what every query reads", table.name())));
+            files.push(PackFile::new(
+                path,
+                bytes,
+                format!("`{}` as it was known: what every query reads", table.name()),
+            ));
         }
-        let sql = Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE).await.map_err(part("open the export"))?;
+        let sql =
+            Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE).await.map_err(part("open the export"))?;
         Ok(Self { files, records, records_end, sql, _folder: folder })
     }
 }
@@ -311,7 +318,9 @@ pub(crate) async fn reperform(pack: &Unpacked) -> Result<Vec<Reperformed>, Evide
             fs::write(folder.path().join(name), bytes).map_err(part("write the pack's Parquet"))?;
         }
     }
-    let sql = Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE).await.map_err(part("open the pack's Parquet"))?;
+    let sql = Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE)
+        .await
+        .map_err(part("open the pack's Parquet"))?;
     let period = TestPeriod { from, to, as_of };
     let request = RunRequest {
         period,
@@ -327,7 +336,8 @@ pub(crate) async fn reperform(pack: &Unpacked) -> Result<Vec<Reperformed>, Evide
         .collect();
     let report = run_all(&sql, &held, &request).await.map_err(part("run the control tests"))?;
     let tables = report.files.into_iter().filter(|file| {
-        file.path.starts_with("10_controls/") && (file.path.ends_with("population.csv") || file.path.ends_with("exceptions.csv"))
+        file.path.starts_with("10_controls/")
+            && (file.path.ends_with("population.csv") || file.path.ends_with("exceptions.csv"))
     });
     Ok(tables
         .map(|file| Reperformed {

@@ -2,9 +2,7 @@
 
 use pipeproof_engine::commit::Commit;
 use pipeproof_engine::detect::DetectCounters;
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// The metrics of one node.
 #[derive(Debug)]
@@ -51,12 +49,17 @@ impl Metrics {
         let append_seconds = Histogram::with_opts(append.buckets(buckets))?;
         registry.register(Box::new(append_seconds.clone()))?;
         let build = IntGauge::with_opts(
-            Opts::new("pipeproof_build_info", "1, with the version as label").const_label("version", env!("CARGO_PKG_VERSION")),
+            Opts::new("pipeproof_build_info", "1, with the version as label")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
         registry.register(Box::new(build))?;
         Ok(Self {
-            requests: counters("pipeproof_http_requests_total", "HTTP requests by route and status", &["route", "status"])?,
+            requests: counters(
+                "pipeproof_http_requests_total",
+                "HTTP requests by route and status",
+                &["route", "status"],
+            )?,
             accepted: counters("pipeproof_ingest_records_total", "records accepted, by source type", &["source_type"])?,
             append_seconds,
             duplicates: counter("pipeproof_duplicates_total", "records that repeat an earlier one")?,

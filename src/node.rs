@@ -55,6 +55,8 @@ pub(crate) enum NodeError {
     },
     #[error("the rules have errors:\n{0}")]
     Rules(String),
+    #[error("the configuration is not valid: {0}")]
+    Targets(String),
 }
 
 impl NodeError {
@@ -122,7 +124,8 @@ impl Node {
         let data = fs::canonicalize(data).map_err(folder)?;
         let lock = lock(&data)?;
         let secret_keys = SecretKeys::load_or_create(&data.join("keys")).map_err(NodeError::part("open the keys"))?;
-        let keys = Keys::load_or_create(&data.join("keys"), &*clock).map_err(NodeError::part("open the signing keys"))?;
+        let keys =
+            Keys::load_or_create(&data.join("keys"), &*clock).map_err(NodeError::part("open the signing keys"))?;
         let rules = crate::rule_set::load(config.shipped_rules, config.rules.as_deref())?;
         let store = SqliteStore::open(&data.join("store.db"), Arc::clone(&clock))
             .await

@@ -90,7 +90,12 @@ async fn local_token(shared: &Arc<Shared>) -> Result<String, NodeError> {
 async fn revoke_local_tokens(shared: &Arc<Shared>) {
     let ids: Vec<String> = {
         let registry = shared.registry();
-        registry.tokens.values().filter(|token| token.note.as_deref() == Some(LOCAL)).map(|token| token.id.clone()).collect()
+        registry
+            .tokens
+            .values()
+            .filter(|token| token.note.as_deref() == Some(LOCAL))
+            .map(|token| token.id.clone())
+            .collect()
     };
     for id in ids {
         if let Err(error) = shared.control(Control::TokenRevoked { id, actor: "pipeproof".to_owned() }).await {

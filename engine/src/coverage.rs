@@ -133,7 +133,9 @@ fn judge(window: &mut SourceWindow) {
         | SourceType::Json => (
             Completeness::NotEstablished,
             if down > 0 {
-                format!("events carry no sequence numbers; not receiving for {down} s, the sender repeats what was not accepted")
+                format!(
+                    "events carry no sequence numbers; not receiving for {down} s, the sender repeats what was not accepted"
+                )
             } else {
                 "events carry no sequence numbers".to_owned()
             },

@@ -67,6 +67,7 @@ pub struct Detector {
     waits_for: Arc<BTreeMap<usize, Vec<SourceType>>>,
     /// For each rule: the correlations it is a member of, with its number there.
     feeds: BTreeMap<usize, Vec<(usize, u16)>>,
+    routing: Routing,
     counters: DetectCounters,
 }
 
@@ -115,7 +116,22 @@ impl Detector {
         }
         // State of a rule that no longer decides the same way is no state of today's rule.
         state.correlations.retain(|(digest, _), _| known.contains(digest));
-        Self { plan, partition, state, waits_for: Arc::new(waits_for), feeds, counters: DetectCounters::default() }
+        Self {
+            plan,
+            partition,
+            state,
+            waits_for: Arc::new(waits_for),
+            feeds,
+            routing: Routing::BySource,
+            counters: DetectCounters::default(),
+        }
+    }
+
+    /// Shows events to rules in another way than by their source, as trying rules out on a file does.
+    #[must_use]
+    pub fn with_routing(mut self, routing: Routing) -> Self {
+        self.routing = routing;
+        self
     }
 
     /// Index of the next record to evaluate.
@@ -170,7 +186,7 @@ impl Detector {
             }
             ends.push(events.len());
         }
-        let matches = self.plan.select(&events, &Routing::BySource);
+        let matches = self.plan.select(&events, &self.routing);
         let mut gathered = Batch::default();
         let mut matches = matches.iter().peekable();
         let mut start = 0;
@@ -330,7 +346,10 @@ impl Detector {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call site; a struct for it would be built and taken apart at once")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call site; a struct for it would be built and taken apart at once"
+    )]
     fn feed(
         &mut self,
         plan: &Plan,
@@ -519,7 +538,13 @@ impl Detector {
     }
 
     /// Whether the rule spoke about this key less than `quiet` ago; if not, it speaks now.
-    fn is_quiet(&mut self, meta: &RuleMeta, key: &BTreeMap<String, String>, time: Timestamp, batch: &mut Batch) -> bool {
+    fn is_quiet(
+        &mut self,
+        meta: &RuleMeta,
+        key: &BTreeMap<String, String>,
+        time: Timestamp,
+        batch: &mut Batch,
+    ) -> bool {
         let Some(quiet) = meta.alert.quiet else { return false };
         let name = (meta.digest.clone(), key.values().cloned().collect::<Vec<_>>());
         if let Some(last) = self.state.quiet.get(&name)
@@ -624,7 +649,8 @@ fn anchor(event: &Event) -> Anchor {
 }
 
 fn message(anchor: &str, kind: &str, incident: &str, at: Timestamp, body: serde_json::Value) -> Message {
-    let hash = Sha256::new_with_prefix(b"pipeproof message v1\n").chain_update(kind).chain_update([0]).chain_update(anchor);
+    let hash =
+        Sha256::new_with_prefix(b"pipeproof message v1\n").chain_update(kind).chain_update([0]).chain_update(anchor);
     Message {
         id: format!("m-{}", short_hex(&hash.finalize())),
         kind: kind.to_owned(),

@@ -162,7 +162,11 @@ impl FromStr for SourceType {
     type Err = UnknownSourceType;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| UnknownSourceType { name: text.to_owned() })
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| UnknownSourceType { name: text.to_owned() })
     }
 }
 

@@ -21,7 +21,9 @@ const VERSION: u8 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Written by a newer binary, or not a state at all.
-    #[error("detector state has version {0:?}, this binary reads version {VERSION}: run the binary that wrote it, or a newer one")]
+    #[error(
+        "detector state has version {0:?}, this binary reads version {VERSION}: run the binary that wrote it, or a newer one"
+    )]
     Version(Option<u8>),
     /// Damaged.
     #[error("cannot read detector state")]

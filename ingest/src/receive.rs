@@ -215,8 +215,9 @@ impl Receiver {
         let (auth, key_id) = authenticate(&request)?;
         let encoding = request.headers.get(http::header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?"));
         let body = inflate(&request.body, Coding::of(encoding, &request.body)?, &self.limits)?;
-        let mut attributes = identity::attributes(&request, self.limits.attribute_bytes_max);
+        let mut attributes = identity::attributes(&request);
         let redacted = self.redactor.attributes(&mut attributes);
+        identity::shorten(&mut attributes, self.limits.attribute_bytes_max);
         let common = Common { request: &request, auth, key_id, attributes, redacted };
         if source.source_type.info().free_text {
             return self.text_records(&common, &body);

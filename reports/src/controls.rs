@@ -8,8 +8,10 @@ pub mod completeness;
 pub mod definition;
 pub mod framework;
 pub mod ipe;
+pub mod lake_facts;
 pub mod outcome;
 pub mod render;
+pub mod reperform;
 pub mod run;
 pub mod sheet;
 

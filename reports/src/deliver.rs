@@ -12,6 +12,7 @@ pub mod retry;
 pub mod run;
 pub mod send;
 pub mod sign;
+pub mod store_outbox;
 pub mod target;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod distribution;
 pub mod files;
 pub mod incident_times;
+pub mod rows;
 pub mod survival;
 pub mod text;
 

@@ -181,16 +181,22 @@ fn event_count(node: &Node, report: &mut Report<'_>) -> Option<Operator> {
     }
 }
 
-/// `emit: early` beside or inside the correlation. Only a count that can never shrink below its limit again may use it.
+/// `emit: early` beside or inside the correlation. Only what a further event can never undo may use it: a count of at
+/// least so many, and a sequence.
 fn early(document: &Node, node: &Node, operator: Option<Operator>, report: &mut Report<'_>) -> bool {
     let Some(emit) = node.get("emit").or_else(|| document.get("emit")) else { return false };
     match emit.text() {
         Some("early") => {
-            let monotone =
-                matches!(operator, Some(Operator::EventCount { comparison: Comparison::Gt | Comparison::Gte, .. }));
+            let monotone = matches!(
+                operator,
+                Some(
+                    Operator::EventCount { comparison: Comparison::Gt | Comparison::Gte, .. }
+                        | Operator::TemporalOrdered
+                )
+            );
             if operator.is_some() && !monotone {
-                let message =
-                    "`emit: early` needs an `event_count` with `gt` or `gte`: others can change with a late event";
+                let message = "`emit: early` needs a sequence, or an `event_count` with `gt` or `gte`: others can change \
+                               with a late event";
                 report.add(Code::CorrelationUse, emit.place, message);
             }
             monotone

@@ -120,8 +120,8 @@ pub(crate) struct RuleFiles {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalOptions {
-    /// Rule file or folder; may be repeated. Without it the shipped rules run
-    #[arg(long)]
+    /// Rule file or folder; may be repeated
+    #[arg(long, required = true)]
     pub(crate) rules: Vec<PathBuf>,
     /// Decode events as this source type does
     #[arg(long)]

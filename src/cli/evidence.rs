@@ -43,7 +43,10 @@ pub(super) async fn evidence(action: EvidenceAction, place: &Place, format: Opti
                 Some(path) => {
                     std::fs::write(&path, pem).map_err(|source| io(&path, "write", source))?;
                     let print = answer.get("fingerprint").and_then(Value::as_str).unwrap_or_default();
-                    show::diagnostic(&format!("{} written; its SHA-256 fingerprint, to be told by another way: {print}", path.display()));
+                    show::diagnostic(&format!(
+                        "{} written; its SHA-256 fingerprint, to be told by another way: {print}",
+                        path.display()
+                    ));
                     Ok(())
                 }
             }
@@ -57,7 +60,11 @@ pub(super) async fn evidence(action: EvidenceAction, place: &Place, format: Opti
             let unpacked = verify::read(&file).map_err(|error| Failure::Other(crate::chain(&error)))?;
             let previous = previous.as_deref().map(earlier).transpose()?;
             let reperformed = if reperform {
-                Some(crate::evidence::reperform(&unpacked).await.map_err(|error| Failure::Other(crate::chain(&error)))?)
+                Some(
+                    crate::evidence::reperform(&unpacked)
+                        .await
+                        .map_err(|error| Failure::Other(crate::chain(&error)))?,
+                )
             } else {
                 None
             };

@@ -28,6 +28,9 @@ pub(crate) enum Failure {
     Usage(String),
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// The configuration asks for what cannot be.
+    #[error("the configuration is not valid: {0}")]
+    Configuration(String),
     #[error(transparent)]
     Client(#[from] crate::client::ClientError),
     #[error(transparent)]
@@ -51,7 +54,7 @@ impl Failure {
         match self {
             Self::Found => 1,
             Self::Usage(_) | Self::Node(crate::node::NodeError::Rules(_)) => 2,
-            Self::Config(_) => 3,
+            Self::Config(_) | Self::Configuration(_) | Self::Node(crate::node::NodeError::Targets(_)) => 3,
             Self::Client(crate::client::ClientError::Refused { status: 400 | 404 | 409 | 413, .. }) => 2,
             Self::Client(_) | Self::Node(_) | Self::Io { .. } | Self::Other(_) => 4,
             Self::Unverified => 5,

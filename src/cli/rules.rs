@@ -37,7 +37,8 @@ fn read(paths: &[PathBuf]) -> Result<pipeproof_rules::RuleSet, Failure> {
 pub(super) fn check(options: &RuleFiles, format: Option<Format>) -> Result<(), Failure> {
     let set = read(&options.paths)?;
     if format.is_some_and(|format| format != Format::Human) {
-        let rows: Vec<Value> = set.diagnostics.iter().filter_map(|problem| serde_json::to_value(problem).ok()).collect();
+        let rows: Vec<Value> =
+            set.diagnostics.iter().filter_map(|problem| serde_json::to_value(problem).ok()).collect();
         show::rows(&rows, &["severity", "code", "file", "place.line", "place.column", "message", "help"], format)?;
     } else {
         for problem in &set.diagnostics {
@@ -79,7 +80,11 @@ pub(super) fn test(options: &RuleFiles, format: Option<Format>) -> Result<(), Fa
 
 fn junit(outcomes: &[pipeproof_rules::TestOutcome], failed: usize) -> String {
     let escape = |text: &str| {
-        show::visible(text, false).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+        show::visible(text, false)
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&quot;")
     };
     let mut xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"pipeproof rules\" tests=\"{}\" failures=\"{failed}\">\n",
@@ -142,7 +147,8 @@ pub(super) fn eval(options: &EvalOptions) -> Result<(), Failure> {
         if path.as_os_str() == "-" {
             run.read(&mut io::stdin().lock())?;
         } else {
-            let file = File::open(path).map_err(|source| Failure::Io { doing: format!("read {}", path.display()), source })?;
+            let file =
+                File::open(path).map_err(|source| Failure::Io { doing: format!("read {}", path.display()), source })?;
             run.read(&mut BufReader::new(file))?;
         }
     }
@@ -331,7 +337,11 @@ fn recognise(body: &[u8]) -> SourceType {
         SourceType::KubernetesAudit
     } else if text("mediaType").is_some_and(|media| media.starts_with("application/vnd.dev.sigstore.bundle")) {
         SourceType::SigstoreBundle
-    } else if has("request") && has("auth") && has("time") && text("type").is_some_and(|kind| matches!(&*kind, "request" | "response")) {
+    } else if has("request")
+        && has("auth")
+        && has("time")
+        && text("type").is_some_and(|kind| matches!(&*kind, "request" | "response"))
+    {
         SourceType::VaultAudit
     } else {
         SourceType::Json
@@ -339,8 +349,9 @@ fn recognise(body: &[u8]) -> SourceType {
 }
 
 fn level(text: &str) -> Result<Level, Failure> {
-    serde_json::from_value(text.into())
-        .map_err(|_| Failure::Usage(format!("unknown level `{text}` (known: informational, low, medium, high, critical)")))
+    serde_json::from_value(text.into()).map_err(|_| {
+        Failure::Usage(format!("unknown level `{text}` (known: informational, low, medium, high, critical)"))
+    })
 }
 
 fn source_type(text: &str) -> Result<SourceType, Failure> {
@@ -364,8 +375,14 @@ pub(super) fn explain(options: &ExplainOptions, format: Option<Format>) -> Resul
     let wanted = |meta: &pipeproof_engine::rule::RuleMeta| {
         meta.id == options.rule || meta.name.as_deref() == Some(&*options.rule) || as_file.exists()
     };
-    let numbers: Vec<usize> =
-        rules.plan.rules().iter().enumerate().filter(|(_, rule)| wanted(rule.meta())).map(|(number, _)| number).collect();
+    let numbers: Vec<usize> = rules
+        .plan
+        .rules()
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| wanted(rule.meta()))
+        .map(|(number, _)| number)
+        .collect();
     if numbers.is_empty() {
         return Err(Failure::Usage(format!("there is no rule with id, name or file `{}`", options.rule)));
     }
@@ -392,7 +409,10 @@ pub(super) fn explain(options: &ExplainOptions, format: Option<Format>) -> Resul
                     show::plain(&format!("  {} {}", if clause.held { "yes" } else { "no " }, clause.text))?;
                 }
             } else {
-                show::object(&json!({ "rule": title, "event": event.id.to_string(), "explanation": explanation }), format)?;
+                show::object(
+                    &json!({ "rule": title, "event": event.id.to_string(), "explanation": explanation }),
+                    format,
+                )?;
             }
         }
     }
@@ -420,5 +440,6 @@ fn one_event(body: Bytes, source: Option<&str>) -> Result<Vec<Event>, Failure> {
         salt: [0; 16],
         body,
     };
-    decode(Position::default(), &record).map_err(|error| Failure::Usage(format!("the event cannot be decoded: {error}")))
+    decode(Position::default(), &record)
+        .map_err(|error| Failure::Usage(format!("the event cannot be decoded: {error}")))
 }

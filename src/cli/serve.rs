@@ -20,7 +20,7 @@ pub(super) async fn serve(options: &ServeOptions, place: &Place) -> Result<(), F
     };
     let configured = config.listen.as_deref().map(str::parse).transpose();
     let configured: Option<SocketAddr> =
-        configured.map_err(|_| Failure::Usage("listen in the configuration is not an address such as 127.0.0.1:7391".to_owned()))?;
+        configured.map_err(|_| Failure::Configuration("listen is not an address such as 127.0.0.1:7391".to_owned()))?;
     let listen = options.listen.or(configured).unwrap_or(LISTEN);
     if !listen.ip().is_loopback() && !options.allow_plaintext {
         return Err(Failure::Usage(format!(

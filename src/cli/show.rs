@@ -67,8 +67,10 @@ pub(crate) fn object(value: &Value, asked: Option<Format>) -> Result<(), Failure
 
 fn table(rows: &[Value], columns: &[&str]) -> Result<(), Failure> {
     const WIDTH_MAX: usize = 72;
-    let body: Vec<Vec<String>> =
-        rows.iter().map(|row| columns.iter().map(|column| shorten(&visible(&cell(row, column), false), WIDTH_MAX)).collect()).collect();
+    let body: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| columns.iter().map(|column| shorten(&visible(&cell(row, column), false), WIDTH_MAX)).collect())
+        .collect();
     let mut widths: Vec<usize> = columns.iter().map(|column| column.chars().count()).collect();
     for row in &body {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -92,9 +94,11 @@ pub(crate) fn cell(row: &Value, column: &str) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(items)) => {
-            items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(" ")
-        }
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join(" "),
         Some(other) => other.to_string(),
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::arguments::{
-    FindingsOptions, Format, ImportOptions, IncidentsAction, KpiOptions, ListAction, SourcesAction, SqlOptions, TokenAction,
+    FindingsOptions, Format, ImportOptions, IncidentsAction, KpiOptions, ListAction, SourcesAction, SqlOptions,
+    TokenAction,
 };
 use super::{Failure, show};
 use crate::client::{Client, ClientError, Place};
@@ -31,7 +32,8 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option<Format>) -> Done {
     match action {
         SourcesAction::Add { name, source_type, labels, connected } => {
-            let labels: serde_json::Map<String, Value> = labels.into_iter().map(|(name, value)| (name, value.into())).collect();
+            let labels: serde_json::Map<String, Value> =
+                labels.into_iter().map(|(name, value)| (name, value.into())).collect();
             let body = json!({ "name": name, "type": source_type, "labels": labels, "connected": connected });
             let added = with(place, async |client| client.post("/v1/sources", &body).await).await?;
             connected_source(&added, format)
@@ -48,7 +50,16 @@ pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option
         }
         SourcesAction::List => {
             let answer = with(place, async |client| client.get("/v1/sources").await).await?;
-            let columns = ["name", "type", "connected", "this_hour.records", "this_hour.events", "this_hour.duplicates", "this_hour.dead_letters", "this_hour.status"];
+            let columns = [
+                "name",
+                "type",
+                "connected",
+                "this_hour.records",
+                "this_hour.events",
+                "this_hour.duplicates",
+                "this_hour.dead_letters",
+                "this_hour.status",
+            ];
             show::rows(&list(&answer, "sources"), &columns, format)
         }
     }
@@ -58,7 +69,9 @@ fn connected_source(source: &Value, format: Option<Format>) -> Done {
     if show::format(format) != Format::Human {
         return show::object(source, format);
     }
-    for (label, name) in [("source", "name"), ("type", "type"), ("url", "url"), ("token", "token"), ("secret", "secret")] {
+    for (label, name) in
+        [("source", "name"), ("type", "type"), ("url", "url"), ("token", "token"), ("secret", "secret")]
+    {
         if let Some(value) = source.get(name).and_then(Value::as_str) {
             show::plain(&format!("{label:<8}{value}"))?;
         }
@@ -117,7 +130,8 @@ pub(super) async fn findings(options: &FindingsOptions, place: &Place, format: O
 pub(super) async fn sql(options: &SqlOptions, place: &Place, format: Option<Format>) -> Done {
     let query = if options.query == "-" { read_stdin()? } else { options.query.clone() };
     let answer = with(place, async |client| client.post("/v1/sql", &json!({ "query": query })).await).await?;
-    let columns: Vec<String> = list(&answer, "columns").iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    let columns: Vec<String> =
+        list(&answer, "columns").iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
     // A column name may hold a dot, which `show::rows` would take for a path: rows are shown under flat names.
     let flat: Vec<String> = columns.iter().map(|name| name.replace('.', "_")).collect();
     let rows: Vec<Value> = list(&answer, "rows")
@@ -142,7 +156,11 @@ pub(super) async fn incidents(action: IncidentsAction, place: &Place, format: Op
         IncidentsAction::List { open } => {
             let path = format!("/v1/incidents?open={open}");
             let answer = with(place, async |client| client.get(&path).await).await?;
-            return show::rows(&list(&answer, "incidents"), &["id", "level", "status", "opened", "title", "entities"], format);
+            return show::rows(
+                &list(&answer, "incidents"),
+                &["id", "level", "status", "opened", "title", "entities"],
+                format,
+            );
         }
         IncidentsAction::Show { id } => {
             let answer = with(place, async |client| client.get(&format!("/v1/incidents/{id}")).await).await?;
@@ -201,7 +219,15 @@ async fn import_files(client: &Client, options: &ImportOptions) -> Result<Value,
         if let Some(encoding) = encoding(file) {
             headers.push(("content-encoding".to_owned(), encoding.to_owned()));
         }
-        sent += client.send_events(&options.source, &[], &headers, body).await?;
+        sent += match client.send_events(&options.source, &[], &headers, body.clone()).await {
+            Err(ClientError::Refused { code, .. }) if code == "unknown_source" && is_type(&options.source) => {
+                // A source named after its type exists as soon as a token for the type does.
+                let token = json!({ "scopes": ["events:write"], "source": options.source, "note": "import" });
+                client.post("/v1/tokens", &token).await?;
+                client.send_events(&options.source, &[], &headers, body).await?
+            }
+            sent => sent?,
+        };
     }
     // What was accepted is counted once detection has passed it.
     let durable = client.get("/v1/status").await?.get("durable").and_then(Value::as_u64).unwrap_or(0);
@@ -215,6 +241,10 @@ async fn import_files(client: &Client, options: &ImportOptions) -> Result<Value,
         "duplicates": count("duplicates").await? - duplicates,
         "dead_letters": count("dead_letters").await? - dead,
     }))
+}
+
+fn is_type(name: &str) -> bool {
+    name.parse::<pipeproof_engine::source::SourceType>().is_ok_and(|kind| kind.is_external())
 }
 
 fn encoding(file: &Path) -> Option<&'static str> {

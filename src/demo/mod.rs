@@ -73,7 +73,11 @@ async fn story(client: &Client, receiver: &Receiver, folder: &Path) -> Result<bo
     ))?;
     let sent = play(client, &steps, begin).await?;
     let status = settle(client).await?;
-    show::plain(&format!("sent         {} requests, {sent} records accepted, {} in the log with our own", steps.len(), status["durable"]))?;
+    show::plain(&format!(
+        "sent         {} requests, {sent} records accepted, {} in the log with our own",
+        steps.len(),
+        status["durable"]
+    ))?;
 
     let findings = list(&client.get("/v1/findings?limit=1000").await?, "findings");
     let mut held = check("findings were made", !findings.is_empty());
@@ -148,7 +152,8 @@ fn sign(secret: &str, body: &[u8]) -> Result<String, Failure> {
 fn progress(at: usize, of: usize, note: &str) {
     let mut stderr = std::io::stderr().lock();
     if stderr.is_terminal() {
-        let line = if of == 0 { String::new() } else { format!("[{at}/{of}] {}", note.chars().take(90).collect::<String>()) };
+        let line =
+            if of == 0 { String::new() } else { format!("[{at}/{of}] {}", note.chars().take(90).collect::<String>()) };
         let _gone = write!(stderr, "\r\x1b[K{line}");
         let _gone = stderr.flush();
     }
@@ -181,7 +186,12 @@ fn show_findings(findings: &[Value]) -> Result<(), Failure> {
     ordered.sort_by_key(|finding| (text(finding, "time").to_owned(), number(finding, "seq")));
     for finding in ordered {
         let state = if text(finding, "state") == "active" { "" } else { "  (staging: recorded, does not page)" };
-        show::plain(&format!("{}  {:<8} {}{state}", text(finding, "time"), text(finding, "level"), text(finding, "title")))?;
+        show::plain(&format!(
+            "{}  {:<8} {}{state}",
+            text(finding, "time"),
+            text(finding, "level"),
+            text(finding, "title")
+        ))?;
         if let Some(because) = finding.get("because").and_then(Value::as_array).and_then(|because| because.first()) {
             show::plain(&format!("{:31}because {}", "", because.as_str().unwrap_or_default()))?;
         }
@@ -203,7 +213,8 @@ async fn missed(findings: &[Value], client: &Client) -> Result<bool, Failure> {
 
 /// On-call takes the incident: acknowledged and contained through the API, then its timeline is shown.
 async fn respond(client: &Client, incidents: &[Value]) -> Result<bool, Failure> {
-    let largest = incidents.iter().max_by_key(|incident| incident.get("findings").and_then(Value::as_array).map_or(0, Vec::len));
+    let largest =
+        incidents.iter().max_by_key(|incident| incident.get("findings").and_then(Value::as_array).map_or(0, Vec::len));
     let Some(id) = largest.map(|incident| text(incident, "id").to_owned()) else { return Ok(false) };
     title(&format!("incident {id}"))?;
     for (verb, note) in [("ack", "taken by the demo's on-call"), ("contain", "tokens revoked, workflow disabled")] {
@@ -211,9 +222,20 @@ async fn respond(client: &Client, incidents: &[Value]) -> Result<bool, Failure> 
     }
     let answer = client.get(&format!("/v1/incidents/{id}")).await?;
     let incident = answer.get("incident").cloned().unwrap_or_default();
-    show::plain(&format!("{} · {} · {}", text(&incident, "level"), text(&incident, "status"), show::cell(&incident, "entities")))?;
+    show::plain(&format!(
+        "{} · {} · {}",
+        text(&incident, "level"),
+        text(&incident, "status"),
+        show::cell(&incident, "entities")
+    ))?;
     for row in timeline(&answer) {
-        show::plain(&format!("{}  {:<8} {} {}", text(&row, "at"), text(&row, "what"), text(&row, "who"), text(&row, "detail")))?;
+        show::plain(&format!(
+            "{}  {:<8} {} {}",
+            text(&row, "at"),
+            text(&row, "what"),
+            text(&row, "who"),
+            text(&row, "detail")
+        ))?;
     }
     let others = incidents.len() - 1;
     if others > 0 {
@@ -227,8 +249,11 @@ async fn show_kpi(client: &Client, begin: Timestamp, held: &mut bool) -> Result<
     let until = SystemClock.now().plus(Duration::from_secs(60));
     let answer = client.get(&format!("/v1/kpi?from={begin}&to={until}")).await?;
     show::plain(text(&answer, "text").trim_end())?;
-    show::plain("(the replay delivers everything at once: the source lag is the age of the story, the detection lag is ours)")?;
-    let counted = answer.get("kpi").and_then(|kpi| kpi.get("detect")).map_or(0, |detect| number(detect, "occurrence_known"));
+    show::plain(
+        "(the replay delivers everything at once: the source lag is the age of the story, the detection lag is ours)",
+    )?;
+    let counted =
+        answer.get("kpi").and_then(|kpi| kpi.get("detect")).map_or(0, |detect| number(detect, "occurrence_known"));
     *held &= check("MTTD rests on at least one incident", counted > 0);
     Ok(())
 }
@@ -269,7 +294,12 @@ async fn evidence(client: &Client, folder: &Path, begin: Timestamp) -> Result<bo
     let anchor = text(&client.get("/v1/anchor").await?, "pem").to_owned();
     let key = write(&folder.join("anchor.pem"), anchor.as_bytes())?;
     for result in list(&built, "results") {
-        show::plain(&format!("{:<6} {}  {}", text(&result, "control"), show::cell(&result, "sentence"), text(&result, "title")))?;
+        show::plain(&format!(
+            "{:<6} {}  {}",
+            text(&result, "control"),
+            show::cell(&result, "sentence"),
+            text(&result, "title")
+        ))?;
     }
     let unpacked = verify::read(&pack).map_err(|error| Failure::Other(crate::chain(&error)))?;
     let options = Options { anchor: Some(Anchor::Key(anchor)), ..Options::default() };
@@ -292,7 +322,6 @@ async fn evidence(client: &Client, folder: &Path, begin: Timestamp) -> Result<bo
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<PathBuf, Failure> {
-    std::fs::write(path, bytes)
-        .map_err(|source| Failure::Io { doing: format!("write {}", path.display()), source })?;
+    std::fs::write(path, bytes).map_err(|source| Failure::Io { doing: format!("write {}", path.display()), source })?;
     Ok(path.to_owned())
 }

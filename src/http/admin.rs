@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use pipeproof_engine::control::{Control, SourceRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answers::internal;
+use super::answers::{Asked, Body, internal};
 use super::{Answer, ApiError};
 use crate::node::Shared;
 use crate::registry::{Caller, is_source_name, new_token, source_secret};
@@ -37,11 +37,8 @@ pub(crate) async fn rules(State(shared): State<Arc<Shared>>) -> Answer {
 
 pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
     let now = shared.clock.now();
-    let windows = shared
-        .store
-        .windows(now.hour(), Timestamp::MAX)
-        .await
-        .map_err(internal("read the windows of sources"))?;
+    let windows =
+        shared.store.windows(now.hour(), Timestamp::MAX).await.map_err(internal("read the windows of sources"))?;
     let sources: Vec<Value> = shared
         .registry()
         .sources
@@ -73,15 +70,20 @@ pub(crate) async fn add_source(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: axum::http::HeaderMap,
-    Json(new): Json<NewSource>,
+    Body(new): Body<NewSource>,
 ) -> Answer {
-    let source_type: SourceType = new.source_type.parse().map_err(|error: pipeproof_engine::source::UnknownSourceType| {
-        ApiError::new(400, "unknown_source_type", error.to_string())
-    })?;
+    let source_type: SourceType =
+        new.source_type.parse().map_err(|error: pipeproof_engine::source::UnknownSourceType| {
+            ApiError::new(400, "unknown_source_type", error.to_string())
+        })?;
     if !source_type.is_external() || !is_source_name(&new.name) {
-        return Err(ApiError::bad_request("a source's name is 1 to 64 of a-z 0-9 . _ -, starts with a letter or digit, and is not pipeproof"));
+        return Err(ApiError::bad_request(
+            "a source's name is 1 to 64 of a-z 0-9 . _ -, starts with a letter or digit, and is not pipeproof",
+        ));
     }
-    if new.labels.iter().any(|(name, value)| name.is_empty() || name.len() > 64 || value.len() > 256) || new.labels.len() > 32 {
+    if new.labels.iter().any(|(name, value)| name.is_empty() || name.len() > 64 || value.len() > 256)
+        || new.labels.len() > 32
+    {
         return Err(ApiError::bad_request("at most 32 labels, names up to 64 and values up to 256 bytes"));
     }
     if shared.registry().sources.contains_key(&new.name) {
@@ -153,8 +155,8 @@ fn described(
 ) -> Value {
     let host = headers.get(axum::http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1:7391");
     let url = format!("http://{host}/v1/events/{name}");
-    let secret = (source_type == SourceType::GithubWebhook)
-        .then(|| source_secret(&shared.secret_keys.source, name, generation));
+    let secret =
+        (source_type == SourceType::GithubWebhook).then(|| source_secret(&shared.secret_keys.source, name, generation));
     let sender = sender::configuration(source_type, &url, token.unwrap_or_default(), secret.as_deref());
     json!({
         "name": name, "type": source_type, "url": url, "token": token, "secret": secret,
@@ -201,7 +203,7 @@ pub(crate) struct NewToken {
 pub(crate) async fn create_token(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
-    Json(new): Json<NewToken>,
+    Body(new): Body<NewToken>,
 ) -> Answer {
     let scopes: Result<Vec<Scope>, _> = new.scopes.iter().map(|name| name.parse()).collect();
     let scopes = scopes.map_err(|error: crate::scope::UnknownScope| ApiError::bad_request(error.to_string()))?;
@@ -209,7 +211,11 @@ pub(crate) async fn create_token(
         return Err(ApiError::bad_request("a token needs at least one scope"));
     }
     if let Some(scope) = scopes.iter().find(|scope| !scope.granted_by(&caller.scopes)) {
-        return Err(ApiError::new(403, "scope_missing", format!("your token cannot give away the scope `{scope}`, which it lacks")));
+        return Err(ApiError::new(
+            403,
+            "scope_missing",
+            format!("your token cannot give away the scope `{scope}`, which it lacks"),
+        ));
     }
     if let Some(source) = &new.source {
         let is_type = source.parse::<SourceType>().is_ok_and(SourceType::is_external);
@@ -245,10 +251,9 @@ pub(crate) struct DeadLetterQuery {
     limit: Option<usize>,
 }
 
-pub(crate) async fn dead_letters(State(shared): State<Arc<Shared>>, Query(query): Query<DeadLetterQuery>) -> Answer {
+pub(crate) async fn dead_letters(State(shared): State<Arc<Shared>>, Asked(query): Asked<DeadLetterQuery>) -> Answer {
     let limit = query.limit.unwrap_or(100).clamp(1, 1_000);
-    let letters =
-        shared.store.dead_letters(None, query.after, limit).await.map_err(internal("list dead letters"))?;
+    let letters = shared.store.dead_letters(None, query.after, limit).await.map_err(internal("list dead letters"))?;
     Ok(Json(json!({ "dead_letters": letters })))
 }
 

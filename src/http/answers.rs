@@ -46,8 +46,39 @@ impl ApiError {
     }
 }
 
+/// A JSON body. What is wrong with it is said in the API's own form.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> axum::extract::FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = bytes::Bytes::from_request(request, state)
+            .await
+            .map_err(|error| ApiError::new(error.status().as_u16(), "bad_request", error.body_text()))?;
+        let parsed = serde_json::from_slice(&bytes);
+        parsed
+            .map(Self)
+            .map_err(|error| ApiError::bad_request(format!("the body is not what this route takes: {error}")))
+    }
+}
+
+/// Query parameters, with the same care.
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> axum::extract::FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, ApiError> {
+        let parsed = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        parsed.map(|query| Self(query.0)).map_err(|error| ApiError::bad_request(error.body_text()))
+    }
+}
+
 /// Turns any error into an internal one.
-pub(crate) fn internal<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl FnOnce(E) -> ApiError {
+pub(crate) fn internal<E: std::error::Error + Send + Sync + 'static>(
+    doing: &'static str,
+) -> impl FnOnce(E) -> ApiError {
     move |error| ApiError::internal(doing)(Box::new(error))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -14,6 +14,7 @@ use pipeproof_ingest::log::AppendError;
 use pipeproof_ingest::receive::Request;
 use serde_json::json;
 
+use super::answers::Asked;
 use super::{Answer, ApiError};
 use crate::node::Shared;
 use crate::registry::{Caller, TokenRefusal};
@@ -25,7 +26,7 @@ pub(crate) const MODE_HEADER: &str = "x-pipeproof-mode";
 pub(crate) async fn receive(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
-    Query(query): Query<BTreeMap<String, String>>,
+    Asked(query): Asked<BTreeMap<String, String>>,
     Extension(caller): Extension<Result<Caller, TokenRefusal>>,
     headers: HeaderMap,
     body: Body,
@@ -44,7 +45,11 @@ pub(crate) async fn receive(
     };
     let Some(source) = shared.source(&name) else {
         return Err(match bearer {
-            Some(_) => ApiError::new(404, "unknown_source", format!("there is no source `{name}`: add it with `pipeproof sources add`")),
+            Some(_) => ApiError::new(
+                404,
+                "unknown_source",
+                format!("there is no source `{name}`: add it with `pipeproof sources add`"),
+            ),
             None => TokenRefusal::Missing.into(),
         });
     };
@@ -90,8 +95,10 @@ fn mode(headers: &HeaderMap) -> Result<CollectionMode, ApiError> {
 
 /// Reads the body up to the limit; one that says it is larger is refused unread.
 async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::new(413, "body_too_large", format!("the body is larger than {limit} bytes: send it in parts"));
-    let said = headers.get(axum::http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let too_large =
+        || ApiError::new(413, "body_too_large", format!("the body is larger than {limit} bytes: send it in parts"));
+    let said =
+        headers.get(axum::http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if said.is_some_and(|said| said > limit as u64) {
         return Err(too_large());
     }

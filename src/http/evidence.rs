@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use pipeproof_engine::control::Control;
@@ -14,7 +14,7 @@ use pipeproof_reports::kpi::KpiRequest;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answers::internal;
+use super::answers::{Asked, Body, internal};
 use super::{Answer, ApiError};
 use crate::evidence::{EvidenceError, Request, kpi_report};
 use crate::node::Shared;
@@ -36,7 +36,7 @@ pub(crate) struct SqlBody {
     query: String,
 }
 
-pub(crate) async fn sql(State(shared): State<Arc<Shared>>, Json(body): Json<SqlBody>) -> Answer {
+pub(crate) async fn sql(State(shared): State<Arc<Shared>>, Body(body): Body<SqlBody>) -> Answer {
     if !shared.flush_lake(FRESH).await {
         tracing::info!("a query runs before the lake has taken in everything");
     }
@@ -56,7 +56,7 @@ pub(crate) struct KpiQuery {
     as_of: Option<Timestamp>,
 }
 
-pub(crate) async fn kpi(State(shared): State<Arc<Shared>>, Query(query): Query<KpiQuery>) -> Answer {
+pub(crate) async fn kpi(State(shared): State<Arc<Shared>>, Asked(query): Asked<KpiQuery>) -> Answer {
     if query.from >= query.to {
         return Err(ApiError::bad_request("`from` must be before `to`"));
     }
@@ -82,7 +82,7 @@ pub(crate) struct BuildBody {
 pub(crate) async fn build(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
-    Json(body): Json<BuildBody>,
+    Body(body): Body<BuildBody>,
 ) -> Answer {
     let request = Request { framework: body.framework, from: body.from, to: body.to, as_of: body.as_of };
     let actor = format!("token:{}", caller.id);

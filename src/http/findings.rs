@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use bytes::Bytes;
 use pipeproof_engine::control::Control;
 use pipeproof_engine::incident::{StepError, Verb};
@@ -13,7 +13,7 @@ use pipeproof_record::store::{DeliveryFilter, FindingFilter, IncidentFilter};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answers::internal;
+use super::answers::{Asked, internal};
 use super::{Answer, ApiError};
 use crate::node::Shared;
 use crate::registry::Caller;
@@ -35,7 +35,7 @@ pub(crate) struct FindingQuery {
     limit: Option<usize>,
 }
 
-pub(crate) async fn list(State(shared): State<Arc<Shared>>, Query(query): Query<FindingQuery>) -> Answer {
+pub(crate) async fn list(State(shared): State<Arc<Shared>>, Asked(query): Asked<FindingQuery>) -> Answer {
     let filter = FindingFilter {
         rule: query.rule,
         incident: query.incident,
@@ -64,7 +64,7 @@ pub(crate) struct IncidentQuery {
     limit: Option<usize>,
 }
 
-pub(crate) async fn incidents(State(shared): State<Arc<Shared>>, Query(query): Query<IncidentQuery>) -> Answer {
+pub(crate) async fn incidents(State(shared): State<Arc<Shared>>, Asked(query): Asked<IncidentQuery>) -> Answer {
     let filter = IncidentFilter {
         status: query.status,
         open: query.open,
@@ -82,7 +82,7 @@ pub(crate) async fn incident(State(shared): State<Arc<Shared>>, Path(id): Path<S
     let steps = shared.store.steps(&id).await.map_err(internal("read the steps of an incident"))?;
     let filter = FindingFilter { incident: Some(id), limit: ROWS_MAX, ..FindingFilter::default() };
     let mut findings = shared.store.findings(&filter).await.map_err(internal("read the findings of an incident"))?;
-    findings.sort_by(|left, right| (left.finding.time, left.seq).cmp(&(right.finding.time, right.seq)));
+    findings.sort_by_key(|stored| (stored.finding.time, stored.seq));
     Ok(Json(json!({ "incident": incident, "steps": steps, "findings": findings })))
 }
 
@@ -107,15 +107,21 @@ pub(crate) async fn step(
     let body: StepBody = if body.is_empty() {
         StepBody::default()
     } else {
-        serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("the body is {{\"note\", \"actor\"}}: {error}")))?
+        serde_json::from_slice(&body)
+            .map_err(|error| ApiError::bad_request(format!("the body is {{\"note\", \"actor\"}}: {error}")))?
     };
     if body.note.as_ref().is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
         return Err(ApiError::bad_request(format!("the note is longer than {NOTE_BYTES_MAX} bytes")));
     }
     let stored = shared.store.incident(&id).await.map_err(internal("read an incident"))?;
     let stored = stored.ok_or_else(|| ApiError::not_found(StepError::Unknown(id.clone()).to_string()))?;
-    stored.incident.clone().apply(verb, shared.clock.now()).map_err(|error| ApiError::new(409, "not_now", error.to_string()))?;
-    let actor = body.actor.map_or_else(|| format!("token:{}", caller.id), |actor| format!("{actor} (token:{})", caller.id));
+    stored
+        .incident
+        .clone()
+        .apply(verb, shared.clock.now())
+        .map_err(|error| ApiError::new(409, "not_now", error.to_string()))?;
+    let actor =
+        body.actor.map_or_else(|| format!("token:{}", caller.id), |actor| format!("{actor} (token:{})", caller.id));
     // What somebody types may hold a secret as well as a log line may.
     let note = body.note.map(|note| {
         let (redacted, _) = shared.receiver.redactor().text(&Bytes::from(note));
@@ -124,7 +130,9 @@ pub(crate) async fn step(
     let control = Control::IncidentStep { incident: id.clone(), verb, actor, note };
     let index = shared.control(control).await.map_err(|error| ApiError::unavailable(error.to_string()))?;
     if !shared.wait_detected(index, STEP_WAIT).await {
-        return Err(ApiError::unavailable("the step is recorded but not yet evaluated: ask for the incident in a moment"));
+        return Err(ApiError::unavailable(
+            "the step is recorded but not yet evaluated: ask for the incident in a moment",
+        ));
     }
     let incident = shared.store.incident(&id).await.map_err(internal("read an incident"))?;
     let steps = shared.store.steps(&id).await.map_err(internal("read the steps of an incident"))?;
@@ -142,7 +150,7 @@ pub(crate) struct DeliveryQuery {
     limit: Option<usize>,
 }
 
-pub(crate) async fn deliveries(State(shared): State<Arc<Shared>>, Query(query): Query<DeliveryQuery>) -> Answer {
+pub(crate) async fn deliveries(State(shared): State<Arc<Shared>>, Asked(query): Asked<DeliveryQuery>) -> Answer {
     let filter = DeliveryFilter {
         target: query.target,
         before: query.before,

@@ -59,29 +59,89 @@ pub(crate) const ROUTES: &[Route] = &[
     route!("GET", "/readyz", Public, "Events are accepted; 503 says why not", get(status::readyz)),
     route!("GET", "/openapi.json", Public, "This API, described", get(openapi::document)),
     route!("GET", "/metrics", Needs(Scope::MetricsRead), "Prometheus metrics", get(status::metrics)),
-    route!("GET", "/v1/status", Needs(Scope::FindingsRead), "Positions of log, detection and lake, and counts", get(status::status)),
-    route!("POST", "/v1/events/{source}", Source, "Send events: JSON, NDJSON, arrays, text; gzip, zstd", post(events::receive)),
+    route!(
+        "GET",
+        "/v1/status",
+        Needs(Scope::FindingsRead),
+        "Positions of log, detection and lake, and counts",
+        get(status::status)
+    ),
+    route!(
+        "POST",
+        "/v1/events/{source}",
+        Source,
+        "Send events: JSON, NDJSON, arrays, text; gzip, zstd",
+        post(events::receive)
+    ),
     route!("GET", "/v1/findings", Needs(Scope::FindingsRead), "Findings, newest first", get(findings::list)),
     route!("GET", "/v1/findings/{id}", Needs(Scope::FindingsRead), "One finding", get(findings::one)),
     route!("GET", "/v1/incidents", Needs(Scope::FindingsRead), "Incidents, newest first", get(findings::incidents)),
-    route!("GET", "/v1/incidents/{id}", Needs(Scope::FindingsRead), "One incident with its steps and findings", get(findings::incident)),
-    route!("POST", "/v1/incidents/{id}/{verb}", Needs(Scope::IncidentsWrite), "ack, contain, remediate, verify, close, reopen or dismiss", post(findings::step)),
-    route!("GET", "/v1/deliveries", Needs(Scope::FindingsRead), "Deliveries and their receipts", get(findings::deliveries)),
+    route!(
+        "GET",
+        "/v1/incidents/{id}",
+        Needs(Scope::FindingsRead),
+        "One incident with its steps and findings",
+        get(findings::incident)
+    ),
+    route!(
+        "POST",
+        "/v1/incidents/{id}/{verb}",
+        Needs(Scope::IncidentsWrite),
+        "ack, contain, remediate, verify, close, reopen or dismiss",
+        post(findings::step)
+    ),
+    route!(
+        "GET",
+        "/v1/deliveries",
+        Needs(Scope::FindingsRead),
+        "Deliveries and their receipts",
+        get(findings::deliveries)
+    ),
     route!("GET", "/v1/kpi", Needs(Scope::KpiRead), "MTTD and the MTTR family over a period", get(evidence::kpi)),
     route!("GET", "/v1/rules", Needs(Scope::RulesRead), "The rules in force", get(admin::rules)),
     route!("GET", "/v1/sources", Needs(Scope::SourcesRead), "Sources and their health", get(admin::sources)),
     route!("POST", "/v1/sources", Needs(Scope::SourcesWrite), "Connect a source", post(admin::add_source)),
-    route!("POST", "/v1/sources/{name}/rotate", Needs(Scope::SourcesWrite), "Give a source a new secret; the one before stays valid", post(admin::rotate_source)),
-    route!("DELETE", "/v1/sources/{name}", Needs(Scope::SourcesWrite), "Remove a source and its tokens", delete(admin::remove_source)),
-    route!("GET", "/v1/deadletters", Needs(Scope::SourcesRead), "Records that could not be decoded", get(admin::dead_letters)),
+    route!(
+        "POST",
+        "/v1/sources/{name}/rotate",
+        Needs(Scope::SourcesWrite),
+        "Give a source a new secret; the one before stays valid",
+        post(admin::rotate_source)
+    ),
+    route!(
+        "DELETE",
+        "/v1/sources/{name}",
+        Needs(Scope::SourcesWrite),
+        "Remove a source and its tokens",
+        delete(admin::remove_source)
+    ),
+    route!(
+        "GET",
+        "/v1/deadletters",
+        Needs(Scope::SourcesRead),
+        "Records that could not be decoded",
+        get(admin::dead_letters)
+    ),
     route!("GET", "/v1/tokens", Needs(Scope::TokensWrite), "Tokens, without their secrets", get(admin::tokens)),
     route!("POST", "/v1/tokens", Needs(Scope::TokensWrite), "Create a token", post(admin::create_token)),
     route!("DELETE", "/v1/tokens/{id}", Needs(Scope::TokensWrite), "Revoke a token", delete(admin::revoke_token)),
     route!("POST", "/v1/sql", Needs(Scope::SqlRead), "Read-only SQL over the lake", post(evidence::sql)),
     route!("GET", "/v1/evidence", Needs(Scope::EvidenceRead), "Sealed evidence packs", get(evidence::list)),
-    route!("POST", "/v1/evidence", Needs(Scope::EvidenceWrite), "Build and seal an evidence pack", post(evidence::build)),
+    route!(
+        "POST",
+        "/v1/evidence",
+        Needs(Scope::EvidenceWrite),
+        "Build and seal an evidence pack",
+        post(evidence::build)
+    ),
     route!("GET", "/v1/evidence/{pack}", Needs(Scope::EvidenceRead), "Download a sealed pack", get(evidence::download)),
-    route!("GET", "/v1/anchor", Needs(Scope::EvidenceRead), "The trust anchor auditors check packs against", get(evidence::anchor)),
+    route!(
+        "GET",
+        "/v1/anchor",
+        Needs(Scope::EvidenceRead),
+        "The trust anchor auditors check packs against",
+        get(evidence::anchor)
+    ),
 ];
 
 /// The router over a node.
@@ -95,7 +155,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     }
     router
         .fallback(|| async { ApiError::not_found("there is no such route: see /openapi.json") })
-        .method_not_allowed_fallback(|| async { ApiError::new(405, "method_not_allowed", "this route has another method") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(405, "method_not_allowed", "this route has another method")
+        })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), counted))
         .with_state(shared)
 }
@@ -103,16 +165,15 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 /// Serves until the node stops, then lets requests under way finish.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
     let mut stopping = shared.stopping.subscribe();
-    let stop = async move {
-        let _ = stopping.wait_for(|stop| *stop).await.is_ok();
-    };
+    // A sender that is gone means the node is, too.
+    let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
     let served = axum::serve(listener, router(Arc::clone(&shared))).with_graceful_shutdown(stop).into_future();
     let mut stopped = shared.stopping.subscribe();
     tokio::select! {
         served = served => served,
         // A client that keeps its connection busy does not keep us.
         () = async move {
-            let _ = stopped.wait_for(|stop| *stop).await.is_ok();
+            drop(stopped.wait_for(|stop| *stop).await);
             tokio::time::sleep(Duration::from_secs(10)).await;
         } => Ok(()),
     }
@@ -132,7 +193,9 @@ async fn guarded(shared: Arc<Shared>, access: Access, mut request: Request, next
                 request.extensions_mut().insert(caller);
                 next.run(request).await
             }
-            Ok(_) => ApiError::new(403, "scope_missing", format!("the token lacks the scope `{scope}`")).into_response(),
+            Ok(_) => {
+                ApiError::new(403, "scope_missing", format!("the token lacks the scope `{scope}`")).into_response()
+            }
         },
     }
 }
@@ -148,7 +211,12 @@ fn caller(shared: &Shared, headers: &axum::http::HeaderMap) -> Result<Caller, To
     shared.registry().caller(token.trim(), &shared.secret_keys.token, shared.clock.now())
 }
 
-async fn counted(State(shared): State<Arc<Shared>>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+async fn counted(
+    State(shared): State<Arc<Shared>>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
     let response = next.run(request).await;
     let route = path.as_ref().map_or("other", MatchedPath::as_str);
     shared.metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();

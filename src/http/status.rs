@@ -19,7 +19,9 @@ pub(crate) async fn healthz() -> Json<Value> {
 
 pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     match shared.not_ready() {
-        None => Json(json!({ "status": "ready", "caught_up": shared.caught_up.load(Ordering::Relaxed) })).into_response(),
+        None => {
+            Json(json!({ "status": "ready", "caught_up": shared.caught_up.load(Ordering::Relaxed) })).into_response()
+        }
         Some(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not ready", "reason": reason }))).into_response()
         }

@@ -64,8 +64,10 @@ async fn rows(shared: &Arc<Shared>, from: u64, target: u64) -> Result<(u64, Vec<
         let count = usize::try_from(target - from).unwrap_or(usize::MAX).min(APPEND_RECORDS);
         reader.log.read(from, count, APPEND_BYTES)
     };
-    let mut leaves =
-        tokio::task::spawn_blocking(read).await.map_err(NodeError::part("read the log"))?.map_err(NodeError::part("read the log"))?;
+    let mut leaves = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(NodeError::part("read the log"))?
+        .map_err(NodeError::part("read the log"))?;
     leaves.retain(|(index, _)| *index < target);
     let to = leaves.last().map_or(target, |(index, _)| index + 1);
     let repeated = shared

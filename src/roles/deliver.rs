@@ -26,7 +26,7 @@ pub(crate) async fn deliverer(
     for target in &config.targets {
         let mut secrets = Vec::new();
         for secret in &target.secrets {
-            secrets.push(WebhookSecret::parse(&secret.0).map_err(NodeError::part("read the secret of a target"))?);
+            secrets.push(WebhookSecret::parse(&secret.0).map_err(|error| NodeError::Targets(crate::chain(&error)))?);
         }
         let settings = TargetSettings {
             name: target.name.clone(),
@@ -36,10 +36,11 @@ pub(crate) async fn deliverer(
             allow_private: target.allow_private,
             schedule: Schedule::Page,
         };
-        targets.push(Target::new(settings).map_err(NodeError::part("set up a delivery target"))?);
+        targets.push(Target::new(settings).map_err(|error| NodeError::Targets(crate::chain(&error)))?);
     }
     let options = DeliverOptions::new(Arc::clone(clock));
-    let deliverer = Deliverer::new(Arc::new(store.clone()), targets, options).map_err(NodeError::part("set up delivery"))?;
+    let deliverer =
+        Deliverer::new(Arc::new(store.clone()), targets, options).map_err(NodeError::part("set up delivery"))?;
     deliverer.register().await.map_err(NodeError::part("register the delivery targets"))?;
     Ok(Some(Arc::new(deliverer)))
 }

@@ -66,7 +66,11 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
                 }
             });
             // Only quarantined records are left before the mark: wait for the next one.
-            if ended || (*durable.borrow() > position && shared.log.read(position, 1, 1).is_ok_and(|it| it.is_empty()) && wait(handle, &mut stopping, RETRY)) {
+            if ended
+                || (*durable.borrow() > position
+                    && shared.log.read(position, 1, 1).is_ok_and(|it| it.is_empty())
+                    && wait(handle, &mut stopping, RETRY))
+            {
                 return;
             }
             continue;

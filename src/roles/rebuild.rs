@@ -22,13 +22,13 @@ pub(crate) fn rebuild_registry(data: &Path, log: &Log) -> Result<Registry, NodeE
         registry = Registry::default();
     }
     loop {
-        let leaves =
-            log.read(registry.position, READ_RECORDS, READ_BYTES).map_err(NodeError::part("read the log"))?;
+        let leaves = log.read(registry.position, READ_RECORDS, READ_BYTES).map_err(NodeError::part("read the log"))?;
         let Some((last, _)) = leaves.last() else { return Ok(registry) };
         let next = last + 1;
         for (_, leaf) in &leaves {
             // Most records are not ours: their envelopes need not be read as JSON to know that.
-            let own = LeafParts::split(leaf).is_ok_and(|parts| parts.envelope.starts_with(br#"{"source":"pipeproof","#));
+            let own =
+                LeafParts::split(leaf).is_ok_and(|parts| parts.envelope.starts_with(br#"{"source":"pipeproof","#));
             if own
                 && let Ok(record) = Record::decode(leaf)
                 && let Ok(control) = serde_json::from_slice::<Control>(&record.body)

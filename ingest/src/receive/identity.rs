@@ -32,32 +32,31 @@ const JOB_PARAMETERS: &[&str] = &["repo", "run_id", "job_id", "attempt", "name",
 const ID_BYTES_MAX: usize = 256;
 
 /// What travels with every record of a request.
-pub(super) fn attributes(request: &Request<'_>, bytes_max: usize) -> BTreeMap<String, String> {
+pub(super) fn attributes(request: &Request<'_>) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    let short = |text: &str| {
-        text.chars()
-            .scan(0, |bytes, char| {
-                *bytes += char.len_utf8();
-                (*bytes <= bytes_max).then_some(char)
-            })
-            .collect::<String>()
-    };
     for (name, value) in &request.source.labels {
-        found.insert(format!("label.{name}"), short(value));
+        found.insert(format!("label.{name}"), value.clone());
     }
     for name in HEADERS {
         if let Some(value) = header(request.headers, name) {
-            found.insert((*name).to_owned(), short(value));
+            found.insert((*name).to_owned(), value.to_owned());
         }
     }
     if request.source.source_type == SourceType::GithubJoblog {
         for name in JOB_PARAMETERS {
             if let Some(value) = request.query.get(*name).filter(|value| !value.is_empty()) {
-                found.insert(format!("joblog.{name}"), short(value));
+                found.insert(format!("joblog.{name}"), value.clone());
             }
         }
     }
     found
+}
+
+/// Cuts what is too long. Only after redaction: half a secret is not recognised, but is half a secret.
+pub(super) fn shorten(attributes: &mut BTreeMap<String, String>, bytes_max: usize) {
+    for value in attributes.values_mut() {
+        value.truncate(value.floor_char_boundary(bytes_max));
+    }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

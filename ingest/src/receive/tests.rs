@@ -187,6 +187,12 @@ fn attributes_are_redacted_too() {
     let envelope = &sent.body("line\n").unwrap()[0].envelope;
     assert!(envelope.attributes["joblog.name"].starts_with("redacted:github-token:"));
     assert_eq!(envelope.redacted.len(), 1);
+    // A secret that the length limit cuts through.
+    let long = format!("{}{token}", "x ".repeat(245));
+    let query = [("repo", "acme/app"), ("name", long.as_str())];
+    let sent = Sent { kind: SourceType::GithubJoblog, headers: &[], query: &query, bearer: true };
+    let name = &sent.body("line\n").unwrap()[0].envelope.attributes["joblog.name"];
+    assert!(name.len() == 512 && name.contains("redacted:") && !name.contains("bbb"), "{name}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub enum Family {
     VaultToken,
     /// JSON Web Tokens.
     Jwt,
+    /// Any secret in the form in which a runner's memory holds it: `"NAME":{"value":"…","isSecret":true}`.
+    RunnerSecret,
     /// Passwords and tokens in the user part of a URL.
     UrlCredentials,
     /// Credentials after `Authorization:` or `Bearer`.
@@ -47,7 +49,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::PrivateKey,
         Self::GithubToken,
         Self::AwsAccessKey,
@@ -60,6 +62,7 @@ impl Family {
         Self::NpmToken,
         Self::VaultToken,
         Self::Jwt,
+        Self::RunnerSecret,
         Self::UrlCredentials,
         Self::AuthorizationHeader,
         Self::KubernetesSecret,
@@ -81,6 +84,7 @@ impl Family {
             Self::NpmToken => "npm-token",
             Self::VaultToken => "vault-token",
             Self::Jwt => "jwt",
+            Self::RunnerSecret => "runner-secret",
             Self::UrlCredentials => "url-credentials",
             Self::AuthorizationHeader => "authorization-header",
             Self::KubernetesSecret => "kubernetes-secret",
@@ -146,6 +150,7 @@ const KEYWORDS: &[(&str, &[Family])] = &[
     ("hvb.", &[Family::VaultToken]),
     ("hvr.", &[Family::VaultToken]),
     ("eyj", &[Family::Jwt]),
+    ("issecret", &[Family::RunnerSecret]),
     ("authorization", &[Family::AuthorizationHeader]),
     ("bearer", &[Family::AuthorizationHeader]),
 ];
@@ -157,8 +162,14 @@ const PATTERNS: &[(Family, &str)] = &[
     // Before 2021 a token was 40 hexadecimal digits, like a commit: only next to its name.
     (Family::GithubToken, r#"(?i)(?:github[_-]?|gh_)token["'\\\s:=>]{1,8}([0-9a-f]{40})(?:[^0-9a-z]|$)"#),
     (Family::AwsAccessKey, r"(?:AKIA|ABIA|ACCA)[A-Z0-9]{16}"),
-    (Family::AwsSecretKey, r#"(?i)secret[_ -]?(?:access[_ -]?)?key["'\\\s:=>,]{1,12}([A-Za-z0-9/+]{40,128})"#),
-    (Family::AwsSessionToken, r#"(?i)(?:session|security)[_-]?token["'\\\s:=>,]{1,12}([A-Za-z0-9/+=_-]{100,})"#),
+    (
+        Family::AwsSecretKey,
+        r#"(?i)secret[_ -]?(?:access[_ -]?)?key["'\\\s:=>,]{1,12}(?:\{["'\\\s]{1,6}value["'\\\s:]{1,8})?([A-Za-z0-9/+]{40,128})"#,
+    ),
+    (
+        Family::AwsSessionToken,
+        r#"(?i)(?:session|security)[_-]?token["'\\\s:=>,]{1,12}(?:\{["'\\\s]{1,6}value["'\\\s:]{1,8})?([A-Za-z0-9/+=_-]{100,})"#,
+    ),
     (Family::AwsSessionToken, r"(?:IQoJb3JpZ2lu|FwoGZXIvYXdz)[A-Za-z0-9/+=]{80,}"),
     (Family::GcpApiKey, r"AIza[0-9A-Za-z_-]{35}"),
     (Family::GcpOauthToken, r"ya29\.[0-9A-Za-z_-]{20,}"),
@@ -169,6 +180,9 @@ const PATTERNS: &[(Family, &str)] = &[
     (Family::NpmToken, r#"_authToken["'\\\s]{0,4}[:=]["'\\\s]{0,4}([A-Za-z0-9_./+=-]{16,})"#),
     (Family::VaultToken, r"hv[sbr]\.[A-Za-z0-9_-]{20,}"),
     (Family::Jwt, r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*"),
+    (Family::RunnerSecret, r#""value"\s{0,4}:\s{0,4}"((?:[^"\\]|\\.)+)"\s{0,4},\s{0,4}"isSecret"\s{0,4}:\s{0,4}true"#),
+    // The same inside a JSON string.
+    (Family::RunnerSecret, r#"\\"value\\"\s{0,4}:\s{0,4}\\"(.+?)\\"\s{0,4},\s{0,4}\\"isSecret\\"\s{0,4}:\s{0,4}true"#),
     (
         Family::AuthorizationHeader,
         r#"(?i)authorization["'\\]{0,4}\s{0,4}[:=]\s{0,4}["'\\]{0,4}(?:(?:bearer|basic|token|splunk|apikey)\s+)?([A-Za-z0-9._~+/=-]{12,})"#,
@@ -324,7 +338,7 @@ fn scan_userinfo(text: &[u8], hits: &mut Vec<Hit>) {
 }
 
 /// Joins hits that overlap. The family that comes first in [`Family`] names the place; a weaker one that found the same
-/// bytes adds nothing.
+/// bytes adds nothing, except that it came from a runner's memory.
 fn merge(mut hits: Vec<Hit>) -> Vec<Hit> {
     hits.sort_by_key(|hit| (hit.range.start, std::cmp::Reverse(hit.range.end)));
     let mut merged: Vec<Hit> = Vec::with_capacity(hits.len());
@@ -333,9 +347,14 @@ fn merge(mut hits: Vec<Hit>) -> Vec<Hit> {
             Some(last) => {
                 last.range.end = last.range.end.max(hit.range.end);
                 let strength = |hit: &Hit| hit.found.iter().map(|(family, _)| *family).min();
-                if strength(&hit) < strength(last) {
-                    last.found = hit.found;
-                }
+                let (mut kept, weaker) = if strength(&hit) < strength(last) {
+                    (hit.found, &last.found)
+                } else {
+                    (last.found.clone(), &hit.found)
+                };
+                // That it stood in a runner's memory says more than what it is.
+                kept.extend(weaker.iter().filter(|(family, _)| *family == Family::RunnerSecret).cloned());
+                last.found = kept;
             }
             None => merged.push(hit),
         }

@@ -135,6 +135,29 @@ fn base64_once_and_twice_at_every_alignment_and_over_lines() {
 }
 
 #[test]
+fn a_runners_memory_is_recognised_whatever_its_secrets_are() {
+    let token = &secrets()[0].1;
+    let key = &secrets()[11].1["aws_secret_access_key = ".len()..];
+    let dump = format!(
+        "\"DB_PASSWORD\":{{\"value\":\"hunter \\\"2\\\"\",\"isSecret\":true}}\n\"GITHUB_TOKEN\":{{\"value\":\"{token}\",\"isSecret\":true}}\n\
+         \"AWS_SECRET_ACCESS_KEY\":{{\"value\":\"{key}\",\"isSecret\":true}}\n\"SHELL\":{{\"value\":\"bash\",\"isSecret\":false}}\n"
+    );
+    let once = STANDARD.encode(&dump);
+    let json = serde_json::to_string(&dump).unwrap();
+    for text in [dump.clone(), once.clone(), STANDARD.encode(once), json] {
+        let (redacted, found) = redactor().text(&Bytes::from(format!("before {text} after")));
+        let mut names = families(&found);
+        names.dedup();
+        assert_eq!(names, ["aws-secret-key", "github-token", "runner-secret"], "{text}");
+        let shown = String::from_utf8_lossy(&redacted);
+        assert!(!shown.contains("hunter") && !shown.contains(CORE), "{shown}");
+        assert!(shown.starts_with("before ") && shown.ends_with(" after"));
+    }
+    let alone = STANDARD.encode("\"DB_PASSWORD\":{\"value\":\"hunter2\",\"isSecret\":true}");
+    assert_eq!(families(&redactor().text(&Bytes::from(alone)).1), ["runner-secret"]);
+}
+
+#[test]
 fn escapes_hide_nothing() {
     let redactor = redactor();
     let (_, token) = &secrets()[0];

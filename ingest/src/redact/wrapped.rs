@@ -48,6 +48,7 @@ const INNER: &[&str] = &[
     "hooks.slack.com",
     "npm_",
     "hvs.",
+    "\"isSecret\":true",
     "eyJhbGci",
     "eyJ0eXAi",
     "eyJraWQi",

@@ -71,7 +71,7 @@ const fn reach_v6(address: Ipv6Addr) -> Reach {
         [0x64, 0xff9b, 1, ..] | [0x100, ..] | [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] => {
             Reach::Never
         }
-        [0xfe80..=0xfeff | 0xff00..=0xffff, ..] => Reach::Never,
+        [0xfe80..=0xffff, ..] => Reach::Never,
         [0xfc00..=0xfdff, ..] => Reach::Private,
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => Reach::Never,

@@ -79,8 +79,14 @@ struct Pace {
     state: TargetState,
     /// Retryable failures in a row.
     failures: u32,
-    /// Nothing is sent before, whatever is due.
+    /// The receiver asked not to be called before.
     hold: Option<Timestamp>,
+    /// After failures in a row, when to ask again.
+    probe: Option<Timestamp>,
+}
+
+impl Pace {
+    const FRESH: Self = Self { state: TargetState::Active, failures: 0, hold: None, probe: None };
 }
 
 #[derive(Debug)]
@@ -134,9 +140,8 @@ impl<O: Outbox> Deliverer<O> {
         let lanes: Result<Vec<_>, _> = targets
             .into_iter()
             .map(|target| {
-                let pace = Pace { state: TargetState::Active, failures: 0, hold: None };
                 let sender = Sender::new(target, options.timeouts)?;
-                Ok(Arc::new(Lane { sender, pace: Mutex::new(pace), registered: tokio::sync::OnceCell::new() }))
+                Ok(Arc::new(Lane { sender, pace: Mutex::new(Pace::FRESH), registered: tokio::sync::OnceCell::new() }))
             })
             .collect();
         Ok(Self { outbox, lanes: lanes?.into(), options, nudge: Arc::new(Notify::new()) })
@@ -156,7 +161,7 @@ impl<O: Outbox> Deliverer<O> {
     /// Sends to a paused or disabled target again. Returns whether there is such a target.
     pub fn resume(&self, target: &str) -> bool {
         let Some(lane) = self.lanes.iter().find(|lane| lane.sender.target.name == target) else { return false };
-        *lane.pace() = Pace { state: TargetState::Active, failures: 0, hold: None };
+        *lane.pace() = Pace::FRESH;
         self.nudge();
         true
     }
@@ -180,7 +185,7 @@ impl<O: Outbox> Deliverer<O> {
         let mut tasks = JoinSet::new();
         for lane in self.lanes.iter() {
             let (this, lane) = (self.clone(), Arc::clone(lane));
-            tasks.spawn(async move { this.drain(&lane).await });
+            tasks.spawn(async move { this.drain(&lane, &|| false).await });
         }
         let mut next: Option<Timestamp> = None;
         while let Some(done) = tasks.join_next().await {
@@ -207,7 +212,8 @@ impl<O: Outbox> Deliverer<O> {
             if *shutdown.borrow_and_update() {
                 return;
             }
-            let wait = match self.drain(lane).await {
+            let stopping = || *shutdown.borrow();
+            let wait = match self.drain(lane, &stopping).await {
                 Ok(next) => {
                     let until = next.map_or(i64::MAX, |next| next.micros_since(self.options.clock.now()));
                     Duration::from_micros(u64::try_from(until).unwrap_or(0)).clamp(Duration::from_millis(10), POLL)
@@ -227,14 +233,21 @@ impl<O: Outbox> Deliverer<O> {
     }
 
     async fn register_lane(&self, lane: &Lane) -> Result<(), O::Error> {
-        lane.registered.get_or_try_init(|| self.outbox.register(&lane.sender.target.name)).await.map(|()| ())
+        lane.registered.get_or_try_init(|| self.outbox.register(&lane.sender.target.name)).await.copied()
     }
 
-    /// Sends what is due on one lane; returns when it is due next.
-    async fn drain(&self, lane: &Arc<Lane>) -> Result<Option<Timestamp>, O::Error> {
+    /// Sends what is due on one lane, until `stopping` says so; returns when it is due next.
+    async fn drain(
+        &self,
+        lane: &Arc<Lane>,
+        stopping: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Timestamp>, O::Error> {
         self.register_lane(lane).await?;
         loop {
             let now = self.options.clock.now();
+            if stopping() {
+                return Ok(Some(now));
+            }
             let limit = match Self::admit(lane, now) {
                 Admission::Wait(until) => return Ok(until),
                 Admission::Send(limit) => limit,
@@ -279,11 +292,11 @@ impl<O: Outbox> Deliverer<O> {
             TargetState::Paused { .. } => return Admission::Send(1),
             TargetState::Active => {}
         }
-        if let Some(hold) = pace.hold {
-            if hold > now {
-                return Admission::Wait(Some(hold));
+        if let Some(until) = pace.hold.max(pace.probe) {
+            if until > now {
+                return Admission::Wait(Some(until));
             }
-            pace.hold = None;
+            (pace.hold, pace.probe) = (None, None);
         }
         Admission::Send(if pace.failures >= BREAK_AFTER { 1 } else { CONCURRENCY })
     }
@@ -297,15 +310,16 @@ impl<O: Outbox> Deliverer<O> {
         let mut pace = lane.pace();
         match attempted.verdict {
             Verdict::Delivered => {
-                *pace = Pace { state: TargetState::Active, failures: 0, hold: None };
+                // What another answer asked for still stands.
+                *pace = Pace { hold: pace.hold, ..Pace::FRESH };
                 tracing::info!(target_name = %target, %message, attempt, latency_ms, "delivered");
             }
             Verdict::Retry => {
                 pace.failures = pace.failures.saturating_add(1);
                 let over = pace.failures.saturating_sub(BREAK_AFTER);
-                let probe = (pace.failures >= BREAK_AFTER)
+                pace.probe = (pace.failures >= BREAK_AFTER)
                     .then(|| now.plus(Duration::from_secs(1 << over.min(6)).min(PROBE_EVERY_MAX)));
-                pace.hold = [pace.hold, attempted.hold, probe].into_iter().flatten().max();
+                pace.hold = pace.hold.max(attempted.hold);
                 tracing::warn!(target_name = %target, %message, attempt, %reason, "delivery failed; it will be tried again");
             }
             Verdict::DeadLetter => {
