@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Setup, copy_folder, fixture, items, ndjson_fixture, position, token_of};
+use crate::harness::{Server, Setup, copy_folder, fixture, items, ndjson_fixture, position, tell, token_of};
 
 /// Rows that `sql` may answer with at once.
 const PAGE: usize = 5_000;
@@ -88,7 +88,7 @@ async fn nothing_acknowledged_is_lost_over_ten_kills() {
     let twice: Vec<_> = stored.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "archived more than once: {twice:?}");
     assert!(position(&status, "durable") >= acked.len() as u64);
-    eprintln!("sent {sent}, acknowledged {}, stored {}", acked.len(), stored.len());
+    tell(&format!("ten kills: sent {sent}, acknowledged {}, stored {}", acked.len(), stored.len()));
 }
 
 /// Traffic that gives findings of several rules.

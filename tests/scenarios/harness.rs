@@ -516,7 +516,14 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
 
 /// Says why part of a test was left out, so that a green run does not hide it.
 pub(crate) fn left_out(part: &str, reason: &str) {
-    eprintln!("LEFT OUT: {part}: {reason}");
+    tell(&format!("LEFT OUT: {part}: {reason}"));
+}
+
+/// A line that is seen although the test passes: the test runner captures only what macros print.
+pub(crate) fn tell(line: &str) {
+    use std::io::Write as _;
+    let mut stderr = std::io::stderr().lock();
+    writeln!(stderr, "{line}").unwrap();
 }
 
 /// A Python that can import `module`: `PIPEPROOF_PYTHON`, else `python3`.

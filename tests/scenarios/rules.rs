@@ -207,7 +207,7 @@ fn explain_shows_each_clause() {
 
 #[test]
 fn mistakes_on_the_command_line_exit_with_2() {
-    for args in [&["evall"][..], &["eval"], &["eval", "--rules", "/no/such"], &["serve", "--lissten"], &["test"]] {
+    for args in [&["evall"][..], &["eval"], &["eval", "--rules", "/no/such"], &["serve", "--lissten"]] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
     }
