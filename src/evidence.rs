@@ -16,14 +16,15 @@ use pipeproof_engine::record::{Position, encode_parts};
 use pipeproof_engine::time::Timestamp;
 use pipeproof_record::lake::{Table, parquet_bytes};
 use pipeproof_record::sql::{Limits, Parameter, Sql};
-use pipeproof_record::store::{IncidentFilter, Pack as StoredPack};
+use pipeproof_record::store::Pack as StoredPack;
 use pipeproof_reports::checkpoint::Checkpoint;
 use pipeproof_reports::controls::catalogue;
 use pipeproof_reports::controls::lake_facts::source_windows;
 use pipeproof_reports::controls::outcome::Period as TestPeriod;
+use pipeproof_reports::controls::reperform;
 use pipeproof_reports::controls::run::{ControlReport, RunRequest, run_all};
+use pipeproof_reports::kpi::rows::{from_lake, from_store};
 use pipeproof_reports::kpi::{IncidentTimes, KpiReport, KpiRequest, files::pack_files, report};
-use pipeproof_reports::pack::table::Table as Sheet;
 use pipeproof_reports::pack::{self, Omission, PackFile, PackInput, Partition, Period, PreviousPack, RawRecord};
 use pipeproof_reports::seal::SealedCheckpoint;
 use pipeproof_reports::verify::{Reperformed, Unpacked};
@@ -96,7 +97,8 @@ pub(crate) async fn build(shared: &Arc<Shared>, request: &Request, actor: &str) 
     };
     let tests =
         run_all(&export.sql, &framework.select(&controls), &run).await.map_err(part("run the control tests"))?;
-    let (kpis, incidents) = kpi_report(shared, KpiRequest::new(request.from, request.to, as_of)).await?;
+    let incidents = from_lake(&export.sql, &period).await.map_err(part("read the incidents"))?;
+    let kpis = report(&incidents, &KpiRequest::new(request.from, request.to, as_of));
     let ControlReport { results, files } = tests;
     let mut all = files;
     all.extend(pack_files(&kpis, &incidents).map_err(part("write the KPIs"))?);
@@ -269,22 +271,7 @@ pub(crate) async fn kpi_report(
     shared: &Arc<Shared>,
     request: KpiRequest,
 ) -> Result<(KpiReport, Vec<IncidentTimes>), EvidenceError> {
-    const PAGE: usize = 500;
-    let mut rows = Vec::new();
-    let mut after = None;
-    loop {
-        let filter = IncidentFilter { after, limit: PAGE, ..IncidentFilter::default() };
-        let page = shared.store.incidents(&filter).await.map_err(part("read incidents"))?;
-        for stored in &page {
-            let steps = shared.store.steps(&stored.incident.id).await.map_err(part("read incident steps"))?;
-            let steps: Vec<_> = steps.into_iter().map(|stored| stored.step).collect();
-            rows.extend(IncidentTimes::at(request.as_of, &stored.incident, stored.committed, &steps));
-        }
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.incident.id.clone()),
-            _ => break,
-        }
-    }
+    let rows = from_store(&shared.store, request.to, request.as_of).await.map_err(part("read incidents"))?;
     Ok((report(&rows, &request), rows))
 }
 
@@ -302,47 +289,25 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Runs every query of a pack again over the Parquet files it holds.
 pub(crate) async fn reperform(pack: &Unpacked) -> Result<Vec<Reperformed>, EvidenceError> {
-    let index: Value = pack
-        .get("data/pack.json")
-        .and_then(|bytes| serde_json::from_slice(bytes).ok())
-        .ok_or_else(|| EvidenceError::Request("the pack has no readable data/pack.json".to_owned()))?;
-    let time = |value: Option<&Value>| value.and_then(Value::as_str).and_then(Timestamp::parse);
-    let within = |name: &str| time(index.get("period").and_then(|period| period.get(name)));
-    let (Some(from), Some(to), Some(as_of)) = (within("start"), within("end"), time(index.get("as_of"))) else {
-        return Err(EvidenceError::Request("data/pack.json does not say period and as_of".to_owned()));
-    };
+    // Below `data/`, as the queries and times of a pack are named.
+    let files: BTreeMap<String, Vec<u8>> = pack
+        .files()
+        .iter()
+        .filter_map(|(path, bytes)| Some((path.strip_prefix("data/")?.to_owned(), bytes.clone())))
+        .collect();
+    let as_of = reperform::as_of(&files).ok_or_else(|| {
+        EvidenceError::Request("the pack's control tests do not say as of when they were run".to_owned())
+    })?;
     let folder = tempfile::tempdir().map_err(part("make a folder"))?;
-    for (path, bytes) in pack.data() {
-        let name = path.strip_prefix("60_raw/").or_else(|| path.strip_prefix("data/60_raw/"));
-        if let Some(name) = name.filter(|name| name.ends_with(".parquet") && !name.contains('/')) {
+    for (path, bytes) in &files {
+        let name = path.strip_prefix("60_raw/").filter(|name| name.ends_with(".parquet") && !name.contains('/'));
+        if let Some(name) = name {
             fs::write(folder.path().join(name), bytes).map_err(part("write the pack's Parquet"))?;
         }
     }
     let sql = Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE)
         .await
         .map_err(part("open the pack's Parquet"))?;
-    let period = TestPeriod { from, to, as_of };
-    let request = RunRequest {
-        period,
-        parameters: BTreeMap::new(),
-        versions: BTreeMap::new(),
-        checkpoints: Vec::new(),
-        windows: source_windows(&sql, &period).await.map_err(part("read the source windows"))?,
-    };
-    let controls = catalogue::controls().map_err(part("read the control tests"))?;
-    let held: Vec<_> = controls
-        .iter()
-        .filter(|control| pack.get(&format!("data/10_controls/{}/population.csv", control.id)).is_some())
-        .collect();
-    let report = run_all(&sql, &held, &request).await.map_err(part("run the control tests"))?;
-    let tables = report.files.into_iter().filter(|file| {
-        file.path.starts_with("10_controls/")
-            && (file.path.ends_with("population.csv") || file.path.ends_with("exceptions.csv"))
-    });
-    Ok(tables
-        .map(|file| Reperformed {
-            outcome: Sheet::from_csv(&file.bytes).map(|sheet| sheet.totals()).map_err(|error| error.to_string()),
-            table: file.path,
-        })
-        .collect())
+    let again = reperform::reperform(&sql, &files).await;
+    Ok(again.into_iter().map(|again| Reperformed { table: again.table, outcome: again.outcome }).collect())
 }

@@ -195,7 +195,7 @@ impl Node {
                 .map(|rule| rule.meta())
                 .map(|meta| DeployedRule { id: meta.id.clone(), digest: meta.digest.clone(), state: meta.state })
                 .collect(),
-            actor: "configuration".to_owned(),
+            actor: OWN_SOURCE.to_owned(),
         })
         .await?;
         for source in &config.sources {

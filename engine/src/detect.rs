@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -28,6 +29,9 @@ use crate::watermark::Lane;
 
 /// How often, in record time, groups that can no longer matter are let go.
 const SWEEP_EVERY_MICROS: i64 = 60 * 1_000_000;
+
+/// How far back an outage is written into windows of their own: longer ones are shown by the windows that are missing.
+const DOWN_SHOWN_MAX: Duration = Duration::from_secs(31 * 86_400);
 
 /// A record with what it decodes to.
 #[derive(Clone, Debug)]
@@ -210,10 +214,19 @@ impl Detector {
         self.state.position = decoded.index + 1;
         self.counters.records += 1;
         let own = envelope.auth == Authenticity::Own && envelope.source_type == SourceType::Pipeproof;
-        if before > Timestamp::default() && now.micros_since(before) > micros(DOWN_AFTER) {
-            self.state.coverage.down(before, now);
+        let down = before > Timestamp::default() && now.micros_since(before) > micros(DOWN_AFTER);
+        // The windows of every hour the outage touches must be there to say so.
+        if down {
+            let mut hour = before.hour().max(now.hour().minus(DOWN_SHOWN_MAX));
+            while hour < now {
+                self.open_windows(hour.max(before));
+                hour = hour.plus(Duration::from_secs(3_600));
+            }
         }
         self.open_windows(now);
+        if down {
+            self.state.coverage.down(before, now);
+        }
         if !own {
             self.state.dedup.expire(now);
             let item = item_hash(&envelope.source, &envelope.item);
@@ -743,3 +756,6 @@ fn source_types(plan: &Plan, number: usize, depth: usize) -> Vec<SourceType> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,8 +30,10 @@ pub use answer::{Answer, JsonRows};
 pub use parameters::Parameter;
 
 /// Stack of the thread a query runs on. Planning, copying and dropping an expression recurse once per operator, and text of
-/// the allowed length holds tens of thousands of them. Only what is touched is ever backed by memory.
-const STACK_BYTES: usize = 512 << 20;
+/// the allowed length holds thousands of them. Only what is touched is ever backed by memory.
+const STACK_BYTES: usize = 256 << 20;
+/// Longest text of a query. Planning cannot be interrupted, and for a chain of operators takes time in the square of it.
+const TEXT_BYTES: usize = 16 << 10;
 
 /// What a query may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +44,29 @@ pub struct Limits {
     pub time: Duration,
     /// Rows of an answer.
     pub rows: usize,
+    /// Bytes of an answer in memory.
+    pub answer_bytes: usize,
     /// Bytes of the query's text.
     pub text_bytes: usize,
 }
 
 impl Limits {
     /// For people at a console.
-    pub const CONSOLE: Self =
-        Self { memory_bytes: 256 << 20, time: Duration::from_secs(30), rows: 10_000, text_bytes: 64 << 10 };
+    pub const CONSOLE: Self = Self {
+        memory_bytes: 256 << 20,
+        time: Duration::from_secs(30),
+        rows: 10_000,
+        answer_bytes: 64 << 20,
+        text_bytes: TEXT_BYTES,
+    };
     /// For control tests and packs, whose populations must be whole.
-    pub const EVIDENCE: Self =
-        Self { memory_bytes: 1 << 30, time: Duration::from_secs(600), rows: 5_000_000, text_bytes: 64 << 10 };
+    pub const EVIDENCE: Self = Self {
+        memory_bytes: 1 << 30,
+        time: Duration::from_secs(600),
+        rows: 5_000_000,
+        answer_bytes: 2 << 30,
+        text_bytes: TEXT_BYTES,
+    };
 }
 
 /// Why a query has no answer.
@@ -110,6 +124,9 @@ pub enum SqlError {
     /// Its answer has more rows than allowed.
     #[error("the answer has more than the {0} rows allowed; narrow the query or add a LIMIT")]
     TooManyRows(usize),
+    /// Its answer has more bytes than allowed.
+    #[error("the answer has more than the {} MiB allowed; ask for fewer columns or rows", .0 >> 20)]
+    TooManyBytes(usize),
 }
 
 impl SqlError {
@@ -244,12 +261,17 @@ impl Sql {
         let schema = stream.schema();
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut room = self.limits.rows;
+        let mut bytes = 0_usize;
         while let Some(batch) = stream.try_next().await.map_err(|error| self.failed(error))? {
             if batch.num_rows() > room {
                 batches.push(batch.slice(0, room));
                 return Ok((Answer::new(schema, batches), true));
             }
             room -= batch.num_rows();
+            bytes = bytes.saturating_add(batch.get_array_memory_size());
+            if bytes > self.limits.answer_bytes {
+                return Err(SqlError::TooManyBytes(self.limits.answer_bytes));
+            }
             if batch.num_rows() > 0 {
                 batches.push(batch);
             }

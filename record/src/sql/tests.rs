@@ -112,7 +112,13 @@ async fn statements_that_change_or_reach_out_are_refused() {
 
 #[tokio::test]
 async fn queries_stay_within_their_limits() {
-    let limits = Limits { memory_bytes: 4 << 20, time: Duration::from_secs(3), rows: 10, text_bytes: 200 };
+    let limits = Limits {
+        memory_bytes: 4 << 20,
+        time: Duration::from_secs(3),
+        rows: 10,
+        answer_bytes: 1 << 20,
+        text_bytes: 200,
+    };
     let sql = empty(limits).await;
     let rows = "SELECT * FROM generate_series(1, 11)";
     assert!(matches!(sql.query(rows, &[]).await.unwrap_err(), SqlError::TooManyRows(10)));
@@ -126,8 +132,10 @@ async fn queries_stay_within_their_limits() {
     assert!(matches!(error, SqlError::TooSlow(_) | SqlError::TooBig(_)), "{error:?}");
     let endless = "SELECT max(a.value * 7 % 11) FROM generate_series(1, 9000000000000) a";
     assert!(matches!(sql.query(endless, &[]).await.unwrap_err(), SqlError::TooSlow(_)));
-    let big = "SELECT value, count(*) FROM generate_series(1, 10000000) GROUP BY value";
+    let big = "SELECT value * 7 % 9999991, count(*) FROM generate_series(1, 9000000) GROUP BY value * 7 % 9999991";
     assert!(matches!(sql.query(big, &[]).await.unwrap_err(), SqlError::TooBig(_)));
+    let wide = "SELECT repeat('x', 400000) FROM generate_series(1, 10)";
+    assert!(matches!(sql.query(wide, &[]).await.unwrap_err(), SqlError::TooManyBytes(_)));
     // And the session goes on.
     assert_eq!(sql.query("SELECT 1", &[]).await.unwrap().len(), 1);
 }
@@ -655,82 +663,4 @@ async fn the_files_of_a_pack_give_the_same_answers() {
         Sql::over_parquet(Path::new("/nowhere"), None, Limits::CONSOLE).await,
         Err(SqlError::Folder { .. })
     ));
-}
-
-#[tokio::test]
-#[ignore = "measure"]
-async fn zz_measure() {
-    use std::time::Instant;
-    let dir = tempfile::tempdir_in("/root").unwrap();
-    let store = SqliteStore::open(&dir.path().join("store.db"), clock()).await.unwrap();
-    let began = Instant::now();
-    for from in 0..200_u64 {
-        let mut commit = Commit {
-            from: from * 100,
-            to: from * 100 + 100,
-            committed: START,
-            delta: vec![7; 2000],
-            ..Commit::default()
-        };
-        commit.findings = vec![finding(u32::try_from(from).unwrap())];
-        commit.windows = vec![window(0, from)];
-        store.commit(&commit).await.unwrap();
-    }
-    println!("store: {:?} per commit", began.elapsed() / 200);
-    let lake = Lake::open(&dir.path().join("lake")).await.unwrap();
-    let body = format!("{{\"x\":\"{}\"}}", "abc def ".repeat(120));
-    let total = 100_000_u64;
-    let began = Instant::now();
-    let mut from = 0;
-    let mut bytes = 0;
-    while from < total {
-        let to = from + 10_000;
-        let mut rows = Vec::new();
-        for index in from..to {
-            let (leaf, record) = record(index, "acme", SourceType::Json, &body);
-            bytes += leaf.len();
-            let position = Position { partition: 0, index };
-            let e = event(
-                position,
-                0,
-                &record,
-                at(u32::try_from(index % 1000).unwrap()),
-                &[
-                    field("action", &json!(if index % 100 == 0 { "git.push" } else { "cloud.api" })),
-                    field("ci.repo", &json!("acme/app")),
-                    field("token.id", &json!(format!("ASIA{}", index % 500))),
-                    field("actor.type", &json!("ci")),
-                ],
-            );
-            rows.extend(event_rows(position, &leaf, &record, Ok(&[e])).unwrap());
-        }
-        lake.append_events(0, from, to, rows).await.unwrap();
-        from = to;
-    }
-    println!("lake: {:.0} records/s, {} MB of leaves", total as f64 / began.elapsed().as_secs_f64(), bytes >> 20);
-    let began = Instant::now();
-    for n in 0..20 {
-        let index = total + n;
-        let (leaf, record) = record(index, "acme", SourceType::Json, &body);
-        let position = Position { partition: 0, index };
-        lake.append_events(0, index, index + 1, event_rows(position, &leaf, &record, Ok(&[])).unwrap()).await.unwrap();
-    }
-    println!("lake: {:?} per small append", began.elapsed() / 20);
-    let began = Instant::now();
-    let sql = Sql::over(&lake.pin(), None, Limits::EVIDENCE).await.unwrap();
-    println!("sql: open {:?}", began.elapsed());
-    for query in [
-        "SELECT count(*) FROM events",
-        "SELECT source, count(*) FROM fact WHERE at > TIMESTAMP '2020-01-01' GROUP BY source",
-        "SELECT count(*) FROM push WHERE is_protected",
-        "SELECT count(*) FROM token_use",
-        "SELECT * FROM token",
-        "SELECT * FROM incident",
-        "SELECT * FROM secret_access",
-        "SELECT * FROM admission",
-    ] {
-        let began = Instant::now();
-        let rows = sql.query(query, &[]).await.unwrap().len();
-        println!("sql: {:?} {rows} rows {query}", began.elapsed());
-    }
 }
