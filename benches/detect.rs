@@ -4,6 +4,8 @@
 //! Most events match nothing, as in real traffic; one in a hundred reads a secret. The commit goes to a SQLite store on
 //! disk with `synchronous=FULL`, one transaction per micro-batch of 4,096 records, as in production.
 
+#![allow(clippy::expect_used, reason = "a benchmark that cannot set itself up has nothing to measure")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -137,8 +139,8 @@ fn stages(criterion: &mut Criterion) {
         bencher.iter_batched(
             || {
                 let folder = tempfile::tempdir().expect("a folder");
-                let open = SqliteStore::open(&folder.path().join("store.db"), Arc::new(SystemClock));
-                let store = runtime.block_on(open).expect("a store");
+                let path = folder.path().join("store.db");
+                let store = runtime.block_on(SqliteStore::open(&path, Arc::new(SystemClock))).expect("a store");
                 (Detector::new(Arc::clone(&plan), 0), store, folder)
             },
             |(mut detector, store, folder)| {
