@@ -46,7 +46,7 @@ pub(crate) const SOURCES: &[ReplaySource] = &[
 pub(crate) const MUST_FIND: &[&str] = &[
     "known_bad_action",
     "secret_in_log",
-    "encoded_secrets_in_log",
+    "runner_secrets_dumped",
     "ci_identity_off_network",
     "secret_read_burst",
     "prod_secret_off_network",
