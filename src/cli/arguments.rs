@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Serve(ServeOptions),
     /// Show everything on a fresh folder: replay a documented attack, findings, incident, KPIs, a verified pack
     Demo(DemoOptions),
-    /// Check rules: positions, codes, "did you mean"
+    /// Check rules and configuration (pipeproof.yaml): positions, codes, "did you mean"
     Check(RuleFiles),
     /// Run the tests inside rules
     Test(RuleFiles),

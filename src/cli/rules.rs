@@ -35,7 +35,16 @@ fn read(paths: &[PathBuf]) -> Result<pipeproof_rules::RuleSet, Failure> {
 }
 
 pub(super) fn check(options: &RuleFiles, format: Option<Format>) -> Result<(), Failure> {
-    let set = read(&options.paths)?;
+    let (configurations, rules): (Vec<PathBuf>, Vec<PathBuf>) =
+        options.paths.iter().cloned().partition(|path| is_configuration(path));
+    for path in &configurations {
+        crate::config::Config::load(path).map_err(|error| Failure::Usage(crate::chain(&error)))?;
+        show::diagnostic(&format!("{}: the configuration is valid", path.display()));
+    }
+    if rules.is_empty() && !configurations.is_empty() {
+        return Ok(());
+    }
+    let set = read(&rules)?;
     if format.is_some_and(|format| format != Format::Human) {
         let rows: Vec<Value> =
             set.diagnostics.iter().filter_map(|problem| serde_json::to_value(problem).ok()).collect();
@@ -49,6 +58,14 @@ pub(super) fn check(options: &RuleFiles, format: Option<Format>) -> Result<(), F
     let others = set.diagnostics.len() - errors;
     show::diagnostic(&format!("{} rules, {errors} errors, {others} warnings", set.rules.len()));
     if errors > 0 { Err(Failure::Usage("the rules have errors".to_owned())) } else { Ok(()) }
+}
+
+/// Whether a file is a configuration by its name: `pipeproof.yaml`, `pipeproof.yml` or `ANYTHING.pipeproof.yaml`.
+fn is_configuration(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+        let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+        stem.is_some_and(|stem| stem == "pipeproof" || stem.ends_with(".pipeproof"))
+    })
 }
 
 pub(super) fn test(options: &RuleFiles, format: Option<Format>) -> Result<(), Failure> {

@@ -192,9 +192,9 @@ fn show_findings(findings: &[Value]) -> Result<(), Failure> {
             text(finding, "level"),
             text(finding, "title")
         ))?;
-        if let Some(because) = finding.get("because").and_then(Value::as_array).and_then(|because| because.first()) {
-            show::plain(&format!("{:31}because {}", "", because.as_str().unwrap_or_default()))?;
-        }
+        let because: Vec<&str> =
+            finding.get("because").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        show::plain(&format!("{:31}because {}", "", because.join("; ").chars().take(160).collect::<String>()))?;
     }
     Ok(())
 }
@@ -273,13 +273,26 @@ async fn show_deliveries(client: &Client, receiver: &Receiver, findings: &[Value
     if got.len() > 12 {
         show::plain(&format!("({} more)", got.len() - 12))?;
     }
-    let receipts = list(&client.get("/v1/deliveries?limit=1000").await?, "deliveries");
-    let delivered = receipts.iter().filter(|receipt| text(receipt, "state") == "delivered").count();
+    let delivered = receipts(client, got.len()).await?;
     show::plain(&format!("{} deliveries, {delivered} receipts", got.len()))?;
     let ids: std::collections::BTreeSet<&str> = got.iter().map(|delivery| delivery.id.as_str()).collect();
     Ok(check("every finding of an active rule was delivered", receiver.of_kind("finding.created") == due)
         & check("every delivery is signed", got.iter().all(|delivery| delivery.signed))
-        & check("nothing was delivered twice", ids.len() == got.len()))
+        & check("nothing was delivered twice", ids.len() == got.len())
+        & check("every delivery has its receipt", delivered == got.len()))
+}
+
+/// How many deliveries have a receipt, once there are as many as were received: a receipt is stored after the answer.
+async fn receipts(client: &Client, received: usize) -> Result<usize, Failure> {
+    let begun = SystemClock.now();
+    loop {
+        let stored = list(&client.get("/v1/deliveries?limit=1000").await?, "deliveries");
+        let delivered = stored.iter().filter(|receipt| text(receipt, "state") == "delivered").count();
+        if delivered >= received || SystemClock.now() > begun.plus(Duration::from_secs(10)) {
+            return Ok(delivered);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Builds a pack over the day of the story and verifies it like an auditor: from the file, against the anchor.

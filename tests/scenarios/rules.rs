@@ -91,6 +91,17 @@ fn check_accepts_what_is_right_and_points_at_what_is_wrong() {
 }
 
 #[test]
+fn check_reads_the_configuration_too() {
+    let files = folder(&[("pipeproof.yaml", "version: 1\nlissten: 127.0.0.1:1\n")]);
+    let path = files.path().join("pipeproof.yaml");
+    let output = run(["check", &path.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("lissten"), "{}", stderr(&output));
+    std::fs::write(&path, "version: 1\nlisten: 127.0.0.1:1\n").unwrap();
+    expect_exit(&run(["check", &path.display().to_string()]), 0);
+}
+
+#[test]
 fn test_runs_what_stands_in_the_rules() {
     let right = folder(&[("rule.yml", RULE)]);
     let path = right.path().display().to_string();
