@@ -256,7 +256,7 @@ fn folder_name(value: &str) -> String {
     format!("x-{}", hex::encode(Sha256::digest(value).get(..16).unwrap_or_default()))
 }
 
-/// Removes what a crash left staged in the lake's folders, and says how many files that were.
+/// An error unless the folders of the lake hold nothing but whole files: what a crash left staged is removed.
 pub(super) fn remove_staged(folder: &Path) -> std::io::Result<u64> {
     let mut removed = 0;
     let mut folders = vec![folder.to_owned()];

@@ -22,7 +22,7 @@ use engine::time::Timestamp;
 use futures::TryStreamExt;
 use pipeproof_engine as engine;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::lake::{Snapshot, Table};
 
@@ -34,9 +34,6 @@ pub use parameters::Parameter;
 const STACK_BYTES: usize = 256 << 20;
 /// Longest text of a query. Planning cannot be interrupted, and for a chain of operators takes time in the square of it.
 const TEXT_BYTES: usize = 16 << 10;
-
-/// Queries that run at once in this process. One that is given up on while it is being planned keeps its place until it ends.
-static PLACES: Semaphore = Semaphore::const_new(8);
 
 /// What a query may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,16 +233,9 @@ impl Sql {
             return Err(SqlError::TooLong { bytes: text.len(), allowed: self.limits.text_bytes });
         }
         let text = parameters::substitute(text, parameters)?;
-        let too_slow = |_| SqlError::TooSlow(self.limits.time);
-        let began = tokio::time::Instant::now();
-        let place = tokio::time::timeout(self.limits.time, PLACES.acquire())
-            .await
-            .map_err(too_slow)?
-            .map_err(|_| failed(DataFusionError::Internal("no query may run any more".to_owned())))?;
         let (mut answer, receiver) = oneshot::channel();
         let (this, runtime) = (self.clone(), Handle::current());
         let work = move || {
-            let _place = place;
             runtime.block_on(async {
                 let result = tokio::select! {
                     result = this.execute(&text) => result,
@@ -257,9 +247,9 @@ impl Sql {
         };
         let thread = std::thread::Builder::new().name("sql".to_owned()).stack_size(STACK_BYTES);
         thread.spawn(work).map_err(|error| failed(DataFusionError::IoError(error)))?;
-        tokio::time::timeout_at(began + self.limits.time, receiver)
+        tokio::time::timeout(self.limits.time, receiver)
             .await
-            .map_err(too_slow)?
+            .map_err(|_| SqlError::TooSlow(self.limits.time))?
             .map_err(|_| failed(DataFusionError::Internal("the query's thread ended without an answer".to_owned())))?
     }
 
