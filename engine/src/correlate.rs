@@ -428,6 +428,26 @@ mod tests {
     }
 
     #[test]
+    fn early_counts_only_what_fits_one_window() {
+        let early = rule(THREE, 1, true);
+        assert_eq!(run(&early, &[(100, 0), (0, 0), (50, 0)]), [0_i64; 0], "three, but never within 60 s");
+    }
+
+    #[test]
+    fn a_signal_behind_the_watermark_is_counted_and_decides_nothing() {
+        let rule = rule(THREE, 1, false);
+        let mut state = Correlation::default();
+        for (index, secs) in [0, 10].into_iter().enumerate() {
+            state.admit(&rule, vec!["k".into()], signal(secs, index as u64, 0), Timestamp::MIN);
+        }
+        let passed = Timestamp::from_secs(30);
+        assert!(state.advance(&rule, passed).is_empty());
+        assert!(state.admit(&rule, vec!["k".into()], signal(20, 2, 0), passed).is_empty());
+        assert!(state.advance(&rule, Timestamp::MAX).is_empty());
+        assert_eq!(state.late, 1);
+    }
+
+    #[test]
     fn a_sequence_needs_its_order_inside_the_window() {
         let rule = rule(Operator::TemporalOrdered, 3, false);
         assert_eq!(run(&rule, &[(0, 0), (10, 1), (20, 2)]), [20]);
