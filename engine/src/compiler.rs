@@ -134,6 +134,8 @@ impl Compiler {
                 let column = self.column(&ColumnKey::Everything);
                 Expr::Atom(self.atom(column, &[predicate]))
             }
+            // The plan takes lookups out before it compiles (`Condition::without_lookups`).
+            Condition::Lookup(_) => Expr::True,
         }
     }
 

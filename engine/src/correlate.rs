@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::EventId;
 use crate::fields::Value;
 use crate::finding::{Anchor, CitedEvent};
-use crate::rule::{Comparison, CorrelationRule, Operator};
+use crate::rule::{Comparison, CorrelationRule, Metric, Number, Operator};
 use crate::time::Timestamp;
 use crate::watermark::Lane;
 
@@ -189,11 +189,18 @@ impl Correlation {
             group.signals.drain(..excess);
             self.evicted += excess as u64;
         }
-        let fired = match rule.operator {
-            Operator::EventCount { comparison, count } => {
-                count_events(group, rule.timespan, comparison, count).map(|window| vec![window]).unwrap_or_default()
-            }
-            Operator::TemporalOrdered => in_order(group, rule.timespan, rule.members.len()),
+        let fired = match &rule.operator {
+            Operator::Aggregate { metric: Metric::Events, bounds } => match bounds.0.as_slice() {
+                [(comparison, Number::Int(count))] => {
+                    let count = u64::try_from(*count).unwrap_or(u64::MAX);
+                    count_events(group, rule.timespan, *comparison, count)
+                        .map(|window| vec![window])
+                        .unwrap_or_default()
+                }
+                _ => Vec::new(),
+            },
+            Operator::Temporal { ordered: true, .. } => in_order(group, rule.timespan, rule.members.len()),
+            _ => Vec::new(),
         };
         let names: BTreeMap<String, String> = rule.group_by.iter().cloned().zip(key.iter().cloned()).collect();
         self.changes.push(Change::Group(key, group.clone()));
@@ -341,7 +348,7 @@ pub type CorrelationName = (String, Lane);
 mod tests {
     use super::*;
     use crate::record::Position;
-    use crate::rule::{AlertSpec, Level, RuleMeta, RuleState, Taxonomy};
+    use crate::rule::{AlertSpec, Bounds, Level, RuleMeta, RuleState, Taxonomy, TemporalClause};
 
     fn rule(operator: Operator, members: usize, early: bool) -> CorrelationRule {
         CorrelationRule {
@@ -365,6 +372,7 @@ mod tests {
             group_by: vec!["k".into()],
             aliases: BTreeMap::new(),
             timespan: Duration::from_secs(60),
+            session_gap: None,
             early,
             taxonomy: Taxonomy::Cicd,
         }
@@ -397,11 +405,18 @@ mod tests {
         fired.iter().map(|one| one.signals.last().unwrap().time.as_micros() / 1_000_000).collect()
     }
 
-    const THREE: Operator = Operator::EventCount { comparison: Comparison::Gte, count: 3 };
+    fn three() -> Operator {
+        Operator::Aggregate { metric: Metric::Events, bounds: Bounds(vec![(Comparison::Gte, Number::Int(3))]) }
+    }
+
+    fn ordered(members: u16) -> Operator {
+        let clauses = vec![TemporalClause { present: (0..members).collect(), absent: Vec::new() }];
+        Operator::Temporal { ordered: true, clauses }
+    }
 
     #[test]
     fn a_count_fires_once_while_it_holds_and_again_after_it_did_not() {
-        let rule = rule(THREE, 1, false);
+        let rule = rule(three(), 1, false);
         assert_eq!(run(&rule, &[(0, 0), (10, 0), (20, 0), (30, 0)]), [20]);
         assert_eq!(run(&rule, &[(0, 0), (10, 0), (200, 0), (210, 0), (220, 0)]), [220]);
         assert_eq!(run(&rule, &[(0, 0), (30, 0), (60, 0)]), [60], "a window includes its ends");
@@ -411,14 +426,14 @@ mod tests {
 
     #[test]
     fn arrival_order_does_not_matter() {
-        let rule = rule(THREE, 1, false);
+        let rule = rule(three(), 1, false);
         assert_eq!(run(&rule, &[(20, 0), (0, 0), (10, 0), (30, 0)]), [20]);
         assert_eq!(run(&rule, &[(3_600, 0), (0, 0), (10, 0)]), [0_i64; 0], "an early clock does not fill the window");
     }
 
     #[test]
     fn early_fires_on_arrival_and_once() {
-        let early = rule(THREE, 1, true);
+        let early = rule(three(), 1, true);
         let mut state = Correlation::default();
         let mut fired = Vec::new();
         for (index, secs) in [20, 0, 10, 30].into_iter().enumerate() {
@@ -429,13 +444,13 @@ mod tests {
 
     #[test]
     fn early_counts_only_what_fits_one_window() {
-        let early = rule(THREE, 1, true);
+        let early = rule(three(), 1, true);
         assert_eq!(run(&early, &[(100, 0), (0, 0), (50, 0)]), [0_i64; 0], "three, but never within 60 s");
     }
 
     #[test]
     fn a_signal_behind_the_watermark_is_counted_and_decides_nothing() {
-        let rule = rule(THREE, 1, false);
+        let rule = rule(three(), 1, false);
         let mut state = Correlation::default();
         for (index, secs) in [0, 10].into_iter().enumerate() {
             state.admit(&rule, vec!["k".into()], signal(secs, index as u64, 0), Timestamp::MIN);
@@ -449,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_sequence_needs_its_order_inside_the_window() {
-        let rule = rule(Operator::TemporalOrdered, 3, false);
+        let rule = rule(ordered(3), 3, false);
         assert_eq!(run(&rule, &[(0, 0), (10, 1), (20, 2)]), [20]);
         assert_eq!(run(&rule, &[(20, 2), (10, 1), (0, 0)]), [20], "arrival order does not matter");
         assert_eq!(run(&rule, &[(0, 1), (10, 0), (20, 2)]), [0_i64; 0]);
@@ -460,7 +475,7 @@ mod tests {
 
     #[test]
     fn equal_times_are_ordered_by_the_log() {
-        let rule = rule(Operator::TemporalOrdered, 2, false);
+        let rule = rule(ordered(2), 2, false);
         assert_eq!(run(&rule, &[(5, 0), (5, 1)]), [5]);
         assert_eq!(run(&rule, &[(5, 1), (5, 0)]), [0_i64; 0]);
     }
@@ -468,7 +483,7 @@ mod tests {
     #[test]
     fn state_is_restored_exactly_at_every_cut() {
         let arrivals = [(0, 0), (40, 0), (10, 1), (41, 1), (20, 2), (42, 2), (90, 0)];
-        let rule = rule(Operator::TemporalOrdered, 3, false);
+        let rule = rule(ordered(3), 3, false);
         let expected = run(&rule, &arrivals);
         for cut in 0..=arrivals.len() {
             let mut state = Correlation::default();

@@ -515,13 +515,11 @@ impl Detector {
                 values.filter(|(name, _)| name == field).map(|(_, value)| value.to_string()).next()
             })
         };
-        let because = match rule.operator {
-            crate::rule::Operator::EventCount { count, .. } => {
-                vec![format!("{} events within {} s (condition names {count})", fired.count, rule.timespan.as_secs())]
-            }
-            crate::rule::Operator::TemporalOrdered => {
+        let because = match &rule.operator {
+            crate::rule::Operator::Temporal { .. } => {
                 fired.signals.iter().map(|signal| format!("{} at {}", signal.title, signal.time)).collect()
             }
+            _ => vec![format!("{} events within {} s", fired.count, rule.timespan.as_secs())],
         };
         for (outer, place) in self.feeds.get(&number).cloned().unwrap_or_default() {
             let Some(Rule::Correlation(next)) = plan.rules().get(outer) else { continue };
@@ -716,7 +714,7 @@ fn alert_title(meta: &RuleMeta, read: &dyn Fn(&str) -> Option<String>) -> String
 fn group_key(rule: &CorrelationRule, member: &Rule, event: &Event) -> Option<GroupKey> {
     let taxonomy = match member {
         Rule::Detection(detection) => detection.taxonomy,
-        Rule::Correlation(_) => Taxonomy::Cicd,
+        Rule::Correlation(_) | Rule::Sql(_) => Taxonomy::Cicd,
     };
     let meta = member.meta();
     rule.group_by
@@ -743,7 +741,7 @@ fn source_types(plan: &Plan, number: usize, depth: usize) -> Vec<SourceType> {
             let types: BTreeSet<SourceType> = members.collect();
             types.into_iter().collect()
         }
-        Rule::Correlation(_) => Vec::new(),
+        Rule::Correlation(_) | Rule::Sql(_) => Vec::new(),
         Rule::Detection(detection) => {
             let wanted = |kind: &SourceType| {
                 let fits = |part: &Option<String>, of: &str| part.as_ref().is_none_or(|name| name == of);

@@ -125,6 +125,7 @@ fn collect<'c>(condition: &'c Condition, leaves: &mut Vec<&'c Condition>) {
         Condition::And(parts) | Condition::Or(parts) => parts.iter().for_each(|part| collect(part, leaves)),
         Condition::Not(part) => collect(part, leaves),
         Condition::Field { .. } | Condition::Keyword(_) => leaves.push(condition),
+        Condition::Lookup(_) => {}
     }
 }
 
@@ -165,6 +166,8 @@ impl Walk<'_> {
                 clauses.push(Clause::new(Some(field), words(predicate), negated, values, held));
                 held
             }
+            // Not decided by the event alone.
+            Condition::Lookup(_) => !negated,
             Condition::Keyword(predicate) => {
                 let held = self.held.next().unwrap_or(false);
                 clauses.push(Clause::new(None, words(predicate), negated, Vec::new(), held));
@@ -264,6 +267,7 @@ pub fn words(predicate: &Predicate) -> String {
             };
             format!("{sign} {}", number_words(*number))
         }
+        Predicate::TimePart(part, comparison, number) => format!("{part:?} {comparison:?} {number}").to_lowercase(),
         Predicate::FieldRef { field, kind, cased } => format!("{} field {field}{}", affix(*kind), mark(*cased)),
     }
 }

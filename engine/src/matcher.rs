@@ -11,9 +11,10 @@ use regex::{Regex, RegexSet};
 
 use crate::intern::Kind;
 use crate::predicate::{
-    Text, compare, compares, fold, integral, is_open, number_texts, parse_number, reduce, wildcard_matches,
+    Text, compare, compares, fold, integral, is_open, number_texts, parse_number, reduce, time_part, wildcard_matches,
+    written_date,
 };
-use crate::rule::{AffixKind, Comparison, Number, Predicate, WildcardPart};
+use crate::rule::{AffixKind, Comparison, Number, Predicate, TimePart, WildcardPart};
 
 /// All predicates on one column.
 #[derive(Debug, Default)]
@@ -30,6 +31,7 @@ pub(crate) struct ColumnMatcher {
     regex: Option<Regexes>,
     cidrs: Vec<(IpNet, u32)>,
     compares: Vec<(Comparison, Number, u32)>,
+    times: Vec<(TimePart, Comparison, i64, u32)>,
 }
 
 /// Contains, starts with, ends with, and patterns by their longest literal, tried together.
@@ -123,6 +125,7 @@ impl MatcherBuilder {
             Predicate::Regex(pattern) => self.regexes.push((pattern.clone(), leaf)),
             Predicate::Cidr(net) => matcher.cidrs.push((*net, leaf)),
             Predicate::Compare(comparison, number) => matcher.compares.push((*comparison, *number, leaf)),
+            Predicate::TimePart(part, comparison, number) => matcher.times.push((*part, *comparison, *number, leaf)),
             Predicate::Exists(_) | Predicate::FieldRef { .. } => {}
         }
     }
@@ -309,6 +312,9 @@ impl ColumnMatcher {
         if !self.equals_cased.is_empty() {
             hits.add_all(self.equals_cased.get(text));
         }
+        if kind != Kind::Bool && !self.times.is_empty() {
+            self.test_time(text, hits);
+        }
         if kind != Kind::Bool {
             self.test_number(kind, text, hits);
         }
@@ -318,6 +324,15 @@ impl ColumnMatcher {
         {
             let address = address.to_canonical();
             self.cidrs.iter().filter(|(net, _)| net.contains(&address)).for_each(|(_, leaf)| hits.add(*leaf));
+        }
+    }
+
+    fn test_time(&self, text: &str, hits: &mut Hits) {
+        let Some(date) = written_date(text) else { return };
+        for (part, comparison, right, leaf) in &self.times {
+            if comparison.holds(&time_part(&date, *part), right) {
+                hits.add(*leaf);
+            }
         }
     }
 

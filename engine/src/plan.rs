@@ -14,7 +14,7 @@ use crate::explain::{Explainer, Explanation};
 use crate::fields::Field;
 use crate::json::Json;
 use crate::program::{Program, ROWS, Workspace};
-use crate::rule::{Condition, DetectionRule, Predicate, Rule, RuleState, Taxonomy};
+use crate::rule::{Condition, DetectionRule, Filter, Predicate, Rule, RuleState, Table, Taxonomy};
 use crate::source::{Logsource, SourceType};
 
 /// An event matched a rule.
@@ -93,10 +93,29 @@ pub enum PlanError {
     },
 }
 
+/// What decides findings: rules, the tables they look things up in, and the exceptions to them.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    /// Rules.
+    pub rules: Vec<Rule>,
+    /// Tables.
+    pub tables: Vec<Table>,
+    /// Exceptions.
+    pub filters: Vec<Filter>,
+}
+
+impl From<Vec<Rule>> for Content {
+    fn from(rules: Vec<Rule>) -> Self {
+        Self { rules, ..Self::default() }
+    }
+}
+
 /// All rules, ready to match.
 #[derive(Debug)]
 pub struct Plan {
     rules: Vec<Rule>,
+    tables: Vec<Table>,
+    filters: Vec<Filter>,
     members: Vec<Vec<usize>>,
     explainers: Vec<OnceLock<Box<Explainer>>>,
     programs: Mutex<BTreeMap<Route, Arc<Program>>>,
@@ -107,7 +126,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`PlanError`] names the first rule that is wrong.
-    pub fn compile(rules: Vec<Rule>) -> Result<Self, PlanError> {
+    pub fn compile(content: impl Into<Content>) -> Result<Self, PlanError> {
+        let Content { rules, tables, filters } = content.into();
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
         for (number, rule) in rules.iter().enumerate() {
             let meta = rule.meta();
@@ -125,6 +145,7 @@ impl Plan {
                     check_regexes(&rule.meta.id, &rule.condition)?;
                     Vec::new()
                 }
+                Rule::Sql(_) => Vec::new(),
                 Rule::Correlation(rule) => {
                     let number = |member: &String| {
                         by_name.get(member.as_str()).copied().ok_or_else(|| PlanError::UnknownMember {
@@ -138,13 +159,25 @@ impl Plan {
         }
         check_cycles(&rules, &members)?;
         let explainers = rules.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { rules, members, explainers, programs: Mutex::default() })
+        Ok(Self { rules, tables, filters, members, explainers, programs: Mutex::default() })
     }
 
     /// The rules; a rule's number is its index.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// The exceptions.
+    #[must_use]
+    pub fn filters(&self) -> &[Filter] {
+        &self.filters
     }
 
     /// The rules a correlation looks at, in the order written; empty for other rules.
@@ -246,8 +279,9 @@ impl Plan {
                 && rule.meta.state != RuleState::Paused
                 && let Some(category) = route.admits(rule)
             {
-                let (taxonomy, condition) = (rule.taxonomy, &rule.condition);
-                compiler.add(&Source { rule: number, taxonomy, condition, category });
+                let candidate = rule.condition.without_lookups();
+                let condition = candidate.as_ref().unwrap_or(&rule.condition);
+                compiler.add(&Source { rule: number, taxonomy: rule.taxonomy, condition, category });
             }
         }
         let program = Arc::new(compiler.build());
@@ -297,6 +331,13 @@ fn check_regexes(rule: &str, condition: &Condition) -> Result<(), PlanError> {
         Condition::Not(part) => return check_regexes(rule, part),
         Condition::Field { field, predicate } => (field.as_str(), predicate),
         Condition::Keyword(predicate) => ("keywords", predicate),
+        Condition::Lookup(lookup) => {
+            let field = |(column, predicate): &(String, Predicate)| Condition::Field {
+                field: column.clone(),
+                predicate: predicate.clone(),
+            };
+            return lookup.columns.iter().map(field).try_for_each(|part| check_regexes(rule, &part));
+        }
     };
     match predicate {
         Predicate::Regex(pattern) => regex::Regex::new(pattern).map(|_| ()).map_err(|cause| PlanError::Regex {

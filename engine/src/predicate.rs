@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use crate::rule::{AffixKind, Comparison, Number, Predicate, TextTest, WildcardPart};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
+
+use crate::rule::{AffixKind, Comparison, Number, Predicate, TextTest, TimePart, WildcardPart};
 
 /// Folds letter case: every character to its lower-case form where that is a single character.
 #[must_use]
@@ -85,6 +87,42 @@ pub fn compares(left: Number, comparison: Comparison, right: Number) -> bool {
         Comparison::Gte => order.is_ge(),
         Comparison::Eq => order.is_eq(),
         Comparison::Neq => order.is_ne(),
+    }
+}
+
+/// The date a text says, as it is written: no conversion of time zones. Digits alone are seconds, or from 10^11 on
+/// milliseconds, since the epoch in UTC.
+pub(crate) fn written_date(text: &str) -> Option<NaiveDateTime> {
+    let text = text.trim();
+    if let Ok(date) = DateTime::parse_from_rfc3339(text) {
+        return Some(date.naive_local());
+    }
+    let bare = text.strip_suffix(" UTC").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
+    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"] {
+        if let Ok(date) = NaiveDateTime::parse_from_str(bare, format) {
+            return Some(date);
+        }
+    }
+    if let Ok(date) = NaiveDate::parse_from_str(bare, "%Y-%m-%d") {
+        return date.and_hms_opt(0, 0, 0);
+    }
+    match parse_number(text)? {
+        Number::Int(number) if number.abs() >= 100_000_000_000 => {
+            DateTime::from_timestamp_millis(i64::try_from(number).ok()?).map(|date| date.naive_utc())
+        }
+        Number::Int(number) => DateTime::from_timestamp(i64::try_from(number).ok()?, 0).map(|date| date.naive_utc()),
+        Number::Float(number) => DateTime::from_timestamp(number as i64, 0).map(|date| date.naive_utc()),
+    }
+}
+
+pub(crate) fn time_part(date: &NaiveDateTime, part: TimePart) -> i64 {
+    match part {
+        TimePart::Minute => i64::from(date.minute()),
+        TimePart::Hour => i64::from(date.hour()),
+        TimePart::Day => i64::from(date.day()),
+        TimePart::Week => i64::from(date.iso_week().week()),
+        TimePart::Month => i64::from(date.month()),
+        TimePart::Year => i64::from(date.year()),
     }
 }
 

@@ -137,6 +137,8 @@ pub enum Rule {
     Detection(DetectionRule),
     /// Looks at several matches of other rules.
     Correlation(CorrelationRule),
+    /// Asks the lake on a schedule. Detection itself only turns its rows into findings.
+    Sql(SqlRule),
 }
 
 impl Rule {
@@ -146,6 +148,7 @@ impl Rule {
         match self {
             Self::Detection(rule) => &rule.meta,
             Self::Correlation(rule) => &rule.meta,
+            Self::Sql(rule) => &rule.meta,
         }
     }
 
@@ -154,6 +157,7 @@ impl Rule {
         match self {
             Self::Detection(rule) => &mut rule.meta,
             Self::Correlation(rule) => &mut rule.meta,
+            Self::Sql(rule) => &mut rule.meta,
         }
     }
 }
@@ -184,8 +188,10 @@ pub struct CorrelationRule {
     pub group_by: Vec<String>,
     /// Alias → (member rule → field); an alias may stand in `group_by`.
     pub aliases: BTreeMap<String, BTreeMap<String, String>>,
-    /// Length of the window, in event time.
+    /// Length of the window, in event time; under [`CorrelationRule::session_gap`] the longest a session may last.
     pub timespan: Duration,
+    /// Session windows instead of sliding ones: a signal later than this after the one before begins a new session.
+    pub session_gap: Option<Duration>,
     /// Evaluate on arrival instead of when the watermark passes.
     pub early: bool,
     /// Which names the group-by fields are.
@@ -193,17 +199,178 @@ pub struct CorrelationRule {
 }
 
 /// How a correlation combines matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Operator {
-    /// The number of matches in the window compares to `count` as `comparison` says.
-    EventCount {
-        /// How to compare.
-        comparison: Comparison,
-        /// What to compare with.
-        count: u64,
+    /// A number computed over the matches in the window lies within bounds: `event_count`, `value_count`, `value_sum`,
+    /// `value_avg`, `value_percentile`, `value_median`.
+    Aggregate {
+        /// What is computed.
+        metric: Metric,
+        /// Between what.
+        bounds: Bounds,
     },
-    /// A match of every member, in the order of `members`, inside the window.
-    TemporalOrdered,
+    /// Matches of several members inside the window, and none of others: `temporal`, `temporal_ordered`.
+    Temporal {
+        /// The members must match in the order they are listed in.
+        ordered: bool,
+        /// Any of these suffices. Each has at least one member that must match.
+        clauses: Vec<TemporalClause>,
+    },
+    /// A value that its group has not had before: `value_new`. `timespan` is how long a value is remembered.
+    New {
+        /// The fields whose values, together, are judged; an event that lacks one is not counted.
+        fields: Vec<String>,
+        /// What a group must have seen before it can find anything.
+        learn: Learn,
+    },
+    /// A value that makes up little of what its group has had within `timespan`: `value_rare`.
+    Rare {
+        /// The fields whose values, together, are judged.
+        fields: Vec<String>,
+        /// The share of the value among all, from 0 to 1, this event included.
+        bounds: Bounds,
+        /// Fewest events of a group on which a share is judged.
+        min: u64,
+    },
+    /// A count far from what its group has had in earlier buckets of length `timespan`: `value_spike`.
+    Spike {
+        /// Count distinct values of this field instead of events.
+        field: Option<String>,
+        /// The robust deviation z = (n − median) / max(1.4826 · MAD, √median, 1), and how it has to compare. Above
+        /// zero with `gt`/`gte`: a spike, found while it grows. Below with `lt`/`lte`: a drop, found when the bucket ends.
+        comparison: Comparison,
+        /// With what z is compared.
+        deviation: f64,
+        /// Smallest count that may be a spike.
+        floor: u64,
+        /// How far back earlier buckets count.
+        baseline: Duration,
+        /// Compare only with buckets at the same hour of the week (UTC).
+        hour_of_week: bool,
+        /// A group with fewer earlier buckets is cold: there a spike needs the floor alone, and a drop is never found.
+        learn_buckets: u64,
+    },
+}
+
+/// What an aggregate correlation computes over its window.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metric {
+    /// Matches.
+    Events,
+    /// Distinct values of these fields taken together; a match that lacks one is not counted.
+    Distinct(Vec<String>),
+    /// The sum of a numeric field; a match whose field is no number is not counted.
+    Sum(String),
+    /// Its mean.
+    Average(String),
+    /// Its percentile (0 to 100), by the nearest-rank method; 50 is the median.
+    Percentile(String, f64),
+}
+
+/// Comparisons all of which must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bounds(pub Vec<(Comparison, Number)>);
+
+/// One way for a temporal correlation to hold, in numbers of members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TemporalClause {
+    /// Members that must match, ascending; never empty.
+    pub present: Vec<u16>,
+    /// Members that must not match. Ordered, the place in the list says on which side of the last present member one
+    /// must be missing: listed before it, from one window back up to it; listed after it, up to one window later.
+    /// Unordered, on both sides.
+    pub absent: Vec<u16>,
+}
+
+/// What a group must have seen before a first-seen rule can find anything in it: all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learn {
+    /// Events.
+    pub events: u64,
+    /// Time since its first event.
+    pub for_: Duration,
+}
+
+/// A table of the rule set that rules look things up in. Every row holds for an interval of event time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// The name rules use.
+    pub name: String,
+    /// Title.
+    pub title: String,
+    /// SHA-256 (hexadecimal) over what decides its rows.
+    pub digest: String,
+    /// Where its rows come from.
+    pub rows: TableRows,
+    /// How far a row's interval is widened on both sides under `during`.
+    pub grace: Duration,
+}
+
+/// Where a table's rows come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TableRows {
+    /// Matches of rules open and close them.
+    Derived {
+        /// Fields that identify a row; a match that lacks all of them opens none. A missing one is empty.
+        key: Vec<String>,
+        /// Ids or names of the rules that open a row, at the time of their match.
+        open: Vec<String>,
+        /// Ids or names of the rules that close it.
+        close: Vec<String>,
+        /// Column → field of the event that opens the row; the event that closes it fills in what was missing.
+        columns: BTreeMap<String, String>,
+        /// How long a row that is never closed holds.
+        max_open: Duration,
+        /// How long after its end a row is kept.
+        retain: Duration,
+        /// Which names the fields are.
+        taxonomy: Taxonomy,
+    },
+    /// Written down: each row's values by column. They hold at all times, unless the columns `valid_from` and
+    /// `valid_to` (RFC 3339) say otherwise.
+    Given(Vec<BTreeMap<String, String>>),
+}
+
+/// An audited exception (Sigma filter): what a rule finds is let go where the condition does not hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// Id.
+    pub id: String,
+    /// Title.
+    pub title: String,
+    /// SHA-256 (hexadecimal) over what it decides.
+    pub digest: String,
+    /// The rules it applies to, by id or name; `None` means every rule its logsource covers.
+    pub rules: Option<Vec<String>>,
+    /// Which events it is for.
+    pub logsource: Logsource,
+    /// Which names its fields are.
+    pub taxonomy: Taxonomy,
+    /// What must hold besides the rule's own condition.
+    pub condition: Condition,
+    /// From when on it no longer applies, judged on record time.
+    pub expires: Option<crate::time::Timestamp>,
+    /// Why it exists.
+    pub reason: Option<String>,
+    /// Who answers for it.
+    pub approved_by: Vec<String>,
+    /// Where it was decided.
+    pub ticket: Option<String>,
+}
+
+/// A rule that asks the lake on a schedule.
+#[derive(Clone, Debug)]
+pub struct SqlRule {
+    /// What every rule has.
+    pub meta: RuleMeta,
+    /// How often, in event time: runs end at multiples of this since the epoch.
+    pub every: Duration,
+    /// How far back a run looks: `:from` is this much before `:to`.
+    pub lookback: Duration,
+    /// Columns that identify a finding.
+    pub key: Vec<String>,
+    /// The query, with `:from` and `:to`.
+    pub query: String,
 }
 
 /// An ordering test.
@@ -251,6 +418,54 @@ pub enum Condition {
     },
     /// Some value anywhere in the event satisfies the predicate (Sigma keywords).
     Keyword(Predicate),
+    /// Some row of a table agrees with the event in every way named (`|lookup`, `|during`): decided once the watermark
+    /// has passed what feeds the table.
+    Lookup(Lookup),
+}
+
+impl Condition {
+    /// Whether a lookup stands in it.
+    #[must_use]
+    pub fn has_lookup(&self) -> bool {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::has_lookup),
+            Self::Not(part) => part.has_lookup(),
+            Self::Field { .. } | Self::Keyword(_) => false,
+            Self::Lookup(_) => true,
+        }
+    }
+
+    /// The condition as far as the event alone decides it: it holds for every event for which this one holds with some
+    /// answer of the lookups. `None` if there are no lookups.
+    #[must_use]
+    pub fn without_lookups(&self) -> Option<Self> {
+        self.has_lookup().then(|| self.hopeful(false))
+    }
+
+    fn hopeful(&self, negated: bool) -> Self {
+        let all = |parts: &[Self]| parts.iter().map(|part| part.hopeful(negated)).collect();
+        match self {
+            Self::And(parts) => Self::And(all(parts)),
+            Self::Or(parts) => Self::Or(all(parts)),
+            Self::Not(part) => Self::Not(Box::new(part.hopeful(!negated))),
+            Self::Lookup(_) if negated => Self::Or(Vec::new()),
+            Self::Lookup(_) => Self::And(Vec::new()),
+            Self::Field { .. } | Self::Keyword(_) => self.clone(),
+        }
+    }
+}
+
+/// A semi-join of an event with a table: one row must satisfy all of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lookup {
+    /// The table.
+    pub table: String,
+    /// Field of the event, column of the row: some value of the field equals the column's. Letter case counts.
+    pub keys: Vec<(String, String)>,
+    /// Tests on other columns of the same row.
+    pub columns: Vec<(String, Predicate)>,
+    /// The event's time, or the named field of type time, lies in the row's interval widened by the table's grace.
+    pub during: Option<String>,
 }
 
 /// A test on a value.
@@ -278,6 +493,9 @@ pub enum Predicate {
     Cidr(IpNet),
     /// The value is a number that compares so.
     Compare(Comparison, Number),
+    /// A part of the date the value is (RFC 3339 text, no conversion of time zones; or seconds or milliseconds since
+    /// the epoch, in UTC) compares so.
+    TimePart(TimePart, Comparison, i64),
     /// The value equals (or contains, starts with, ends with) the value of another field of the same event.
     FieldRef {
         /// The other field.
@@ -287,6 +505,23 @@ pub enum Predicate {
         /// Letter case counts.
         cased: bool,
     },
+}
+
+/// A part of a date (Sigma's time modifiers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimePart {
+    /// 0 to 59.
+    Minute,
+    /// 0 to 23.
+    Hour,
+    /// Day of the month, 1 to 31.
+    Day,
+    /// ISO 8601 week, 1 to 53.
+    Week,
+    /// 1 to 12.
+    Month,
+    /// The year.
+    Year,
 }
 
 /// How two texts are compared.

@@ -228,6 +228,7 @@ mod tests {
             Condition::Not(part) => format!("!{}", shape(part)),
             Condition::Field { field, .. } => field.clone(),
             Condition::Keyword(_) => "keyword".to_owned(),
+            Condition::Lookup(lookup) => format!("lookup {}", lookup.table),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pipeproof_engine::rule::{Comparison, CorrelationRule, Operator, RuleMeta, Taxonomy};
+use pipeproof_engine::rule::{
+    Bounds, Comparison, CorrelationRule, Metric, Number, Operator, RuleMeta, Taxonomy, TemporalClause,
+};
 
 use crate::detection::check_field;
 use crate::diagnostic::{Code, Place, Report, did_you_mean};
@@ -82,7 +84,7 @@ pub(crate) fn read(
     for fields in aliases.values().flat_map(BTreeMap::values) {
         check_field(fields, node.place, taxonomy, report);
     }
-    let early = early(document, node, operator, report);
+    let early = early(document, node, operator.as_ref(), report);
     let generate = match node.get("generate") {
         None => false,
         Some(value) => match value.scalar() {
@@ -93,19 +95,25 @@ pub(crate) fn read(
             }
         },
     };
-    if operator == Some(Operator::TemporalOrdered) && members.len() < 2 {
+    if matches!(operator, Some(Operator::Temporal { .. })) && members.len() < 2 {
         report.add(Code::CorrelationUse, node.place, "`temporal_ordered` needs at least two rules");
     }
     if report.errors() > before {
         return None;
     }
+    let mut operator = operator?;
+    if let Operator::Temporal { clauses, .. } = &mut operator {
+        let present = (0..members.len()).filter_map(|number| u16::try_from(number).ok()).collect();
+        clauses.push(TemporalClause { present, absent: Vec::new() });
+    }
     let rule = CorrelationRule {
         meta,
-        operator: operator?,
+        operator,
         members: members.iter().map(|(name, _)| name.clone()).collect(),
         group_by: group_by.into_iter().map(|(field, _)| field).collect(),
         aliases,
         timespan: timespan?,
+        session_gap: None,
         early,
         taxonomy,
     };
@@ -126,7 +134,7 @@ fn operator(node: &Node, report: &mut Report<'_>) -> Option<Operator> {
                 report.add(Code::UnsupportedCorrelation, condition.place, message);
                 return None;
             }
-            Some(Operator::TemporalOrdered)
+            Some(Operator::Temporal { ordered: true, clauses: Vec::new() })
         }
         later if LATER.contains(&later) => {
             let message = format!("the correlation type `{later}` is not supported yet");
@@ -172,7 +180,8 @@ fn event_count(node: &Node, report: &mut Report<'_>) -> Option<Operator> {
     };
     match value.scalar() {
         Some(Scalar::Int(count)) if count >= 0 => {
-            u64::try_from(count).ok().map(|count| Operator::EventCount { comparison, count })
+            let bounds = Bounds(vec![(comparison, Number::Int(count))]);
+            Some(Operator::Aggregate { metric: Metric::Events, bounds })
         }
         _ => {
             report.add(Code::WrongType, value.place, "a count is a whole number from 0");
@@ -183,17 +192,17 @@ fn event_count(node: &Node, report: &mut Report<'_>) -> Option<Operator> {
 
 /// `emit: early` beside or inside the correlation. Only what a further event can never undo may use it: a count of at
 /// least so many, and a sequence.
-fn early(document: &Node, node: &Node, operator: Option<Operator>, report: &mut Report<'_>) -> bool {
+fn early(document: &Node, node: &Node, operator: Option<&Operator>, report: &mut Report<'_>) -> bool {
     let Some(emit) = node.get("emit").or_else(|| document.get("emit")) else { return false };
     match emit.text() {
         Some("early") => {
-            let monotone = matches!(
-                operator,
-                Some(
-                    Operator::EventCount { comparison: Comparison::Gt | Comparison::Gte, .. }
-                        | Operator::TemporalOrdered
-                )
-            );
+            let monotone = match operator {
+                Some(Operator::Aggregate { metric: Metric::Events, bounds }) => {
+                    bounds.0.iter().all(|(comparison, _)| matches!(comparison, Comparison::Gt | Comparison::Gte))
+                }
+                Some(Operator::Temporal { ordered: true, .. }) => true,
+                _ => false,
+            };
             if operator.is_some() && !monotone {
                 let message = "`emit: early` needs a sequence, or an `event_count` with `gt` or `gte`: others can change \
                                with a late event";

@@ -27,11 +27,13 @@ pub(crate) fn detection(rule: &DetectionRule) -> String {
 /// Digest of a correlation: operator, members by their digests in order, grouping, window, aliases, mode.
 pub(crate) fn correlation(rule: &CorrelationRule, members: &[(&str, Option<&str>, &str)]) -> String {
     let mut text = String::from("pipeproof correlation v1\n");
-    match rule.operator {
-        Operator::EventCount { comparison, count } => {
-            text.push_str(&format!("event_count {} {count}\n", sign(comparison)))
+    match &rule.operator {
+        Operator::Aggregate { bounds, .. } => {
+            for (comparison, bound) in &bounds.0 {
+                text.push_str(&format!("event_count {} {}\n", sign(*comparison), number(*bound)));
+            }
         }
-        Operator::TemporalOrdered => text.push_str("temporal_ordered\n"),
+        _ => text.push_str("temporal_ordered\n"),
     }
     for (_, _, digest) in members {
         text.push_str(&format!("member {digest}\n"));
@@ -97,6 +99,7 @@ fn condition(of: &Condition) -> String {
         Condition::Not(part) => format!("(not {})", condition(part)),
         Condition::Field { field, predicate } => format!("({} {})", quoted(field), test(predicate)),
         Condition::Keyword(predicate) => format!("(* {})", test(predicate)),
+        Condition::Lookup(lookup) => format!("(lookup {lookup:?})"),
     }
 }
 
@@ -142,6 +145,9 @@ fn test(predicate: &Predicate) -> String {
         Predicate::Regex(pattern) => format!("re {}", quoted(pattern)),
         Predicate::Cidr(net) => format!("cidr {net}"),
         Predicate::Compare(comparison, value) => format!("{} {}", sign(*comparison), number(*value)),
+        Predicate::TimePart(part, comparison, value) => {
+            format!("{part:?} {} {value}", sign(*comparison)).to_lowercase()
+        }
         Predicate::FieldRef { field, kind, cased } => format!("ref {} {cased} {}", affix(*kind), quoted(field)),
     }
 }

@@ -277,7 +277,7 @@ fn default_source(rules: &[Rule], id: &str) -> SourceType {
                     && rule.logsource.service.as_deref().is_none_or(|wanted| wanted == service)
             })
         }),
-        Rule::Correlation(_) => None,
+        Rule::Correlation(_) | Rule::Sql(_) => None,
     });
     fed.into_iter().next().unwrap_or(SourceType::Json)
 }

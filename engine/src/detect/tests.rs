@@ -10,7 +10,10 @@ use crate::commit::Completeness;
 use crate::event::EventId;
 use crate::fields::{Fields, Value};
 use crate::record::{Envelope, Position};
-use crate::rule::{AffixKind, AlertSpec, Comparison, Condition, DetectionRule, Level, Operator, Predicate, TextTest};
+use crate::rule::{
+    AffixKind, AlertSpec, Bounds, Comparison, Condition, DetectionRule, Level, Metric, Number, Operator, Predicate,
+    TemporalClause, TextTest,
+};
 use crate::source::Logsource;
 
 fn meta(name: &str, emits: bool) -> RuleMeta {
@@ -49,19 +52,29 @@ fn correlation(name: &str, operator: Operator, members: &[&str], early: bool) ->
         group_by: vec!["ci.repo".to_owned()],
         aliases: BTreeMap::new(),
         timespan: Duration::from_secs(120),
+        session_gap: None,
         early,
         taxonomy: Taxonomy::Cicd,
     })
 }
 
 fn plan() -> Arc<Plan> {
-    let at_least_three = Operator::EventCount { comparison: Comparison::Gte, count: 3 };
+    let at_least_three =
+        Operator::Aggregate { metric: Metric::Events, bounds: Bounds(vec![(Comparison::Gte, Number::Int(3))]) };
     let rules = vec![
         detection("a", "act.a", true),
         detection("b", "act.b", false),
-        correlation("many", at_least_three, &["b"], false),
+        correlation("many", at_least_three.clone(), &["b"], false),
         correlation("soon", at_least_three, &["b"], true),
-        correlation("order", Operator::TemporalOrdered, &["a", "b"], false),
+        correlation(
+            "order",
+            Operator::Temporal {
+                ordered: true,
+                clauses: vec![TemporalClause { present: vec![0, 1], absent: Vec::new() }],
+            },
+            &["a", "b"],
+            false,
+        ),
     ];
     Arc::new(Plan::compile(rules).unwrap())
 }

@@ -32,6 +32,7 @@ fn holds(taxonomy: Taxonomy, condition: &Condition, event: &Event, native: &Valu
                 test => values.iter().any(|value| value_holds(test, value)),
             }
         }
+        Condition::Lookup(_) => unreachable!("no row of these tests has one"),
         Condition::Keyword(test) => {
             let mut all = Vec::new();
             leaves(native, &mut all);
@@ -202,6 +203,8 @@ fn value_holds(test: &Predicate, value: &Value) -> bool {
             Comparison::Eq => equal(left, *right),
             Comparison::Neq => !equal(left, *right),
         }),
+        Predicate::TimePart(part, comparison, wanted) => crate::predicate::written_date(&text)
+            .is_some_and(|date| comparison.holds(&crate::predicate::time_part(&date, *part), wanted)),
         Predicate::Null | Predicate::Exists(_) | Predicate::FieldRef { .. } => unreachable!("handled above"),
     }
 }

@@ -254,11 +254,12 @@ fn taxonomies() {
 fn correlation(id: &str, members: &[&str]) -> Rule {
     Rule::Correlation(CorrelationRule {
         meta: meta(id),
-        operator: Operator::TemporalOrdered,
+        operator: Operator::Temporal { ordered: true, clauses: Vec::new() },
         members: members.iter().map(ToString::to_string).collect(),
         group_by: Vec::new(),
         aliases: BTreeMap::new(),
         timespan: Duration::from_secs(1),
+        session_gap: None,
         early: false,
         taxonomy: Taxonomy::Cicd,
     })

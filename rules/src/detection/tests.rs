@@ -30,6 +30,7 @@ fn shape(condition: &Condition) -> String {
         Condition::Not(part) => format!("!{}", shape(part)),
         Condition::Field { field, predicate } => format!("{field} {}", words(predicate)),
         Condition::Keyword(predicate) => format!("* {}", words(predicate)),
+        Condition::Lookup(lookup) => format!("lookup {}", lookup.table),
     }
 }
 

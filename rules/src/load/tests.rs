@@ -1,6 +1,6 @@
 //! Whole files: kinds of documents, members, digests, problems with their places.
 
-use pipeproof_engine::rule::{Level, Operator, RuleState};
+use pipeproof_engine::rule::{Level, Metric, Operator, RuleState};
 
 use super::*;
 use crate::run::run_tests;
@@ -113,7 +113,7 @@ fn correlations_find_their_members_and_their_digests_cover_them() {
     let base = digest(&both);
     let [Rule::Detection(member), Rule::Correlation(rule)] = found.rules.as_slice() else { panic!() };
     assert!(!member.meta.emits, "a member is silent");
-    assert!(matches!(rule.operator, Operator::EventCount { count: 3, .. }));
+    assert!(matches!(rule.operator, Operator::Aggregate { metric: Metric::Events, .. }));
     assert!(set(&both.replace("timespan", "generate: true\n    timespan")).rules[0].meta().emits);
     for (from, to) in [
         ("mallory, eve", "mallory, eva"),
