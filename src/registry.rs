@@ -113,6 +113,8 @@ impl Registry {
             | Control::Started { .. }
             | Control::Stopped { .. }
             | Control::RulesDeployed { .. }
+            | Control::SqlRun(_)
+            | Control::ExceptionAdded(_)
             | Control::IncidentStep { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

@@ -5,8 +5,10 @@
 //! are cut.
 
 mod control;
+mod deferred;
 mod feed;
 mod report;
+mod sql;
 mod status;
 mod text;
 mod topology;
@@ -21,12 +23,14 @@ use crate::correlate::DetailWriter;
 use crate::correlate::journal::Journal;
 use crate::coverage::{DOWN_AFTER, Observed};
 use crate::dedup::item_hash;
+use crate::deferred::Deferred;
 use crate::event::Event;
 use crate::incident::Incident;
 use crate::plan::{Plan, Routing};
 use crate::record::{Authenticity, CollectionMode, Record};
 use crate::source::SourceType;
-use crate::state::{Delta, QuietKey, State, StateError};
+use crate::state::{Delta, Named, QuietKey, State, StateError};
+use crate::table::Rows;
 use crate::time::{Timestamp, micros};
 use crate::watermark::Lane;
 
@@ -60,8 +64,10 @@ pub struct DetectCounters {
     pub quieted: u64,
     /// Signals that came after their rule's watermark.
     pub late: u64,
-    /// Signals and groups dropped at a bound.
+    /// Signals, groups, candidates and rows of tables dropped at a bound.
     pub evicted: u64,
+    /// Matches that an exception let go.
+    pub excepted: u64,
 }
 
 /// The detector of one log partition.
@@ -91,6 +97,10 @@ struct Batch {
     quiet: BTreeMap<QuietKey, Option<Timestamp>>,
     incidents: BTreeSet<String>,
     forgotten: Vec<String>,
+    /// Exceptions whose counts changed.
+    exceptions: BTreeSet<Named>,
+    /// SQL rules that ran.
+    episodes: BTreeSet<Named>,
     marks_moved: bool,
 }
 
@@ -166,6 +176,9 @@ impl Detector {
                 counters.evicted += counts.evicted;
             }
         }
+        let waits = self.state.deferred.values().flat_map(|lanes| [&lanes.live, &lanes.backfill]);
+        counters.evicted += waits.map(Deferred::evicted).sum::<u64>();
+        counters.evicted += self.state.tables.iter().map(Rows::evicted).sum::<u64>();
         counters
     }
 
@@ -315,6 +328,10 @@ impl Detector {
             names: self.state.names.take_new(),
             correlations: Vec::new(),
             journal,
+            tables: self.state.table_changes(&self.plan),
+            deferred: self.state.deferred_changes(&self.topology),
+            exceptions: self.state.named(&self.state.exceptions, &batch.exceptions),
+            episodes: self.state.named(&self.state.episodes, &batch.episodes),
             quiet: batch.quiet.into_iter().collect(),
             incidents: commit.incidents.clone(),
             forgotten_incidents: batch.forgotten,

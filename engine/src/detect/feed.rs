@@ -36,7 +36,8 @@ impl Detector {
         }
     }
 
-    /// A detection rule matched an event: correlations see it, and it is a finding if the rule makes findings.
+    /// A detection rule matched an event: if nothing has to be looked up first and no exception lets it go, tables and
+    /// correlations see it, and it is a finding if the rule makes findings.
     pub(super) fn matched(
         &mut self,
         plan: &Plan,
@@ -46,6 +47,15 @@ impl Detector {
         now: Timestamp,
         batch: &mut Batch,
     ) {
+        if !plan.lookups(number).is_empty() {
+            return self.defer(plan, number, event, now, batch);
+        }
+        if self.lets_go(plan, number, rule, event, now, batch) {
+            return;
+        }
+        self.feed_tables(plan, number, (event.time, event.id), &|taxonomy, field| {
+            Plan::field_text(taxonomy, field, event)
+        });
         if self.topology.feeds.get(number).is_some_and(|feeds| !feeds.is_empty()) {
             let signal = self.signal(number, event);
             self.offer(plan, number, Lane::from(event.mode), &signal, now, batch);
@@ -62,6 +72,13 @@ impl Detector {
     }
 
     fn signal(&mut self, number: usize, event: &Event) -> Signal {
+        let topology = Arc::clone(&self.topology);
+        self.begin_signal(topology.wanted.get(number).map_or(&[], Vec::as_slice), event);
+        Signal { time: event.time, event: event.id, member: 0, detail: self.writer.detail() }
+    }
+
+    /// Begins the block of a signal with these fields.
+    pub(super) fn begin_signal(&mut self, wanted: &[Wanted], event: &Event) {
         let head = Head {
             source: self.state.names.number(&event.source),
             source_type: self.state.names.number(event.source_type.name()),
@@ -72,9 +89,7 @@ impl Detector {
             retro: self.is_retro(event),
         };
         self.writer.begin(&head);
-        let topology = Arc::clone(&self.topology);
-        write_fields(&mut self.writer, topology.wanted.get(number).map_or(&[], Vec::as_slice), event);
-        Signal { time: event.time, event: event.id, member: 0, detail: self.writer.detail() }
+        write_fields(&mut self.writer, wanted, event);
     }
 
     /// Shows a match of a rule to the correlations it is a member of.
