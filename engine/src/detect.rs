@@ -29,12 +29,12 @@ use crate::incident::Incident;
 use crate::plan::{Plan, Routing};
 use crate::record::{Authenticity, CollectionMode, Record};
 use crate::source::SourceType;
-use crate::state::{Delta, Named, QuietKey, State, StateError};
+use crate::state::{Delta, Named, QuietKey, State, StateError, named};
 use crate::table::Rows;
 use crate::time::{Timestamp, micros};
 use crate::watermark::Lane;
 
-pub use status::{RuleStatus, must_be_heard};
+pub use status::{ExceptionStatus, RuleStatus, TableStatus, must_be_heard};
 pub(crate) use topology::Topology;
 
 /// How far back an outage is written into windows of their own: longer ones are shown by the windows that are missing.
@@ -199,7 +199,7 @@ impl Detector {
     /// # Errors
     /// [`StateError`] if it cannot be encoded.
     pub fn snapshot(&self) -> Result<Vec<u8>, StateError> {
-        self.state.snapshot(&self.topology)
+        self.state.snapshot(&self.plan, &self.topology)
     }
 
     /// Evaluates the records that follow the detector's position, in order, and returns what to commit. `committed` is
@@ -329,9 +329,9 @@ impl Detector {
             correlations: Vec::new(),
             journal,
             tables: self.state.table_changes(&self.plan),
-            deferred: self.state.deferred_changes(&self.topology),
-            exceptions: self.state.named(&self.state.exceptions, &batch.exceptions),
-            episodes: self.state.named(&self.state.episodes, &batch.episodes),
+            deferred: self.state.deferred_changes(&self.plan),
+            exceptions: named(&self.state.exceptions, &batch.exceptions),
+            episodes: named(&self.state.episodes, &batch.episodes),
             quiet: batch.quiet.into_iter().collect(),
             incidents: commit.incidents.clone(),
             forgotten_incidents: batch.forgotten,

@@ -6,11 +6,27 @@
 
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use crate::compiler::{Compiler, Source};
 use crate::event::Event;
 use crate::program::{Program, Workspace};
 use crate::rule::{DetectionRule, Filter};
 use crate::source::Logsource;
+use crate::time::Timestamp;
+
+/// What an exception has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceptionCount {
+    /// Matches it let go.
+    pub let_go: u64,
+    /// Record time of the first of them.
+    pub first: Option<Timestamp>,
+    /// Record time of the last of them.
+    pub last: Option<Timestamp>,
+    /// Matches it would have let go had it not expired.
+    pub unfiltered: u64,
+}
 
 /// What exceptions say about a match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -162,16 +162,6 @@ impl Rows {
         table
     }
 
-    /// The same rows under a shape that may have changed: as after restoring, which knows no shapes.
-    #[must_use]
-    pub fn bind(self, shape: Arc<Shape>) -> Self {
-        let mut bound = Self { evicted: self.evicted, changes: self.changes, ..Self::new(shape) };
-        for ((time, event, edge), kept) in self.entries {
-            bound.put(Entry { time, event, edge, key: (*kept.key).clone(), columns: kept.columns });
-        }
-        bound
-    }
-
     /// Openings and closings kept.
     #[must_use]
     pub fn len(&self) -> usize {

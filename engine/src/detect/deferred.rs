@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::text::{alert_title, described, entities};
+use super::topology::Step;
 use super::{Batch, Detector};
 use crate::commit::Excepted;
 use crate::correlate::{FieldValue, Moment, Signal};
@@ -25,7 +26,8 @@ impl Detector {
             return;
         }
         let verdict = plan.judge(number, event);
-        let name = |number: &usize| plan.filters().get(*number).map(|filter| (filter.id.clone(), filter.digest.clone()));
+        let name =
+            |number: &usize| plan.filters().get(*number).map(|filter| (filter.id.clone(), filter.digest.clone()));
         let candidate = Candidate {
             signal: self.whole_signal(number, event),
             question,
@@ -55,19 +57,10 @@ impl Detector {
     }
 
     /// Decides the candidates of a rule whose time has come.
-    pub(super) fn decide_ready(
-        &mut self,
-        plan: &Plan,
-        deferral: usize,
-        lane: Lane,
-        moment: Moment,
-        batch: &mut Batch,
-    ) {
-        let topology = Arc::clone(&self.topology);
-        let Some(deferral) = topology.deferrals.get(deferral) else { return };
-        let Some(lanes) = self.state.deferred.get_mut(&deferral.number) else { return };
-        for candidate in lanes.of(lane).take(moment, deferral.settle) {
-            self.decide(plan, deferral.number, lane, candidate, moment.now, batch);
+    pub(super) fn decide_ready(&mut self, plan: &Plan, step: &Step, lane: Lane, moment: Moment, batch: &mut Batch) {
+        let Some(lanes) = self.state.deferred.get_mut(&step.number) else { return };
+        for candidate in lanes.of(lane).take(moment, step.settle) {
+            self.decide(plan, step.number, lane, candidate, moment.now, batch);
         }
     }
 
@@ -148,7 +141,8 @@ impl Detector {
         if verdict.let_go.is_none() && verdict.expired.is_empty() {
             return false;
         }
-        let name = |number: &usize| plan.filters().get(*number).map(|filter| (filter.id.clone(), filter.digest.clone()));
+        let name =
+            |number: &usize| plan.filters().get(*number).map(|filter| (filter.id.clone(), filter.digest.clone()));
         let let_go = verdict.let_go.as_ref().and_then(name);
         let expired = verdict.expired.iter().filter_map(name).collect();
         let seen = Seen { event: event.id, time: event.time, received: event.received };
@@ -231,16 +225,17 @@ impl Detector {
         }
     }
 
-    /// Lets go of rows that no candidate can ask for any more. `reached` gives, by deferral, what is decided in each lane.
+    /// Lets go of rows that no candidate can ask for any more. `reached` gives, by step of the topology, what
+    /// is decided in each lane.
     pub(super) fn sweep_tables(&mut self, plan: &Plan, reached: &[[Timestamp; 2]], now: Timestamp) {
         let topology = Arc::clone(&self.topology);
         for (number, rows) in self.state.tables.iter_mut().enumerate() {
             let mut oldest = now;
-            for (deferral, reached) in topology.deferrals.iter().zip(reached) {
-                if !plan.lookups(deferral.number).iter().any(|lookup| lookup.table == number) {
+            for (step, reached) in topology.steps.iter().zip(reached) {
+                if !plan.lookups(step.number).iter().any(|lookup| lookup.table == number) {
                     continue;
                 }
-                let waits = self.state.deferred.get(&deferral.number);
+                let waits = self.state.deferred.get(&step.number);
                 let waits = waits.into_iter().flat_map(|lanes| [&lanes.live, &lanes.backfill]);
                 let earliest = waits.filter_map(|lane| lane.earliest());
                 oldest = reached.iter().copied().chain(earliest).fold(oldest, Timestamp::min);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::topology::Wanted;
+use super::topology::{Turn, Wanted};
 use super::{Batch, Detector};
 use crate::correlate::{DetailWriter, FieldValue, Fired, Head, Moment, Signal};
 use crate::event::Event;
@@ -157,20 +157,28 @@ impl Detector {
         let topology = Arc::clone(&self.topology);
         let lowest = [Lane::Live, Lane::Backfill].map(|lane| self.state.watermarks.lowest(lane, now));
         let heard = self.state.watermarks.heard(now);
-        let mut reached: Vec<[Timestamp; 2]> = Vec::with_capacity(topology.links.len());
-        for (at, link) in topology.links.iter().enumerate() {
-            let mut own = lowest.map(|lowest| lowest.over(&link.types)).map(|watermark| {
+        let mut reached: Vec<[Timestamp; 2]> = Vec::with_capacity(topology.steps.len());
+        for step in &topology.steps {
+            let mut own = lowest.map(|lowest| lowest.over(&step.types)).map(|watermark| {
                 // The end of a backfill is not put off: nothing comes after it.
-                if watermark == Timestamp::MAX { watermark } else { watermark.minus(link.lag) }
+                if watermark == Timestamp::MAX { watermark } else { watermark.minus(step.lag) }
             });
-            for inner in link.inner.iter().filter_map(|inner| reached.get(*inner)) {
+            for inner in step.inner.iter().filter_map(|inner| reached.get(*inner)) {
                 own.iter_mut().zip(inner).for_each(|(own, inner)| *own = (*own).min(*inner));
             }
             reached.push(own);
             let hears = |types: &Vec<_>| types.iter().any(|kind| heard.get(*kind as usize) == Some(&true));
-            let blind = !self.trusts_silence && !link.needs.iter().all(hears);
+            let blind = !self.trusts_silence && !step.needs.iter().all(hears);
             for (lane, watermark) in [Lane::Live, Lane::Backfill].into_iter().zip(own) {
                 let moment = Moment { watermark, now, blind: blind && lane == Lane::Live };
+                let at = match step.of {
+                    Turn::Correlation(at) => at,
+                    Turn::Lookups => {
+                        self.decide_ready(&plan, step, lane, moment, batch);
+                        continue;
+                    }
+                };
+                let Some(link) = topology.links.get(at) else { continue };
                 if !self.state.is_ready(&plan, &topology, at, lane, moment) {
                     continue;
                 }
@@ -187,6 +195,7 @@ impl Detector {
         if interval != self.state.swept {
             self.state.swept = interval;
             self.sweep(now, batch);
+            self.sweep_tables(&plan, &reached, now);
         }
     }
 

@@ -252,7 +252,7 @@ proptest! {
         restored in 0_usize..24,
     ) {
         let mut table = Rows::new(shape());
-        let mut kept = Rows::default();
+        let mut kept = Rows::new(shape());
         for (number, entry) in list.iter().enumerate() {
             table.feed(entry.clone());
             if number == restored {
@@ -260,11 +260,10 @@ proptest! {
                     let bytes = postcard::to_stdvec(&change).unwrap();
                     kept.restore(postcard::from_bytes(&bytes).unwrap());
                 }
-                let mut snapshot = Rows::default();
+                let mut snapshot = Rows::new(shape());
                 table.as_changes().into_iter().for_each(|change| snapshot.restore(change));
                 prop_assert_eq!(snapshot.as_changes(), kept.as_changes());
-                table = std::mem::take(&mut kept).bind(shape());
-                kept = snapshot;
+                table = std::mem::replace(&mut kept, snapshot);
             }
         }
         prop_assert_eq!(answers(&table), expected(&list));
