@@ -14,8 +14,14 @@ use crate::time::Timestamp;
 /// | operator | anchor |
 /// |---|---|
 /// | single event | the event |
-/// | `event_count` | the event that made the condition true after it was false |
-/// | `temporal_ordered` | the event that matched the last member |
+/// | a number over a window (`event_count`, `value_count`, `value_sum`, ...) | the event that made the condition true after it was false |
+/// | `temporal`, `temporal_ordered` | the last event that matched a member which must match, also where others must not |
+/// | `value_new`, `value_rare` | the event with the value |
+/// | `value_spike` | the event that made it a spike |
+/// | `value_spike`, a drop | source `pipeproof`, item `bucket:` and the start of the bucket |
+///
+/// The time of a finding is that of its anchor, but the end of the window where something had to be missing after it, and
+/// the end of the bucket of a drop. A finding that stands for an event in another correlation happens at its own time.
 ///
 /// An event is named by (source, item, number inside the record), not by its position, so that the same item gives
 /// the same finding wherever it is stored.

@@ -145,7 +145,8 @@ pub(super) fn eval(options: &EvalOptions) -> Result<(), Failure> {
     };
     let count = rules.plan.rules().len();
     let mut run = Evaluation {
-        detector: Detector::new(rules.plan, 0).with_routing(routing),
+        // A file is whole: what it does not say did not happen.
+        detector: Detector::new(rules.plan, 0).with_routing(routing).trusting_silence().without_deltas(),
         reading,
         batch: Vec::new(),
         next: 0,
@@ -244,8 +245,9 @@ impl Evaluation {
                 auth: Authenticity::Bearer,
                 key_id: None,
                 item: format!("id:line-{}", self.lines),
-                // History: the order of its own times decides, and nothing waits for today's clock.
-                mode: CollectionMode::Backfill,
+                // As it happened, so that rules that learn find something; the order of its own times decides, since
+                // the one tick comes at the end.
+                mode: CollectionMode::Live,
                 attributes: std::collections::BTreeMap::new(),
                 redacted: Vec::new(),
             },
@@ -273,8 +275,9 @@ impl Evaluation {
 
     /// The end of the file is the end of history: ticks let every window that is still open be decided.
     fn finish(&mut self) -> Result<(), Failure> {
-        for hours in 1..=2 {
-            let now = self.now.plus(std::time::Duration::from_secs(hours * 3_600));
+        // Far enough for every lateness, every window, and for events whose clocks ran ahead.
+        for days in [3_650, 3_651] {
+            let now = self.now.plus(std::time::Duration::from_secs(days * 86_400));
             let tick = Control::Tick {};
             let record = Record {
                 envelope: Envelope {
@@ -283,7 +286,7 @@ impl Evaluation {
                     received: now,
                     auth: Authenticity::Own,
                     key_id: None,
-                    item: format!("id:end-{hours}"),
+                    item: format!("id:end-{days}"),
                     mode: CollectionMode::Live,
                     attributes: std::collections::BTreeMap::new(),
                     redacted: Vec::new(),
@@ -291,7 +294,7 @@ impl Evaluation {
                 salt: [0; 16],
                 body: Bytes::from(serde_json::to_vec(&tick).unwrap_or_default()),
             };
-            self.batch.push(Decoded { index: self.next + hours, record, events: Ok(Vec::new()) });
+            self.batch.push(Decoded { index: self.next + days, record, events: Ok(Vec::new()) });
         }
         self.flush()?;
         written(io::stdout().lock().flush())
