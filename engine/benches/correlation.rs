@@ -19,8 +19,8 @@ use pipeproof_engine::fields::{Field, Fields, Value};
 use pipeproof_engine::plan::Plan;
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record};
 use pipeproof_engine::rule::{
-    AffixKind, AlertSpec, Bounds, Comparison, Condition, CorrelationRule, DetectionRule, Level, Metric, Number, Operator,
-    Predicate, Rule, RuleMeta, RuleState, Taxonomy, TemporalClause, TextTest,
+    AffixKind, AlertSpec, Bounds, Comparison, Condition, CorrelationRule, DetectionRule, Level, Metric, Number,
+    Operator, Predicate, Rule, RuleMeta, RuleState, Taxonomy, TemporalClause, TextTest,
 };
 use pipeproof_engine::source::{Logsource, SourceType};
 use pipeproof_engine::time::Timestamp;
@@ -59,10 +59,8 @@ fn lines() -> Vec<Line> {
         values,
         deltas: true,
     };
-    let ordered = Operator::Temporal {
-        ordered: true,
-        clauses: vec![TemporalClause { present: vec![0, 1], absent: Vec::new() }],
-    };
+    let ordered =
+        Operator::Temporal { ordered: true, clauses: vec![TemporalClause { present: vec![0, 1], absent: Vec::new() }] };
     let absent =
         Operator::Temporal { ordered: true, clauses: vec![TemporalClause { present: vec![0], absent: vec![1] }] };
     let spike = Operator::Spike {
