@@ -109,8 +109,11 @@ fn fielded(index: u64, received: i64, time: i64, fields: &[(&str, &str)], item: 
     decoded
 }
 
+/// When something happens, when it arrives, and its fields.
+type Happens<'f> = (i64, i64, &'f [(&'f str, &'f str)]);
+
 /// Events with the times they happen and arrive at, and a tick every five seconds until everything is decided.
-fn timeline(events: &[(i64, i64, &[(&str, &str)])]) -> Vec<Decoded> {
+fn timeline(events: &[Happens<'_>]) -> Vec<Decoded> {
     let mut order: Vec<usize> = (0..events.len()).collect();
     order.sort_by_key(|at| (events[*at].1, *at));
     let mut stream = Vec::new();
@@ -384,7 +387,7 @@ fn told(stream: &[Decoded], cut: impl Fn(usize) -> bool, restore: bool, snapshot
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn batches_and_restarts_change_nothing(stream in streams(), size in 1_usize..9) {
