@@ -266,6 +266,32 @@ fn while_what_feeds_the_table_is_silent_nothing_is_found_for_lack_of_a_row() {
     assert_eq!(status(&detector), (0, 0));
 }
 
+/// The record as history loaded later.
+fn loaded(mut decoded: Decoded) -> Decoded {
+    decoded.record.envelope.mode = CollectionMode::Backfill;
+    decoded.events.as_mut().unwrap()[0].mode = CollectionMode::Backfill;
+    decoded
+}
+
+#[test]
+fn history_fills_the_tables_and_is_itself_decided_when_it_falls_silent() {
+    let started = with("job.started", &RUN);
+    let read = with("secret.read", &RUN);
+    let tick = |index: u64, secs: i64| control(index, START + secs, &Control::Tick {});
+    let mut detector = detector();
+    let mut found = |records: Vec<Decoded>| -> Vec<(String, bool)> {
+        let commit = detector.apply(records, Timestamp::default()).unwrap();
+        commit.findings.into_iter().map(|finding| (finding.rule_id, finding.retro)).collect()
+    };
+    // The live read comes first; the job it is in was running before the source was connected.
+    let live = vec![fielded(0, 500, 500, &read, 1), loaded(fielded(1, 510, 450, &started, 2)), tick(2, 560)];
+    assert!(found(live).is_empty());
+    let history = vec![loaded(fielded(3, 570, 100, &read, 3)), tick(4, 620)];
+    assert!(found(history).is_empty(), "more of it may come");
+    assert_eq!(found(vec![tick(5, 630)]), [("no_job".to_owned(), true)], "a minute of silence");
+    assert_eq!(found(vec![tick(6, 690)]), [("in_job".to_owned(), false)]);
+}
+
 fn sql_run(index: u64, secs: i64, to: i64, repos: &[&str]) -> Decoded {
     let row =
         |repo: &&str| BTreeMap::from([("ci.repo".to_owned(), (*repo).to_owned()), ("jobs".to_owned(), "3".to_owned())]);
