@@ -286,7 +286,8 @@ fn history_fills_the_tables_and_is_itself_decided_when_it_falls_silent() {
     // The live read comes first; the job it is in was running before the source was connected.
     let live = vec![fielded(0, 500, 500, &read, 1), loaded(fielded(1, 510, 450, &started, 2)), tick(2, 560)];
     assert!(found(live).is_empty());
-    let history = vec![loaded(fielded(3, 570, 100, &read, 3)), tick(4, 620)];
+    let other = with("secret.read", &[("ci.run_id", "r9"), ("ci.repo", "acme/app")]);
+    let history = vec![loaded(fielded(3, 570, 460, &other, 3)), tick(4, 620)];
     assert!(found(history).is_empty(), "more of it may come");
     assert_eq!(found(vec![tick(5, 630)]), [("no_job".to_owned(), true)], "a minute of silence");
     assert_eq!(found(vec![tick(6, 690)]), [("in_job".to_owned(), false)]);
