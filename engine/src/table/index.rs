@@ -21,9 +21,12 @@ const LAST: EventId = EventId { position: Position { partition: u32::MAX, index:
 /// From this class on rows last longer (35,000 years) than time can be counted.
 const ENDLESS: u8 = 40;
 
+/// Rows by class, begin and event.
+type Classed = BTreeSet<(u8, Timestamp, EventId)>;
+
 /// Rows by the values of some of their columns.
 #[derive(Debug, Default)]
-pub(super) struct Index(BTreeMap<(u16, Texts), BTreeSet<(u8, Timestamp, EventId)>>);
+pub(super) struct Index(BTreeMap<(u16, Texts), Classed>);
 
 /// What a search is for.
 #[derive(Clone, Copy, Debug)]

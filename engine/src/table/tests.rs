@@ -155,10 +155,8 @@ fn oracle(entries: &[Entry], run: &str, horizon: Timestamp) -> Vec<(Timestamp, T
             rows.push((open.time, limit(open), open.clone(), None));
         }
         let had = current.is_some();
-        if close.is_some() || of(Edge::Open).next().is_some() {
-            if let Some(open) = current.take() {
-                rows.push((open.time, instant, open.clone(), close.cloned()));
-            }
+        if let Some(open) = current.take() {
+            rows.push((open.time, instant, open.clone(), close.cloned()));
         }
         for open in of(Edge::Open) {
             if let Some(before) = current.replace(open) {

@@ -109,8 +109,11 @@ fn fielded(index: u64, received: i64, time: i64, fields: &[(&str, &str)], item: 
     decoded
 }
 
+/// When something happens, when it arrives, and its fields.
+type Happens<'f> = (i64, i64, &'f [(&'f str, &'f str)]);
+
 /// Events with the times they happen and arrive at, and a tick every five seconds until everything is decided.
-fn timeline(events: &[(i64, i64, &[(&str, &str)])]) -> Vec<Decoded> {
+fn timeline(events: &[Happens<'_>]) -> Vec<Decoded> {
     let mut order: Vec<usize> = (0..events.len()).collect();
     order.sort_by_key(|at| (events[*at].1, *at));
     let mut stream = Vec::new();
@@ -263,6 +266,33 @@ fn while_what_feeds_the_table_is_silent_nothing_is_found_for_lack_of_a_row() {
     assert_eq!(status(&detector), (0, 0));
 }
 
+/// The record as history loaded later.
+fn loaded(mut decoded: Decoded) -> Decoded {
+    decoded.record.envelope.mode = CollectionMode::Backfill;
+    decoded.events.as_mut().unwrap()[0].mode = CollectionMode::Backfill;
+    decoded
+}
+
+#[test]
+fn history_fills_the_tables_and_is_itself_decided_when_it_falls_silent() {
+    let started = with("job.started", &RUN);
+    let read = with("secret.read", &RUN);
+    let tick = |index: u64, secs: i64| control(index, START + secs, &Control::Tick {});
+    let mut detector = detector();
+    let mut found = |records: Vec<Decoded>| -> Vec<(String, bool)> {
+        let commit = detector.apply(records, Timestamp::default()).unwrap();
+        commit.findings.into_iter().map(|finding| (finding.rule_id, finding.retro)).collect()
+    };
+    // The live read comes first; the job it is in was running before the source was connected.
+    let live = vec![fielded(0, 500, 500, &read, 1), loaded(fielded(1, 510, 450, &started, 2)), tick(2, 560)];
+    assert!(found(live).is_empty());
+    let other = with("secret.read", &[("ci.run_id", "r9"), ("ci.repo", "acme/app")]);
+    let history = vec![loaded(fielded(3, 570, 460, &other, 3)), tick(4, 620)];
+    assert!(found(history).is_empty(), "more of it may come");
+    assert_eq!(found(vec![tick(5, 630)]), [("no_job".to_owned(), true)], "a minute of silence");
+    assert_eq!(found(vec![tick(6, 690)]), [("in_job".to_owned(), false)]);
+}
+
 fn sql_run(index: u64, secs: i64, to: i64, repos: &[&str]) -> Decoded {
     let row =
         |repo: &&str| BTreeMap::from([("ci.repo".to_owned(), (*repo).to_owned()), ("jobs".to_owned(), "3".to_owned())]);
@@ -384,7 +414,7 @@ fn told(stream: &[Decoded], cut: impl Fn(usize) -> bool, restore: bool, snapshot
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn batches_and_restarts_change_nothing(stream in streams(), size in 1_usize..9) {
