@@ -28,8 +28,7 @@ const TYPES: &[(&str, &[&str])] = &[
     ("value_spike", &["learn", "baseline", "season"]),
     ("value_sum", &[]),
 ];
-const KEYS: &[&str] =
-    &["type", "rules", "group-by", "timespan", "condition", "aliases", "generate", "emit"];
+const KEYS: &[&str] = &["type", "rules", "group-by", "timespan", "condition", "aliases", "generate", "emit"];
 /// Most rules one correlation looks at.
 const MEMBERS_MAX: usize = 1_000;
 
@@ -81,6 +80,13 @@ pub(crate) fn read(
     fields.extend(aliases.values().flat_map(BTreeMap::values).map(|field| (field.clone(), node.place)));
     let early = early(document, node, operator.as_ref(), report);
     let generate = generate(node, report) | generate(document, report);
+    if let Some(found) = document.get("alert").and_then(|alert| alert.get("resolve_on"))
+        && let Some(name) = found.text().filter(|name| !members.iter().any(|(member, _)| member == name))
+    {
+        let help = did_you_mean(name, members.iter().map(|(member, _)| member.as_str()));
+        let message = format!("`resolve_on` names `{name}`, which is none of the correlation's rules");
+        report.add_help(Code::UnknownMember, found.place, message, help);
+    }
     if session_gap.is_some() && !matches!(operator, Some(Operator::Aggregate { .. })) {
         let place = node.get("timespan").map_or(node.place, |found| found.place);
         report.add(Code::CorrelationUse, place, "sessions go with counts and values; other types have a `timespan`");
@@ -127,12 +133,7 @@ impl From<Option<(Operator, Vec<(String, Place)>)>> for Found {
     }
 }
 
-fn operator(
-    node: &Node,
-    members: &[(String, Place)],
-    timespan: Option<Duration>,
-    report: &mut Report<'_>,
-) -> Found {
+fn operator(node: &Node, members: &[(String, Place)], timespan: Option<Duration>, report: &mut Report<'_>) -> Found {
     let Some(kind) = text(node, "type", report) else {
         if node.get("type").is_none() {
             report.add(Code::MissingKey, node.place, "the correlation has no `type`");
@@ -193,10 +194,9 @@ fn temporal(node: &Node, kind: &str, members: &[(String, Place)], report: &mut R
 /// `condition: {gte: 2}`: so many of the rules have to match.
 fn how_many(found: &Node, kind: &str, members: usize, report: &mut Report<'_>) -> Option<Vec<TemporalClause>> {
     closed(found, "condition", &["gt", "gte"], report);
-    let ((Some(at_least), None) | (None, Some(at_least))) = (
-        found.get("gte").map(|node| (node, 0)),
-        found.get("gt").map(|node| (node, 1)),
-    ) else {
+    let ((Some(at_least), None) | (None, Some(at_least))) =
+        (found.get("gte").map(|node| (node, 0)), found.get("gt").map(|node| (node, 1)))
+    else {
         let help = Some("rules joined with `and`, `or` and `not`, or how many of them as in `gte: 2`".to_owned());
         report.add_help(Code::CorrelationCondition, found.place, format!("`{kind}` cannot have this condition"), help);
         return None;

@@ -50,11 +50,7 @@ pub(crate) fn compile_but(
     report: &mut Report<'_>,
 ) -> Option<Condition> {
     let Some(entries) = detection.map() else {
-        report.add(
-            Code::WrongType,
-            detection.place,
-            format!("`{what}` must be a mapping, not {}", detection.kind()),
-        );
+        report.add(Code::WrongType, detection.place, format!("`{what}` must be a mapping, not {}", detection.kind()));
         return None;
     };
     let before = report.errors();
@@ -220,12 +216,7 @@ pub(crate) fn predicates(
 }
 
 /// Passes on predicates as long as the detection does not have too many.
-fn count(
-    built: Vec<Predicate>,
-    node: &Node,
-    context: &Context<'_>,
-    report: &mut Report<'_>,
-) -> Option<Vec<Predicate>> {
+fn count(built: Vec<Predicate>, node: &Node, context: &Context<'_>, report: &mut Report<'_>) -> Option<Vec<Predicate>> {
     let tests = context.tests.get().saturating_add(built.len());
     context.tests.set(tests);
     if tests > TESTS_MAX {

@@ -176,10 +176,8 @@ fn metric(metric: &Metric) -> String {
 
 fn bounds(Bounds(bounds): &Bounds) -> String {
     // All of them have to hold, so their order decides nothing.
-    let mut lines: Vec<String> = bounds
-        .iter()
-        .map(|(comparison, bound)| format!("bound {} {}\n", sign(*comparison), number(*bound)))
-        .collect();
+    let mut lines: Vec<String> =
+        bounds.iter().map(|(comparison, bound)| format!("bound {} {}\n", sign(*comparison), number(*bound))).collect();
     lines.sort_unstable();
     lines.concat()
 }
@@ -226,7 +224,9 @@ fn lookup(of: &Lookup, tables: &Tables) -> String {
     let table = tables.get(&of.table).map_or_else(|| quoted(&of.table), Clone::clone);
     let mut lines: Vec<String> =
         of.keys.iter().map(|(field, column)| format!("(key {} {})", quoted(field), quoted(column))).collect();
-    lines.extend(of.columns.iter().map(|(column, predicate)| format!("(column {} {})", quoted(column), test(predicate))));
+    lines.extend(
+        of.columns.iter().map(|(column, predicate)| format!("(column {} {})", quoted(column), test(predicate))),
+    );
     lines.extend(of.during.iter().map(|field| format!("(during {})", quoted(field))));
     lines.sort_unstable();
     lines.dedup();

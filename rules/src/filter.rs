@@ -51,7 +51,11 @@ pub(crate) fn read(
     let context = Context::new(taxonomy, lists);
     let condition = compile_but(node, "filter", &["rules"], &context, report);
     if let Some(used) = context.tables.borrow().first() {
-        report.add(Code::FilterUse, used.place, "an exception cannot look things up: its answer would not be there yet");
+        report.add(
+            Code::FilterUse,
+            used.place,
+            "an exception cannot look things up: its answer would not be there yet",
+        );
     }
     let expires = expires(document, report);
     if document.get("expires").is_none() {

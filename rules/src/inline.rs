@@ -107,8 +107,7 @@ fn test(node: &Node, report: &mut Report<'_>) -> Option<RuleTest> {
     }
     let line = node.place.line;
     let (exact, routed) = (true, true);
-    (report.errors() == before)
-        .then(|| RuleTest { name, line, history, events, lists, until, expect, exact, routed })
+    (report.errors() == before).then(|| RuleTest { name, line, history, events, lists, until, expect, exact, routed })
 }
 
 /// `history: {every, times, count}`: the given event, `count` times at each of `times` moments before the start.
@@ -118,7 +117,9 @@ fn history(node: &Node, given: &BTreeMap<String, Value>, report: &mut Report<'_>
     let every = duration_of(found, "every", report);
     let whole = |key: &str| match found.get(key).map(Node::scalar) {
         None => Some(1),
-        Some(Some(Scalar::Int(number))) => usize::try_from(number).ok().filter(|number| (1..=EVENTS_MAX).contains(number)),
+        Some(Some(Scalar::Int(number))) => {
+            usize::try_from(number).ok().filter(|number| (1..=EVENTS_MAX).contains(number))
+        }
         Some(_) => None,
     };
     let (Some(every), Some(times), Some(count)) = (every, whole("times"), whole("count")) else {

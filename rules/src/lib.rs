@@ -28,11 +28,11 @@ mod table;
 mod value;
 mod yaml;
 
-pub use modifiers::known_modifiers;
 pub use diagnostic::{Code, Diagnostic, Place, Severity};
 pub use files::{ReadError, read_dir, read_lists};
 pub use inline::{Expected, RuleTest, TestEvent};
 pub use library::{library, library_lists};
 pub use lists::Lists;
 pub use load::{Origin, RuleSet, RuleTests, load};
+pub use modifiers::known_modifiers;
 pub use run::{Got, SqlEvent, SqlRunner, TestOutcome, run_tests, run_tests_with};

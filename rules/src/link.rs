@@ -127,11 +127,10 @@ fn dependencies(kind: &Kind) -> BTreeSet<Name> {
 
 /// The same, with places.
 fn places(kind: &Kind) -> Vec<(Name, Place)> {
-    let rules = |named: &[(String, Place)]| named.iter().map(|(name, place)| (Name::Rule(name.clone()), *place)).collect();
+    let rules =
+        |named: &[(String, Place)]| named.iter().map(|(name, place)| (Name::Rule(name.clone()), *place)).collect();
     match kind {
-        Kind::Detection(_, tables) => {
-            tables.iter().map(|used| (Name::Table(used.table.clone()), used.place)).collect()
-        }
+        Kind::Detection(_, tables) => tables.iter().map(|used| (Name::Table(used.table.clone()), used.place)).collect(),
         Kind::Correlation(draft) => rules(&draft.members),
         Kind::Table(draft) => rules(&draft.rules),
         Kind::Sql(_) | Kind::Filter(_) => Vec::new(),
@@ -293,7 +292,12 @@ impl Linker<'_> {
             let number = self.numbers.get(name);
             if !members.iter().any(|(member, _)| Some(member) == number) {
                 let help = did_you_mean(name, draft.members.iter().map(|(member, _)| member.as_str()));
-                report.add_help(Code::UnknownMember, *place, format!("`{name}` is none of the correlation's rules"), help);
+                report.add_help(
+                    Code::UnknownMember,
+                    *place,
+                    format!("`{name}` is none of the correlation's rules"),
+                    help,
+                );
             }
         }
         let mut rule = draft.rule.clone();

@@ -24,7 +24,8 @@ pub(crate) fn correlation(draft: &Draft, rule: &CorrelationRule, members: &[&Rul
     for (field, place) in &draft.group_fields {
         if rule.taxonomy == Taxonomy::Cicd && Field::from_name(field).is_none() {
             let help = did_you_mean(field, Field::ALL.iter().map(|known| known.name()));
-            let message = format!("`{field}` is not in the cicd taxonomy; events are grouped by that path of their JSON");
+            let message =
+                format!("`{field}` is not in the cicd taxonomy; events are grouped by that path of their JSON");
             report.add_help(Code::UnknownGroupKey, *place, message, help);
         }
     }
@@ -52,7 +53,8 @@ fn absence(
     if awaited.is_empty() {
         let known: Vec<&str> = from.iter().filter(|kind| **kind != SourceType::Json).map(|kind| kind.name()).collect();
         let help = (!known.is_empty()).then(|| format!("it comes from {}", known.join(", ")));
-        let message = format!("nothing under `requires` brings `{name}`: were its source silent, it would seem missing");
+        let message =
+            format!("nothing under `requires` brings `{name}`: were its source silent, it would seem missing");
         report.add_help(Code::AbsenceSource, place, message, help);
         return;
     }
@@ -83,10 +85,13 @@ pub(crate) fn filter(
     report: &mut Report<'_>,
 ) {
     if filter.rules.is_none() {
-        let covered = linker.set.rules.iter().filter(|rule| {
-            matches!(rule, Rule::Detection(rule) if covers(&filter.logsource, &rule.logsource))
-        });
-        let message = format!("`rules: any` makes an exception to every rule its logsource covers: {}", covered.count());
+        let covered = linker
+            .set
+            .rules
+            .iter()
+            .filter(|rule| matches!(rule, Rule::Detection(rule) if covers(&filter.logsource, &rule.logsource)));
+        let message =
+            format!("`rules: any` makes an exception to every rule its logsource covers: {}", covered.count());
         report.add(Code::WideFilter, place, message);
     }
     for (name, place) in targets {
@@ -106,7 +111,9 @@ pub(crate) fn filter(
 /// Whether all events of `narrow` are events of `wide`.
 fn covers(wide: &Logsource, narrow: &Logsource) -> bool {
     let part = |wide: &Option<String>, narrow: &Option<String>| wide.is_none() || wide == narrow;
-    part(&wide.product, &narrow.product) && part(&wide.service, &narrow.service) && part(&wide.category, &narrow.category)
+    part(&wide.product, &narrow.product)
+        && part(&wide.service, &narrow.service)
+        && part(&wide.category, &narrow.category)
 }
 
 /// Tells of rules that decide the same: one of them is probably a copy that was meant to be changed.

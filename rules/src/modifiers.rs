@@ -178,7 +178,9 @@ fn misuse_of_kind(field: &str, modifiers: &Modifiers<'_>) -> Option<Option<Strin
     }
     let fits = |name: &&str| match kind {
         _ if *name == kind => true,
-        "re" => FLAGS.contains(name) || matches!(*name, "all" | "neq" | "expand" | "contains" | "startswith" | "endswith"),
+        "re" => {
+            FLAGS.contains(name) || matches!(*name, "all" | "neq" | "expand" | "contains" | "startswith" | "endswith")
+        }
         "cidr" => matches!(*name, "all" | "neq" | "expand"),
         "exists" => false,
         "fieldref" => matches!(*name, "neq" | "cased" | "all" | "contains" | "startswith" | "endswith"),

@@ -92,14 +92,18 @@ mod tests {
 
     fn rows(file: &str, text: &str) -> Result<String, String> {
         let rows = read(file, &|_| Ok(text.to_owned()))?;
-        let shown = rows.iter().map(|row| row.iter().map(|(key, cell)| format!("{key}={cell}")).collect::<Vec<_>>().join(","));
+        let shown =
+            rows.iter().map(|row| row.iter().map(|(key, cell)| format!("{key}={cell}")).collect::<Vec<_>>().join(","));
         Ok(shown.collect::<Vec<_>>().join(" | "))
     }
 
     #[test]
     fn files_of_each_kind() {
         assert_eq!(rows("a.csv", "repo,owner\na/b,\"x, y\"\nc/d,\n").unwrap(), "owner=x, y,repo=a/b | repo=c/d");
-        assert_eq!(rows("a.json", "[{\"repo\": \"a/b\", \"tier\": 1}, {\"repo\": null}]").unwrap(), "repo=a/b,tier=1 | ");
+        assert_eq!(
+            rows("a.json", "[{\"repo\": \"a/b\", \"tier\": 1}, {\"repo\": null}]").unwrap(),
+            "repo=a/b,tier=1 | "
+        );
         assert_eq!(rows("x/a.yml", "- {repo: a/b}\n- repo: 'c'\n").unwrap(), "repo=a/b | repo=c");
         for (file, text, said) in [
             ("a.txt", "", "neither"),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeproof_engine::detect::must_be_heard;
 use pipeproof_engine::feed;
 use pipeproof_engine::plan::{Content, Plan, Routing};
 use pipeproof_engine::rule::{Condition, Rule, RuleState};
@@ -159,18 +160,19 @@ fn run_test(
     }
     let own = needed.rules.iter().find(|rule| rule.meta().id == id).cloned();
     let Some(own) = own else { return Err("the rule is gone".to_owned()) };
-    let stage = Stage::new(test, &needed, &id);
+    let unfed = needed
+        .rules
+        .iter()
+        .any(|rule| matches!(rule, Rule::Detection(rule) if feed::of_logsource(&rule.logsource).is_empty()));
+    let routing = if test.routed && !unfed { Routing::BySource } else { Routing::Unrouted };
+    let plan = Arc::new(Plan::compile(needed.clone()).map_err(|error| error.to_string())?);
+    let stage = Stage::new(test, &needed, &id, &must_be_heard(&plan));
     if let Rule::Sql(own) = &own {
         let Some(runner) = sql else {
             return Ok(Run::Skipped("there is no query engine here to run the rule's query".to_owned()));
         };
         return query::run(own, &stage, runner).map(Run::Got);
     }
-    let unfed = needed.rules.iter().any(
-        |rule| matches!(rule, Rule::Detection(rule) if feed::of_logsource(&rule.logsource).is_empty()),
-    );
-    let routing = if test.routed && !unfed { Routing::BySource } else { Routing::Unrouted };
-    let plan = Arc::new(Plan::compile(needed).map_err(|error| error.to_string())?);
     let findings = Course { plan: &plan, routing }.run(&stage, &own)?;
     // What history alone has led to is no matter of the test, nor what happens after its end.
     let own = findings.into_iter().filter(|finding| finding.rule_id == id);

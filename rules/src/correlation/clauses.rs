@@ -186,9 +186,8 @@ fn normalise(expr: &Expr) -> Result<Vec<TemporalClause>, Problem> {
     }
     // What asks for more than another alternative adds nothing to it.
     let all = clauses.clone();
-    let weaker = |other: &Literals, own: &Literals| {
-        other != own && other.0.is_subset(&own.0) && other.1.is_subset(&own.1)
-    };
+    let weaker =
+        |other: &Literals, own: &Literals| other != own && other.0.is_subset(&own.0) && other.1.is_subset(&own.1);
     clauses.retain(|own| !all.iter().any(|other| weaker(other, own)));
     let mut clauses: Vec<TemporalClause> = clauses
         .into_iter()
@@ -244,7 +243,8 @@ fn distribute(expr: &Expr, negated: bool) -> Result<Vec<Literals>, Problem> {
                     .iter()
                     .flat_map(|left| {
                         right.iter().map(|right| {
-                            let both = |left: &BTreeSet<u16>, right: &BTreeSet<u16>| left.union(right).copied().collect();
+                            let both =
+                                |left: &BTreeSet<u16>, right: &BTreeSet<u16>| left.union(right).copied().collect();
                             (both(&left.0, &right.0), both(&left.1, &right.1))
                         })
                     })

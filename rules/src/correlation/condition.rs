@@ -30,12 +30,7 @@ pub(crate) fn keys(besides: &[&'static str]) -> Vec<&'static str> {
 }
 
 /// The condition of a correlation, which must be a mapping with `keys`.
-pub(crate) fn mapping<'n>(
-    node: &'n Node,
-    kind: &str,
-    keys: &[&str],
-    report: &mut Report<'_>,
-) -> Option<&'n Node> {
+pub(crate) fn mapping<'n>(node: &'n Node, kind: &str, keys: &[&str], report: &mut Report<'_>) -> Option<&'n Node> {
     let Some(condition) = node.get("condition") else {
         report.add(Code::MissingKey, node.place, format!("`{kind}` has no `condition`"));
         return None;

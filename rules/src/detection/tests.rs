@@ -144,7 +144,10 @@ fn lookups() {
         "  r|lookup: jobs.run\n  jobs.env: [prod, live]\n",
         "(jobs[run = r, env = 'prod'] | jobs[run = r, env = 'live'])",
     );
-    check("  r|lookup: jobs.run\n  jobs.env|contains|all: [p, l]\n", "jobs[run = r, env contains 'p', env contains 'l']");
+    check(
+        "  r|lookup: jobs.run\n  jobs.env|contains|all: [p, l]\n",
+        "jobs[run = r, env contains 'p', env contains 'l']",
+    );
     check("  r|lookup: jobs.run\n  s|lookup: tokens.id\n", "(jobs[run = r] & tokens[id = s])");
     check("  jobs.run: x\n", "jobs.run = 'x'");
     for (text, code, said) in [

@@ -31,8 +31,12 @@ fn the_registry_is_the_folder() {
 fn every_rule_loads_and_passes_its_tests() {
     let set = load(&library(), &Lists::shipped());
     // Some lists are for the operator to fill in.
-    let others: Vec<_> =
-        set.diagnostics.iter().filter(|problem| problem.code != Code::EmptyNamedList).map(ToString::to_string).collect();
+    let others: Vec<_> = set
+        .diagnostics
+        .iter()
+        .filter(|problem| problem.code != Code::EmptyNamedList)
+        .map(ToString::to_string)
+        .collect();
     assert!(others.is_empty(), "{others:#?}");
     let outcomes = run_tests(&set);
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed && !outcome.skipped).collect();

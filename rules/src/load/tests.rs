@@ -147,7 +147,7 @@ fn problems_say_where_and_what_was_meant() {
         (both.replace("{gte: 3}", "{gte: 3, let: 5}"), "r.yml:8:25", "E0107", "did you mean `lt`?"),
         (both.replace("{gte: 3}", "{}"), "r.yml:8:16", "E0133", "compares with nothing"),
         (both.replace("{gte: 3}", "{gte: -1}"), "r.yml:8:22", "E0106", "whole number"),
-        (both.replace("event_count", "temporal"), "r.yml:8:16", "E0131", "so many cannot match"),
+        (both.replace("event_count", "temporal"), "r.yml:8:22", "E0131", "so many cannot match"),
         (both.replace("    type:", "    season: hour_of_week\n    type:"), "r.yml:4:5", "E0107", "no key `season`"),
         (both.replace("timespan: 5m", "timespan: {session: 5m}"), "r.yml:7:15", "E0105", "needs `max`"),
         (both.replace("timespan: 5m", "timespan: {session: 5m, max: 1m}"), "r.yml:7:15", "E0133", "longer than"),
@@ -382,12 +382,7 @@ fn exceptions() {
             "wider than that of `pushed`",
         ),
         (both.replacen("category: scm", "category: job", 1), "r.yml:5:13", "W0216", "does not cover"),
-        (
-            both.replace("{actor.id: mallory}", "{actor.id|lookup: t.a}"),
-            "r.yml:6:32",
-            "E0142",
-            "cannot look things up",
-        ),
+        (both.replace("{actor.id: mallory}", "{actor.id|lookup: t.a}"), "r.yml:6:32", "E0142", "cannot look things up"),
         (both.replace("release: {actor.id", "release: {actor.idd"), "r.yml:6:15", "W0201", "actor.id"),
         (format!("{both}---\n{FILTER}"), "r.yml:31:1", "E0151", "already"),
     ] {
@@ -435,7 +430,9 @@ fn rules_that_ask_the_stored_events() {
 #[test]
 fn correlations_of_every_type() {
     let of = |lines: &str| {
-        let text = format!("title: C\nname: c\ncorrelation:\n    rules: [pushed]\n    group-by: [actor.id]\n{lines}---\n{RULE}");
+        let text = format!(
+            "title: C\nname: c\ncorrelation:\n    rules: [pushed]\n    group-by: [actor.id]\n{lines}---\n{RULE}"
+        );
         let set = set(&text);
         let rule = set.rules.iter().find(|rule| rule.meta().id == "c").cloned();
         match rule {
@@ -445,22 +442,56 @@ fn correlations_of_every_type() {
     };
     let shape = |lines: &str| format!("{:?}", of(&lines.replace(';', "\n").replace("  ", "    ")).unwrap().operator);
     for (lines, expected) in [
-        ("  type: event_count;  timespan: 5m;  condition: {gte: 3, lt: 9};", "metric: Events, bounds: Bounds([(Lt, Int(9)), (Gte, Int(3))])"),
-        ("  type: value_count;  timespan: 5m;  condition: {field: [src.ip, src.asn], gt: 3};", "metric: Distinct([\"src.ip\", \"src.asn\"])"),
-        ("  type: value_sum;  timespan: 5m;  condition: {field: leak.count, gte: 1.5};", "metric: Sum(\"leak.count\"), bounds: Bounds([(Gte, Float(1.5))])"),
-        ("  type: value_avg;  timespan: 5m;  condition: {field: leak.count, eq: -2};", "metric: Average(\"leak.count\")"),
-        ("  type: value_median;  timespan: 5m;  condition: {field: leak.count, neq: 2};", "metric: Percentile(\"leak.count\", 50.0)"),
-        ("  type: value_percentile;  timespan: 5m;  condition: {field: leak.count, percentile: 99.5, lte: 2};", "metric: Percentile(\"leak.count\", 99.5)"),
-        ("  type: value_new;  timespan: 60d;  learn: {events: 2, for: 14d};  condition: {field: src.asn};", "New { fields: [\"src.asn\"], learn: Learn { events: 2, for_: 1209600s } }"),
-        ("  type: value_rare;  timespan: 60d;  condition: {field: src.asn, lte: 0.01, min: 200};", "Rare { fields: [\"src.asn\"], bounds: Bounds([(Lte, Float(0.01))]), min: 200 }"),
-        ("  type: value_spike;  timespan: 10m;  baseline: 28d;  season: hour_of_week;  condition: {lte: -5};", "Spike { field: None, comparison: Lte, deviation: -5.0, floor: 0, baseline: 2419200s, hour_of_week: true, learn_buckets: 5 }"),
-        ("  type: value_spike;  timespan: 10m;  baseline: 28d;  learn: {buckets: 3};  condition: {field: src.ip, gte: 8, floor: 10};", "Spike { field: Some(\"src.ip\"), comparison: Gte, deviation: 8.0, floor: 10, baseline: 2419200s, hour_of_week: false, learn_buckets: 3 }"),
-        ("  type: temporal;  timespan: 5m;  condition: pushed and not pushed;", "Temporal { ordered: false, clauses: [TemporalClause { present: [0], absent: [0] }] }"),
+        (
+            "  type: event_count;  timespan: 5m;  condition: {gte: 3, lt: 9};",
+            "metric: Events, bounds: Bounds([(Lt, Int(9)), (Gte, Int(3))])",
+        ),
+        (
+            "  type: value_count;  timespan: 5m;  condition: {field: [src.ip, src.asn], gt: 3};",
+            "metric: Distinct([\"src.ip\", \"src.asn\"])",
+        ),
+        (
+            "  type: value_sum;  timespan: 5m;  condition: {field: leak.count, gte: 1.5};",
+            "metric: Sum(\"leak.count\"), bounds: Bounds([(Gte, Float(1.5))])",
+        ),
+        (
+            "  type: value_avg;  timespan: 5m;  condition: {field: leak.count, eq: -2};",
+            "metric: Average(\"leak.count\")",
+        ),
+        (
+            "  type: value_median;  timespan: 5m;  condition: {field: leak.count, neq: 2};",
+            "metric: Percentile(\"leak.count\", 50.0)",
+        ),
+        (
+            "  type: value_percentile;  timespan: 5m;  condition: {field: leak.count, percentile: 99.5, lte: 2};",
+            "metric: Percentile(\"leak.count\", 99.5)",
+        ),
+        (
+            "  type: value_new;  timespan: 60d;  learn: {events: 2, for: 14d};  condition: {field: src.asn};",
+            "New { fields: [\"src.asn\"], learn: Learn { events: 2, for_: 1209600s } }",
+        ),
+        (
+            "  type: value_rare;  timespan: 60d;  condition: {field: src.asn, lte: 0.01, min: 200};",
+            "Rare { fields: [\"src.asn\"], bounds: Bounds([(Lte, Float(0.01))]), min: 200 }",
+        ),
+        (
+            "  type: value_spike;  timespan: 10m;  baseline: 28d;  season: hour_of_week;  condition: {lte: -5};",
+            "Spike { field: None, comparison: Lte, deviation: -5.0, floor: 0, baseline: 2419200s, hour_of_week: true, learn_buckets: 5 }",
+        ),
+        (
+            "  type: value_spike;  timespan: 10m;  baseline: 28d;  learn: {buckets: 3};  condition: {field: src.ip, gte: 8, floor: 10};",
+            "Spike { field: Some(\"src.ip\"), comparison: Gte, deviation: 8.0, floor: 10, baseline: 2419200s, hour_of_week: false, learn_buckets: 3 }",
+        ),
+        (
+            "  type: temporal;  timespan: 5m;  condition: pushed and not pushed;",
+            "Temporal { ordered: false, clauses: [TemporalClause { present: [0], absent: [0] }] }",
+        ),
     ] {
         let shape = shape(lines);
         assert!(shape.contains(expected), "{lines}: {shape}");
     }
-    let session = of("    type: event_count\n    timespan: {session: 10m, max: 2h}\n    condition: {gte: 2}\n").unwrap();
+    let session =
+        of("    type: event_count\n    timespan: {session: 10m, max: 2h}\n    condition: {gte: 2}\n").unwrap();
     assert_eq!((session.timespan.as_secs(), session.session_gap.unwrap().as_secs()), (7_200, 600));
     let early = |lines: &str| of(&format!("    timespan: 5m\n    emit: early\n{lines}")).map(|rule| rule.early);
     assert_eq!(early("    type: value_count\n    condition: {field: src.ip, gte: 2}\n"), Ok(true));
@@ -473,21 +504,61 @@ fn correlations_of_every_type() {
         assert!(early(lines).unwrap_err().contains(said), "{lines}");
     }
     for (lines, at, said) in [
-        ("    type: value_percentile\n    timespan: 5m\n    condition: {field: src.ip, gte: 2}\n", ":8:16", "percentile: 95"),
-        ("    type: value_percentile\n    timespan: 5m\n    condition: {field: src.ip, percentile: 101, gte: 2}\n", ":8:44", "0 to 100"),
-        ("    type: value_rare\n    timespan: 5m\n    condition: {field: src.ip, lte: 2, min: 3}\n", ":8:16", "between 0 and 1"),
+        (
+            "    type: value_percentile\n    timespan: 5m\n    condition: {field: src.ip, gte: 2}\n",
+            ":8:16",
+            "percentile: 95",
+        ),
+        (
+            "    type: value_percentile\n    timespan: 5m\n    condition: {field: src.ip, percentile: 101, gte: 2}\n",
+            ":8:44",
+            "0 to 100",
+        ),
+        (
+            "    type: value_rare\n    timespan: 5m\n    condition: {field: src.ip, lte: 2, min: 3}\n",
+            ":8:16",
+            "between 0 and 1",
+        ),
         ("    type: value_rare\n    timespan: 5m\n    condition: {field: src.ip, lte: 0.1}\n", ":8:16", "needs `min`"),
-        ("    type: value_spike\n    timespan: 5m\n    baseline: 1d\n    condition: {gte: 8}\n", ":9:16", "needs `floor`"),
+        (
+            "    type: value_spike\n    timespan: 5m\n    baseline: 1d\n    condition: {gte: 8}\n",
+            ":9:16",
+            "needs `floor`",
+        ),
         ("    type: value_spike\n    timespan: 5m\n    condition: {gte: 8, floor: 3}\n", ":4:5", "no `baseline`"),
-        ("    type: value_spike\n    timespan: 1s\n    baseline: 90d\n    condition: {gte: 8, floor: 3}\n", ":8:15", "buckets"),
-        ("    type: value_spike\n    timespan: 5m\n    baseline: 1d\n    condition: {gte: -8, floor: 3}\n", ":9:16", "above zero"),
-        ("    type: value_spike\n    timespan: 5m\n    baseline: 1d\n    season: hour_of_day\n    condition: {gte: 8, floor: 3}\n", ":9:13", "hour_of_week"),
+        (
+            "    type: value_spike\n    timespan: 1s\n    baseline: 90d\n    condition: {gte: 8, floor: 3}\n",
+            ":8:15",
+            "buckets",
+        ),
+        (
+            "    type: value_spike\n    timespan: 5m\n    baseline: 1d\n    condition: {gte: -8, floor: 3}\n",
+            ":9:16",
+            "above zero",
+        ),
+        (
+            "    type: value_spike\n    timespan: 5m\n    baseline: 1d\n    season: hour_of_day\n    condition: {gte: 8, floor: 3}\n",
+            ":9:13",
+            "hour_of_week",
+        ),
         ("    type: value_sum\n    timespan: 5m\n    condition: {field: [a, b], gte: 2}\n", ":8:16", "single field"),
-        ("    type: value_new\n    timespan: 5m\n    learn: {}\n    condition: {field: src.ip}\n", ":8:12", "`events`, `for`"),
+        (
+            "    type: value_new\n    timespan: 5m\n    learn: {}\n    condition: {field: src.ip}\n",
+            ":8:12",
+            "`events`, `for`",
+        ),
         ("    type: temporal_extended\n    timespan: 5m\n", ":4:5", "no `condition`"),
         ("    type: temporal\n    timespan: 5m\n", ":4:5", "at least two"),
-        ("    type: temporal\n    timespan: {session: 1m, max: 5m}\n    condition: pushed and not pushed\n", ":7:15", "sessions go with"),
-        ("    type: value_new\n    timespan: 5m\n    baseline: 1d\n    condition: {field: src.ip}\n", ":8:5", "no key `baseline`"),
+        (
+            "    type: temporal\n    timespan: {session: 1m, max: 5m}\n    condition: pushed and not pushed\n",
+            ":7:15",
+            "sessions go with",
+        ),
+        (
+            "    type: value_new\n    timespan: 5m\n    baseline: 1d\n    condition: {field: src.ip}\n",
+            ":8:5",
+            "no key `baseline`",
+        ),
     ] {
         let error = of(lines).unwrap_err();
         assert!(error.contains(at) && error.contains(said), "{lines}: {error}");
@@ -497,9 +568,11 @@ fn correlations_of_every_type() {
 #[test]
 fn digests_tell_operators_apart() {
     let digest = |lines: &str| {
-        let text = format!("title: C\nname: c\ncorrelation:\n    rules: [a, b]\n    timespan: 5m\n{lines}---\n{}---\n{}",
+        let text = format!(
+            "title: C\nname: c\ncorrelation:\n    rules: [a, b]\n    timespan: 5m\n{lines}---\n{}---\n{}",
             RULE.replace("name: pushed", "name: a"),
-            RULE.replace("name: pushed", "name: b").replace("1850480", "1850481").replace("eve", "bob"));
+            RULE.replace("name: pushed", "name: b").replace("1850480", "1850481").replace("eve", "bob")
+        );
         let set = set(&text);
         let rule = set.rules.iter().find(|rule| rule.meta().id == "c");
         rule.unwrap_or_else(|| panic!("{lines}: {:?}", set.diagnostics)).meta().digest.clone()
@@ -565,6 +638,7 @@ detection: {s: {action: artifact.signed}, condition: s}
     let native = COUNT.to_owned()
         + "---\ntitle: Native\nname: pushed\nlogsource: {product: windows}\ndetection: {s: {a: b}, condition: s}\n";
     for (text, at, code, said) in [
+        (both.replacen("---", "alert: {resolve_on: singed}\n---", 1), "r.yml:10:21", "E0132", "did you mean `signed`?"),
         (both.replace(", sigstore.bundle]", "]"), "r.yml:5:21", "W0211", "it comes from"),
         (both.replace("requires: [github.webhook, sigstore.bundle]\n", ""), "r.yml:5:21", "W0211", "`signed`"),
         (both.replace("timespan: 15m", "timespan: 30s"), "r.yml:7:15", "W0212", "60 s late"),
@@ -659,7 +733,10 @@ rsigma.exemplars:
         ("offset: 0s", "offset: 40s", "r.yml:19:13", "do not go back"),
     ] {
         let found = problems(&text.replacen(from, to, 1));
-        assert!(found.iter().any(|problem| problem.starts_with(at) && problem.contains(said)), "{at} {said}: {found:?}");
+        assert!(
+            found.iter().any(|problem| problem.starts_with(at) && problem.contains(said)),
+            "{at} {said}: {found:?}"
+        );
     }
     let filter = format!("{FILTER}rsigma.exemplars: []\n---\n{RULE}");
     assert!(problems(&filter).iter().any(|problem| problem.contains("E0160")));

@@ -51,9 +51,8 @@ impl Course<'_> {
         let records = stage.records(|_| true)?;
         let findings = self.deliver(&records, Delivery::Once)?;
         let wanted = ids(&findings);
-        let other = |how: &str| {
-            Err(format!("{how}, the findings are others: this is an error of the engine, not of the rule"))
-        };
+        let other =
+            |how: &str| Err(format!("{how}, the findings are others: this is an error of the engine, not of the rule"));
         for (delivery, how) in Delivery::OTHERS {
             if ids(&self.deliver(&records, delivery)?) != wanted {
                 return other(how);
@@ -153,10 +152,11 @@ fn in_time_order(rule: &Rule) -> bool {
 /// The fields by which the events of a rule can be taken apart without changing what it finds.
 fn splits(rule: &Rule) -> Option<Vec<&str>> {
     let fields: Vec<&str> = match rule {
-        Rule::Detection(rule) if !rule.condition.has_lookup() => rule.meta.alert.dedup.iter().map(String::as_str).collect(),
+        Rule::Detection(rule) if !rule.condition.has_lookup() => {
+            rule.meta.alert.dedup.iter().map(String::as_str).collect()
+        }
         Rule::Correlation(rule) if rule.aliases.is_empty() => rule.group_by.iter().map(String::as_str).collect(),
         _ => Vec::new(),
     };
     (!fields.is_empty()).then_some(fields)
 }
-

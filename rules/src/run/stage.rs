@@ -39,7 +39,7 @@ pub(crate) struct Sent {
 pub(crate) struct Stage {
     /// Events, in the order in which they arrive.
     pub(crate) sent: Vec<Sent>,
-    /// Every source that is connected: those of the events, and those the rules require.
+    /// Every source that is connected: those of the events, and those the rules must hear.
     sources: BTreeMap<String, SourceType>,
     /// Until when time goes on.
     pub(crate) end: Timestamp,
@@ -48,7 +48,9 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(test: &RuleTest, content: &Content, rule: &str) -> Self {
+    /// Of each list of `heard`, one type must be heard for a rule to believe that something did not happen: in a test no
+    /// source is silent.
+    pub(crate) fn new(test: &RuleTest, content: &Content, rule: &str, heard: &[Vec<SourceType>]) -> Self {
         let default = default_source(content, rule);
         let before = test.history.iter().map(|event| (START.minus(event.at), START.minus(event.arrives), event));
         let after = test.events.iter().map(|event| (START.plus(event.at), START.plus(event.arrives), event));
@@ -63,13 +65,11 @@ impl Stage {
         sent.sort_by_key(|event| event.received);
         let mut sources: BTreeMap<String, SourceType> =
             sent.iter().map(|event| (event.source.clone(), event.kind)).collect();
-        for name in content.rules.iter().flat_map(|rule| &rule.meta().requires) {
-            let kinds = feed::resolve(name).unwrap_or_default();
-            // What a test sends of a kind speaks for every name of that kind.
+        for kinds in heard {
             if !kinds.iter().any(|kind| sources.values().any(|own| own == kind))
                 && let Some(kind) = kinds.first()
             {
-                sources.insert(name.clone(), *kind);
+                sources.insert(kind.name().to_owned(), *kind);
             }
         }
         let last = sent.iter().map(|event| event.received.max(event.time)).max().unwrap_or(START);
@@ -127,9 +127,9 @@ impl Stage {
         other.sent.sort_by_key(|event| (event.received, event.number));
         let last = other.sent.iter().map(|event| event.received).max().unwrap_or(START);
         // The end stays where it is, or what is found by then would be something else.
-        other.settle = other.settle.max(Duration::from_micros(
-            u64::try_from(last.micros_since(other.end)).unwrap_or_default(),
-        ) + SECOND);
+        other.settle = other
+            .settle
+            .max(Duration::from_micros(u64::try_from(last.micros_since(other.end)).unwrap_or_default()) + SECOND);
         other
     }
 }
@@ -297,7 +297,8 @@ pub(crate) fn needed(content: &Content, rule: usize) -> (BTreeSet<usize>, BTreeS
             }
             Some(Rule::Detection(rule)) if rule.condition.has_lookup() => {
                 for (at, table) in content.tables.iter().enumerate() {
-                    if super::names_table(&rule.condition, &table.name) && tables.insert(at)
+                    if super::names_table(&rule.condition, &table.name)
+                        && tables.insert(at)
                         && let TableRows::Derived { open: opens, close, .. } = &table.rows
                     {
                         open.extend(opens.iter().chain(close).filter_map(|name| by_name.get(name.as_str())));
