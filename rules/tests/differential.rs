@@ -8,9 +8,9 @@
     reason = "a test that cannot go on has to stop, and says what it saw"
 )]
 
-mod harness;
 #[path = "differential/generate.rs"]
 mod generate;
+mod harness;
 #[path = "differential/interpreter.rs"]
 mod interpreter;
 #[path = "differential/other_engine.rs"]

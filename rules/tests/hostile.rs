@@ -1,15 +1,11 @@
 //! Rules and events that are meant to break the engine: every one is a clear error or a counted limit, within seconds,
 //! and the rules and events beside it work as if it were not there.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on has to stop"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has to stop")]
 
-mod harness;
 #[path = "hostile/events.rs"]
 mod events;
+mod harness;
 #[path = "hostile/rules.rs"]
 mod rules;
 #[path = "hostile/streams.rs"]
@@ -30,9 +26,12 @@ fn swiftly<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// A plain rule that stands beside the hostile ones; matches `{"good":"yes"}`.
-const GOOD: &str = "title: good\nid: good\nlogsource: {category: x}\ndetection:\n    s: {good: 'yes'}\n    condition: s\n";
+const GOOD: &str =
+    "title: good\nid: good\nlogsource: {category: x}\ndetection:\n    s: {good: 'yes'}\n    condition: s\n";
 
 /// A rule with these lines of searches, and a condition.
 fn rule(searches: &str, condition: &str) -> String {
-    format!("title: hostile\nid: hostile\nlogsource: {{category: x}}\ndetection:\n    {searches}\n    condition: {condition}\n")
+    format!(
+        "title: hostile\nid: hostile\nlogsource: {{category: x}}\ndetection:\n    {searches}\n    condition: {condition}\n"
+    )
 }

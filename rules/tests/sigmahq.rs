@@ -21,14 +21,8 @@ use pipeproof_rules::{Code, Lists, Severity, load, read_dir};
 use serde_json::{Map, Value};
 
 /// The folders of rules that are in use.
-const PARTS: &[&str] = &[
-    "rules",
-    "rules-emerging-threats",
-    "rules-threat-hunting",
-    "rules-compliance",
-    "rules-dfir",
-    "rules-placeholder",
-];
+const PARTS: &[&str] =
+    &["rules", "rules-emerging-threats", "rules-threat-hunting", "rules-compliance", "rules-dfir", "rules-placeholder"];
 
 fn checkout() -> Option<PathBuf> {
     let folder = std::env::var_os("PIPEPROOF_SIGMA_DIR").map(PathBuf::from);
@@ -66,12 +60,22 @@ fn every_rule_of_sigmahq_loads() {
     }
     let loaded: BTreeSet<&str> = set.origins.iter().map(|origin| origin.file.as_str()).collect();
     for (path, text) in &files {
-        assert_ne!(loaded.contains(path.as_str()), refused.contains_key(path.as_str()), "{path}: loaded or refused, not both");
-        let placeholders = text.lines().any(|line| line.split_once(':').is_some_and(|(key, _)| key.contains("|expand")));
+        assert_ne!(
+            loaded.contains(path.as_str()),
+            refused.contains_key(path.as_str()),
+            "{path}: loaded or refused, not both"
+        );
+        let placeholders =
+            text.lines().any(|line| line.split_once(':').is_some_and(|(key, _)| key.contains("|expand")));
         assert_eq!(refused.contains_key(path.as_str()), placeholders, "{path}");
     }
     let names: BTreeSet<&str> = refused.values().flatten().copied().collect();
-    eprintln!("{} files: {} load, {} refused for want of {names:?}; warnings {warnings:?}", files.len(), loaded.len(), refused.len());
+    eprintln!(
+        "{} files: {} load, {} refused for want of {names:?}; warnings {warnings:?}",
+        files.len(),
+        loaded.len(),
+        refused.len()
+    );
     assert!(Plan::compile(set.rules.clone()).is_ok());
     // One list after the other, since a rule names the first it misses.
     let mut lists = Lists::new();

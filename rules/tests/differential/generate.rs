@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 pub const ID: &str = "00000000-0000-4000-8000-000000000001";
 
 /// Fragments of values: few, so that rules and events meet.
-const WORDS: &[&str] = &["", "a", "b", "ab", "aB", "A b", "a-b", " -a", "/b", "é", "É", "1", "12", "true", "a\\b", "a*", "b?a", "a\nb"];
+const WORDS: &[&str] =
+    &["", "a", "b", "ab", "aB", "A b", "a-b", " -a", "/b", "é", "É", "1", "12", "true", "a\\b", "a*", "b?a", "a\nb"];
 /// The same as rules write them, wildcards and escapes among them.
 const PATTERNS: &[&str] = &[
-    "", "a", "b", "ab", "AB", "a b", "*", "a*", "*b", "*a*", "a*b", "?", "a?b", "?*", "a*b*", "*a?*", "é", "1", "12", "tr*",
-    r"a\b", r"a\\b", r"a\*", r"a\\*", r"b\?a", r"*\**", r"a\\\*", " -a", "/b", "a-b",
+    "", "a", "b", "ab", "AB", "a b", "*", "a*", "*b", "*a*", "a*b", "?", "a?b", "?*", "a*b*", "*a?*", "é", "1", "12",
+    "tr*", r"a\b", r"a\\b", r"a\*", r"a\\*", r"b\?a", r"*\**", r"a\\\*", " -a", "/b", "a-b",
 ];
 const REGEXES: &[&str] = &["a", "^a", "b$", "^a.b$", "a|b", "^(a|b)+$", "[0-9]+", "^$", "A", "a.b", r"\\", "^[^a]*$"];
 const FIELDS: &[&str] = &["a", "b", "c", "a.b", "b.c", "a.b.c"];
@@ -38,8 +39,9 @@ fn value() -> impl Strategy<Value = Value> {
         let key = prop_oneof![Just("a"), Just("b"), Just("c"), Just("b.c")];
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
-            proptest::collection::vec((key, inner), 0..3)
-                .prop_map(|pairs| Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())),
+            proptest::collection::vec((key, inner), 0..3).prop_map(|pairs| Value::Object(
+                pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+            )),
         ]
     })
 }
@@ -81,14 +83,19 @@ fn item() -> impl Strategy<Value = (String, String)> {
     let regexes = proptest::collection::vec(pick(REGEXES).prop_map(quoted), 1..3);
     let flags = prop_oneof![3 => Just(""), 1 => Just("|i"), 1 => Just("|s"), 1 => Just("|m|i")];
     let networks = proptest::collection::vec(
-        proptest::sample::select(&["10.0.0.0/8", "192.168.0.0/16", "'fd00::/8'", "0.0.0.0/0"][..]).prop_map(str::to_owned),
+        proptest::sample::select(&["10.0.0.0/8", "192.168.0.0/16", "'fd00::/8'", "0.0.0.0/0"][..])
+            .prop_map(str::to_owned),
         1..3,
     );
     let compare = proptest::sample::select(&["|lt", "|lte", "|gt", "|gte"][..]);
     let number = proptest::sample::select(&["0", "1", "12", "1.5", "-1", "9007199254740992"][..]);
-    let encoders = proptest::sample::select(&["|base64", "|base64|contains", "|base64offset|contains", "|wide|base64", "|wide|base64offset|contains"][..]);
-    let literal = proptest::collection::vec(proptest::sample::select(&["a", "ab", "b"][..]).prop_map(str::to_owned), 1..3);
-    let windash = proptest::collection::vec(proptest::sample::select(&[" -a", "/b", "a-b", "-a*"][..]).prop_map(quoted), 1..3);
+    let encoders = proptest::sample::select(
+        &["|base64", "|base64|contains", "|base64offset|contains", "|wide|base64", "|wide|base64offset|contains"][..],
+    );
+    let literal =
+        proptest::collection::vec(proptest::sample::select(&["a", "ab", "b"][..]).prop_map(str::to_owned), 1..3);
+    let windash =
+        proptest::collection::vec(proptest::sample::select(&[" -a", "/b", "a-b", "-a*"][..]).prop_map(quoted), 1..3);
     prop_oneof![
         10 => (affix.clone(), cased, neq.clone(), any::<bool>(), strings()).prop_map(|(affix, cased, neq, all, values)| {
             let all = if all && values.len() > 1 { "|all" } else { "" };

@@ -65,7 +65,10 @@ fn not(words: &mut Words<'_>, detection: &Map<String, Value>, event: &Value) -> 
     let chosen = |name: &&String| {
         *name != "condition"
             && (!name.starts_with('_') || pattern.starts_with('_'))
-            && glob(&pattern.chars().map(|char| if char == '*' { Part::Many } else { Part::Is(char) }).collect::<Vec<_>>(), name)
+            && glob(
+                &pattern.chars().map(|char| if char == '*' { Part::Many } else { Part::Is(char) }).collect::<Vec<_>>(),
+                name,
+            )
     };
     let mut names = detection.keys().filter(chosen);
     if word == "all" {
@@ -158,7 +161,9 @@ fn value_holds(wanted: &Value, modifiers: &[&str], keyword: bool, found: &[&Valu
         let flags = if flags.is_empty() { flags } else { format!("(?{flags})") };
         let regex = regex::Regex::new(&format!("{flags}{}", text(wanted).unwrap())).unwrap();
         let object = |value: &&Value| value.is_object().then(|| value.to_string());
-        return found.iter().any(|value| text(value).or_else(|| object(value)).is_some_and(|text| regex.is_match(&text)));
+        return found
+            .iter()
+            .any(|value| text(value).or_else(|| object(value)).is_some_and(|text| regex.is_match(&text)));
     }
     if has("cidr") {
         let net: ipnet::IpNet = wanted.as_str().unwrap().parse().unwrap();

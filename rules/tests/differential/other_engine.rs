@@ -20,7 +20,9 @@ fn agrees(case: &Case) -> Option<bool> {
     }
     let right = || {
         let Ok(rule) = rule_from_yaml(&case.rules) else { return false };
-        case.events.iter().all(|given| event_from_json(&given.event).is_ok_and(|event| Some(rule.is_match(&event)) == given.matches))
+        case.events
+            .iter()
+            .all(|given| event_from_json(&given.event).is_ok_and(|event| Some(rule.is_match(&event)) == given.matches))
     };
     // A panic of its is a disagreement.
     Some(std::panic::catch_unwind(right).unwrap_or(false))
@@ -43,9 +45,14 @@ fn the_disagreements_with_sigma_rust_are_known() {
             }
         }
     }
-    let unknown = DISAGREEMENTS.iter().filter(|(id, _)| !found.contains_key(*id)).map(|(id, _)| format!("{id}: no such case"));
+    let unknown =
+        DISAGREEMENTS.iter().filter(|(id, _)| !found.contains_key(*id)).map(|(id, _)| format!("{id}: no such case"));
     wrong.extend(unknown);
-    eprintln!("sigma-rust gets {} of {asked} match cases right; {} known disagreements", asked - found.len(), found.len());
+    eprintln!(
+        "sigma-rust gets {} of {asked} match cases right; {} known disagreements",
+        asked - found.len(),
+        found.len()
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -57,18 +64,22 @@ fn pick(from: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
 fn shared_rule() -> impl Strategy<Value = String> {
     let values = proptest::collection::vec(pick(&["a", "B", "ab", "a*", "*b", "*a*", "x?", "a b", "ba"]), 1..3);
     let modifiers = pick(&["", "|contains", "|startswith", "|endswith", "|contains|cased", "|endswith|cased"]);
-    let item = (pick(&["one", "two", "three"]), modifiers, any::<bool>(), values).prop_map(|(field, modifiers, all, values)| {
-        let all = if all && values.len() > 1 { "|all" } else { "" };
-        let values: Vec<_> = values.iter().map(|value| format!("'{value}'")).collect();
-        format!("'{field}{modifiers}{all}': [{}]", values.join(", "))
-    });
+    let item = (pick(&["one", "two", "three"]), modifiers, any::<bool>(), values).prop_map(
+        |(field, modifiers, all, values)| {
+            let all = if all && values.len() > 1 { "|all" } else { "" };
+            let values: Vec<_> = values.iter().map(|value| format!("'{value}'")).collect();
+            format!("'{field}{modifiers}{all}': [{}]", values.join(", "))
+        },
+    );
     let regex = (pick(&["one", "two"]), pick(&["^a", "b$", "a.b", "^(a|b)+$", "[a-b]x"]))
         .prop_map(|(field, regex)| format!("'{field}|re': '{regex}'"));
     let keywords = pick(&["[a]", "['x*', b]"]).prop_map(str::to_owned);
     let item = prop_oneof![6 => item, 1 => regex];
-    let map = proptest::collection::btree_set(item, 1..3).prop_map(|items| format!("{{{}}}", items.into_iter().collect::<Vec<_>>().join(", ")));
+    let map = proptest::collection::btree_set(item, 1..3)
+        .prop_map(|items| format!("{{{}}}", items.into_iter().collect::<Vec<_>>().join(", ")));
     let map = map.prop_filter("a key may stand once", |map| {
-        let mut keys: Vec<_> = map.split("': ").map(|part| part.rsplit('\'').next().unwrap_or_default().to_owned()).collect();
+        let mut keys: Vec<_> =
+            map.split("': ").map(|part| part.rsplit('\'').next().unwrap_or_default().to_owned()).collect();
         let before = keys.len();
         keys.sort();
         keys.dedup();

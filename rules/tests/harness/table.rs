@@ -66,4 +66,3 @@ pub fn first_id(text: &str) -> Option<&str> {
     let first = text.split("\n---").next()?;
     first.lines().find_map(|line| line.trim_start_matches("- ").strip_prefix("id: "))
 }
-

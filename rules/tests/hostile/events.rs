@@ -30,7 +30,12 @@ fn matched(bytes: impl Into<Bytes>) -> Vec<String> {
         }
         let found: Vec<usize> = hits.iter().filter(|hit| hit.event == 1).map(|hit| hit.rule).collect();
         for rule in 0..plan.rules().len() {
-            assert_eq!(plan.explain(rule, &events[1]).matched, found.contains(&rule), "explained otherwise: {}", id(rule));
+            assert_eq!(
+                plan.explain(rule, &events[1]).matched,
+                found.contains(&rule),
+                "explained otherwise: {}",
+                id(rule)
+            );
         }
         found.into_iter().map(id).collect()
     })
@@ -52,7 +57,15 @@ fn nesting() {
 #[test]
 fn numbers() {
     assert_eq!(matched(r#"{"a":5}"#), ["any", "five"]);
-    for text in [r#"{"a":NaN}"#, r#"{"a":Infinity}"#, r#"{"a":-Infinity}"#, r#"{"a":+5}"#, r#"{"a":05}"#, r#"{"a":.5}"#, r#"{"a":5.}"#] {
+    for text in [
+        r#"{"a":NaN}"#,
+        r#"{"a":Infinity}"#,
+        r#"{"a":-Infinity}"#,
+        r#"{"a":+5}"#,
+        r#"{"a":05}"#,
+        r#"{"a":.5}"#,
+        r#"{"a":5.}"#,
+    ] {
         assert_eq!(matched(text), Vec::<String>::new(), "{text} is not JSON");
     }
     for text in [r#"{"a":1e400}"#, r#"{"a":123456789012345678901234567890}"#, r#"{"a":1e-400}"#] {
@@ -67,10 +80,25 @@ fn numbers() {
 
 #[test]
 fn text_that_is_none() {
-    for bytes in [&b"{\"a\":\"\xff\xfe\"}"[..], b"{\"a\":\"\xc3\"}", b"{\"\xff\":1}", b"\xff", b"", b" ", b"{", b"{\"a\"", b"\"a", b"{\"a\":1}}", b"{\"a\":\"\x01\"}", b"{\"a\":1,}"] {
+    for bytes in [
+        &b"{\"a\":\"\xff\xfe\"}"[..],
+        b"{\"a\":\"\xc3\"}",
+        b"{\"\xff\":1}",
+        b"\xff",
+        b"",
+        b" ",
+        b"{",
+        b"{\"a\"",
+        b"\"a",
+        b"{\"a\":1}}",
+        b"{\"a\":\"\x01\"}",
+        b"{\"a\":1,}",
+    ] {
         assert_eq!(matched(bytes.to_vec()), Vec::<String>::new(), "{bytes:?}");
     }
-    for text in [r#"{"a":"\ud800"}"#, r#"{"a":"\udc00\ud800"}"#, r#"{"a":"\ud800x"}"#, r#"{"a":"\u12"}"#, r#"{"a":"\x"}"#] {
+    for text in
+        [r#"{"a":"\ud800"}"#, r#"{"a":"\udc00\ud800"}"#, r#"{"a":"\ud800x"}"#, r#"{"a":"\u12"}"#, r#"{"a":"\x"}"#]
+    {
         let found = matched(text);
         assert!(found.is_empty() || found == ["any"], "{text}: {found:?}");
     }
@@ -86,13 +114,19 @@ fn sizes() {
     assert_eq!(matched(format!("{{{},\"a\":5}}", keys.join(","))), ["any", "five"]);
     assert_eq!(matched(format!("{{\"a\":\"{}needle\"}}", "x".repeat(10_000_000))), ["any", "word"]);
     assert_eq!(matched(format!("{{\"a\":[{}5]}}", "1,".repeat(500_000))), ["any", "five", "less"]);
-    assert_eq!(matched(format!("{{\"d\":\"{}\",\"a\":{{\"b\":{{\"c\":\"needle\"}}}}}}", "x".repeat(1_000_000))), ["any", "word", "deep"]);
+    assert_eq!(
+        matched(format!("{{\"d\":\"{}\",\"a\":{{\"b\":{{\"c\":\"needle\"}}}}}}", "x".repeat(1_000_000))),
+        ["any", "word", "deep"]
+    );
     let same: String = (0..100_000).map(|number| format!("\"a\":{number},")).collect();
     assert!(matched(format!("{{{same}\"a\":5}}")).contains(&"five".to_owned()), "100,000 times the same key");
     let name = "k".repeat(5_000_000);
     assert_eq!(matched(format!("{{\"{name}\":1,\"a\":5}}")), ["any", "five"]);
     let objects = "{\"b\":{\"c\":\"x\"}},".repeat(100_000);
-    assert_eq!(matched(format!("{{\"d\":\"x\",\"a\":[{objects}{{\"b\":{{\"c\":\"needle\"}}}}]}}")), ["any", "word", "deep"]);
+    assert_eq!(
+        matched(format!("{{\"d\":\"x\",\"a\":[{objects}{{\"b\":{{\"c\":\"needle\"}}}}]}}")),
+        ["any", "word", "deep"]
+    );
 }
 
 #[test]
@@ -106,7 +140,9 @@ fn keys_that_stand_twice() {
 fn names_that_look_like_paths() {
     let files = [("x.yml".to_owned(), rule("s: {a..b: x}\n    t: {'.': x}\n    u: {'a.': x}", "1 of *"))];
     let plan = Plan::compile(load(&files, &Lists::new()).rules).unwrap();
-    let hit = |text: &str| !plan.select(&[event(0, &Sample::new(std::time::Duration::ZERO, text))], &Routing::Unrouted).is_empty();
+    let hit = |text: &str| {
+        !plan.select(&[event(0, &Sample::new(std::time::Duration::ZERO, text))], &Routing::Unrouted).is_empty()
+    };
     assert!(hit(r#"{"a":{"":{"b":"x"}}}"#) && hit(r#"{"a..b":"x"}"#) && hit(r#"{".":"x"}"#) && hit(r#"{"a.":"x"}"#));
     assert!(!hit(r#"{"a":{"b":"x"}}"#) && !hit(r#"{"a":"x"}"#));
 }

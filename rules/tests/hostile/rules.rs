@@ -15,10 +15,14 @@ fn beside(text: &str, native: &str) -> (RuleSet, bool) {
         let set = load(&files, &Lists::new());
         assert!(set.diagnostics.iter().all(|problem| problem.file == "hostile.yml"), "{:?}", set.diagnostics);
         let plan = Plan::compile(set.rules.clone()).unwrap();
-        let samples = [Sample::new(std::time::Duration::ZERO, "{\"good\":\"yes\"}"), Sample::new(std::time::Duration::ZERO, native)];
+        let samples = [
+            Sample::new(std::time::Duration::ZERO, "{\"good\":\"yes\"}"),
+            Sample::new(std::time::Duration::ZERO, native),
+        ];
         let events = [event(0, &samples[0]), event(1, &samples[1])];
         let hits = plan.select(&events, &Routing::Unrouted);
-        let hit = |at: usize, id: &str| hits.iter().any(|hit| hit.event == at && plan.rules()[hit.rule].meta().id == id);
+        let hit =
+            |at: usize, id: &str| hits.iter().any(|hit| hit.event == at && plan.rules()[hit.rule].meta().id == id);
         assert!(hit(0, "good"), "the rule beside it no longer matches");
         let hostile = hit(1, "hostile");
         (set, hostile)
@@ -31,7 +35,11 @@ fn refused(text: &str, code: &str) {
     let errors = errors(&set);
     assert!(errors.iter().any(|error| error.contains(code)), "no {code} in {:.300?}", errors);
     assert!(errors.len() <= 20, "{} errors for one mistake", errors.len());
-    assert!(errors.iter().all(|error| error.len() < 2_000), "an error of {:?} bytes", errors.iter().map(String::len).max());
+    assert!(
+        errors.iter().all(|error| error.len() < 2_000),
+        "an error of {:?} bytes",
+        errors.iter().map(String::len).max()
+    );
     assert!(!set.rules.iter().any(|rule| rule.meta().id == "hostile"));
 }
 
@@ -68,7 +76,8 @@ fn expressions_that_take_others_forever() {
 #[test]
 fn patterns_that_take_others_forever() {
     let long = "a".repeat(20_000);
-    for pattern in [format!("{}b", "*a".repeat(60)), format!("*{}b", "?".repeat(60)), format!("{}*b", "*a?".repeat(30))] {
+    for pattern in [format!("{}b", "*a".repeat(60)), format!("*{}b", "?".repeat(60)), format!("{}*b", "*a?".repeat(30))]
+    {
         let (set, hit) = beside(&rule(&format!("s: {{a: '{pattern}'}}"), "s"), &format!("{{\"a\":\"{long}\"}}"));
         assert!(errors(&set).is_empty() && !hit, "{pattern}");
     }
@@ -153,16 +162,24 @@ fn names_nobody_knows() {
 #[test]
 fn correlations_that_lead_nowhere() {
     let link = |number: usize, to: usize| {
-        format!("---\ntitle: c{number}\nid: c{number}\nname: c{number}\ncorrelation: {{type: event_count, rules: [c{to}], timespan: 1m, condition: {{gte: 2}}}}\n")
+        format!(
+            "---\ntitle: c{number}\nid: c{number}\nname: c{number}\ncorrelation: {{type: event_count, rules: [c{to}], timespan: 1m, condition: {{gte: 2}}}}\n"
+        )
     };
     let circle: String = (0..300).map(|number| link(number, (number + 1) % 300)).collect();
     let (set, _) = beside(&circle, "{}");
     assert!(!errors(&set).is_empty() && set.rules.len() == 1, "a circle of 300");
     let chain: String = (0..300).map(|number| link(number, number + 1)).collect();
-    let (set, _) = beside(&format!("{chain}---\n{}", rule("s: {a: x}", "s").replace("id: hostile", "id: hostile\nname: c300")), r#"{"a":"x"}"#);
+    let (set, _) = beside(
+        &format!("{chain}---\n{}", rule("s: {a: x}", "s").replace("id: hostile", "id: hostile\nname: c300")),
+        r#"{"a":"x"}"#,
+    );
     assert!(set.rules.len() == 302 || !errors(&set).is_empty(), "a chain of 300: loaded, or refused in words");
     let many: Vec<String> = (0..20_000).map(|number| format!("r{number}")).collect();
-    let text = format!("title: c\nid: c\ncorrelation: {{type: event_count, rules: [{}], timespan: 1m, condition: {{gte: 2}}}}\n", many.join(", "));
+    let text = format!(
+        "title: c\nid: c\ncorrelation: {{type: event_count, rules: [{}], timespan: 1m, condition: {{gte: 2}}}}\n",
+        many.join(", ")
+    );
     let (set, _) = beside(&text, "{}");
     assert!(!errors(&set).is_empty() && set.rules.len() == 1, "20,000 members that do not exist");
 }

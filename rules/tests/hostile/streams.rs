@@ -7,7 +7,8 @@ use pipeproof_rules::Lists;
 use super::swiftly;
 use crate::harness::{Run, Sample, load_good, plan, run};
 
-const MEMBER: &str = "---\ntitle: ev\nid: ev\nname: ev\nlogsource: {category: x}\ndetection:\n    s: {kind: a}\n    condition: s\n";
+const MEMBER: &str =
+    "---\ntitle: ev\nid: ev\nname: ev\nlogsource: {category: x}\ndetection:\n    s: {kind: a}\n    condition: s\n";
 
 fn correlation(body: &str) -> String {
     format!("title: c\nid: c\ncorrelation: {{rules: [ev], {body}}}\n{MEMBER}")
@@ -29,12 +30,18 @@ fn samples(count: u64, step: Duration, json: impl Fn(u64) -> String) -> Vec<Samp
 #[test]
 fn a_group_for_every_event() {
     let rules = correlation("type: event_count, group-by: [key], timespan: 10s, condition: {gte: 2}");
-    let events = samples(20_000, Duration::from_millis(10), |number| format!("{{\"kind\":\"a\",\"key\":\"k{number}\"}}"));
+    let events =
+        samples(20_000, Duration::from_millis(10), |number| format!("{{\"kind\":\"a\",\"key\":\"k{number}\"}}"));
     let with = stream(&rules, &events, Duration::from_secs(3_600));
     let without = stream(MEMBER, &events, Duration::from_secs(3_600));
     assert!(with.found.is_empty());
     let most = without.state_bytes + 20_000;
-    assert!(with.state_bytes < most, "{} bytes of state after the window, {} without", with.state_bytes, without.state_bytes);
+    assert!(
+        with.state_bytes < most,
+        "{} bytes of state after the window, {} without",
+        with.state_bytes,
+        without.state_bytes
+    );
 }
 
 /// A single group that never rests: what it keeps is bounded, and what it gives up is counted.
@@ -54,7 +61,9 @@ fn one_group_for_every_event() {
 #[test]
 fn keys_of_a_megabyte() {
     let rules = correlation("type: event_count, group-by: [key], timespan: 1h, condition: {gte: 2}");
-    let events = samples(40, Duration::from_secs(1), |number| format!("{{\"kind\":\"a\",\"key\":\"{}{number}\"}}", "k".repeat(1_000_000)));
+    let events = samples(40, Duration::from_secs(1), |number| {
+        format!("{{\"kind\":\"a\",\"key\":\"{}{number}\"}}", "k".repeat(1_000_000))
+    });
     let run = stream(&rules, &events, Duration::from_secs(60));
     assert!(run.found.is_empty(), "two keys that differ at their ends are two keys");
     assert!(run.state_bytes < 100_000_000, "{} bytes of state", run.state_bytes);
