@@ -10,7 +10,7 @@
 
 mod harness;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use harness::table::{Case, Firing, first_id, tables};
