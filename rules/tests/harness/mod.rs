@@ -20,7 +20,7 @@ use pipeproof_engine::detect::{Decoded, DetectCounters, Detector};
 use pipeproof_engine::event::{Event, EventId};
 use pipeproof_engine::fields::Fields;
 use pipeproof_engine::finding::Finding;
-use pipeproof_engine::plan::{Content, Plan, Routing};
+use pipeproof_engine::plan::{Plan, Routing};
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
@@ -68,11 +68,7 @@ pub fn errors(set: &RuleSet) -> Vec<String> {
 
 /// The plan of a set.
 pub fn plan(set: &RuleSet) -> Result<Arc<Plan>, String> {
-    Plan::compile(content(set)).map(Arc::new).map_err(|error| error.to_string())
-}
-
-fn content(set: &RuleSet) -> Content {
-    Content::from(set.rules.clone())
+    Plan::compile(set.content()).map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// An event that is only its JSON text, as number `index`.
