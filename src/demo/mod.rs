@@ -22,7 +22,7 @@ use crate::cli::{DemoOptions, Failure, show, timeline};
 use crate::client::Client;
 use crate::config::{Config, ConfiguredTarget, SecretText};
 use crate::server::Server;
-use receiver::Receiver;
+use receiver::{Delivery, Receiver};
 
 /// How long the demo waits for detection, delivery and the rest.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -261,11 +261,7 @@ async fn show_kpi(client: &Client, begin: Timestamp, held: &mut bool) -> Result<
 async fn show_deliveries(client: &Client, receiver: &Receiver, findings: &[Value]) -> Result<bool, Failure> {
     title("webhook deliveries, as the receiver got them")?;
     let due = findings.iter().filter(|finding| text(finding, "state") == "active").count();
-    let begun = SystemClock.now();
-    while receiver.of_kind("finding.created") < due && SystemClock.now() < begun.plus(PATIENCE) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let got = receiver.received();
+    let (got, delivered) = delivered(client, receiver, due).await?;
     for delivery in got.iter().take(12) {
         let signed = if delivery.signed { "signature ok" } else { "SIGNATURE WRONG" };
         show::plain(&format!("{}  {:<18} {signed}  {}", delivery.id, delivery.kind, delivery.title))?;
@@ -273,7 +269,6 @@ async fn show_deliveries(client: &Client, receiver: &Receiver, findings: &[Value
     if got.len() > 12 {
         show::plain(&format!("({} more)", got.len() - 12))?;
     }
-    let delivered = receipts(client, got.len()).await?;
     show::plain(&format!("{} deliveries, {delivered} receipts", got.len()))?;
     let ids: std::collections::BTreeSet<&str> = got.iter().map(|delivery| delivery.id.as_str()).collect();
     Ok(check("every finding of an active rule was delivered", receiver.of_kind("finding.created") == due)
@@ -282,16 +277,22 @@ async fn show_deliveries(client: &Client, receiver: &Receiver, findings: &[Value
         & check("every delivery has its receipt", delivered == got.len()))
 }
 
-/// How many deliveries have a receipt, once there are as many as were received: a receipt is stored after the answer.
-async fn receipts(client: &Client, received: usize) -> Result<usize, Failure> {
+/// What the receiver got, and how many deliveries have a receipt, once no delivery is under way any more: a receipt is
+/// stored after the receiver's answer, and steps of people are delivered behind the findings.
+async fn delivered(client: &Client, receiver: &Receiver, due: usize) -> Result<(Vec<Delivery>, usize), Failure> {
     let begun = SystemClock.now();
+    let mut quiet = 0;
     loop {
         let stored = list(&client.get("/v1/deliveries?limit=1000").await?, "deliveries");
-        let delivered = stored.iter().filter(|receipt| text(receipt, "state") == "delivered").count();
-        if delivered >= received || SystemClock.now() > begun.plus(Duration::from_secs(10)) {
-            return Ok(delivered);
+        let done = stored.iter().filter(|receipt| text(receipt, "state") == "delivered").count();
+        let got = receiver.received();
+        let settled = done == stored.len() && done == got.len() && receiver.of_kind("finding.created") >= due;
+        quiet = if settled { quiet + 1 } else { 0 };
+        // Once is not enough: a message may be committed and not yet handed to its lane.
+        if quiet > 5 || SystemClock.now() > begun.plus(PATIENCE) {
+            return Ok((got, done));
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
