@@ -19,6 +19,8 @@ pub(crate) const DEPTH_MAX: usize = 2;
 const RUN_CHARS_MIN: usize = 24;
 /// How far around a find a run is followed. Other secrets of a longer run are found by their own keywords.
 const RUN_BYTES_MAX: usize = 64 << 10;
+/// How far before it the run goes on from what was read already: a secret at the border is read whole.
+const RUN_BYTES_SHARED: usize = 8 << 10;
 /// A line of base64 at least this long may go on in the next one: encoders break at 60, 64 or 76.
 const LINE_CHARS_MIN: usize = 60;
 
@@ -91,7 +93,7 @@ impl Wrapped {
             if found.start() < done {
                 continue;
             }
-            let parts = run(text, done, found.range());
+            let parts = run(text, done.saturating_sub(RUN_BYTES_SHARED), found.range());
             let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
             let range = first.start..last.end;
             done = range.end.max(found.end());
