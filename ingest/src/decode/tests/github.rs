@@ -192,6 +192,7 @@ fn github_flow() {
 
 #[test]
 fn an_event_has_the_time_that_its_action_set_or_none() {
+    type Case = (&'static str, &'static str, serde_json::Value, Option<&'static str>);
     let (early, late) = ("2021-08-19T12:16:32.000-04:00", "2025-03-15T10:00:00Z");
     let rule = |created: &str, updated: &str| json!({"name": "main", "created_at": created, "updated_at": updated});
     let alert = |more: serde_json::Value| {
@@ -199,7 +200,6 @@ fn an_event_has_the_time_that_its_action_set_or_none() {
         alert.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         alert
     };
-    type Case = (&'static str, &'static str, serde_json::Value, Option<&'static str>);
     let table: Vec<Case> = vec![
         ("branch_protection_rule", "created", json!({"rule": rule(late, late)}), Some(late)),
         ("branch_protection_rule", "edited", json!({"rule": rule(early, late)}), Some(late)),
