@@ -166,12 +166,23 @@ fn a_long_dump_goes_whole_wherever_its_parts_begin() {
         }
         let once = STANDARD.encode(&dump);
         for text in [STANDARD.encode(&once), once] {
-            let (redacted, _) = redactor().text(&Bytes::from(format!("before {text} after")));
+            let (redacted, found) = redactor().text(&Bytes::from(format!("before {text} after")));
+            assert_eq!(found.len(), 2000, "each is told");
+            assert!(found.iter().all(|secret| secret.count == 1), "and none twice");
             let shown = String::from_utf8_lossy(&redacted);
             assert!(shown.len() < 2000, "{} bytes are left after {shift}", shown.len());
             assert!(shown.starts_with("before redacted:runner-secret:") && shown.ends_with(" after"), "{shown}");
         }
     }
+}
+
+#[test]
+fn a_secret_that_comes_again_in_a_long_run_goes_again() {
+    let token = &secrets()[0].1;
+    let text = STANDARD.encode(format!("{token} {} {token} {}", "pad".repeat(20_000), "pad".repeat(40_000)));
+    let (redacted, found) = redactor().text(&Bytes::from(text));
+    assert_eq!(families(&found), ["github-token"]);
+    assert_eq!(redactor().text(&redacted).1, [], "nothing is left to find");
 }
 
 #[test]
