@@ -7,11 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pipeproof_engine::record::RECORD_BYTES_MAX;
 use pipeproof_engine::source::SourceType;
+use pipeproof_ingest::log::LogOptions;
 use pipeproof_ingest::receive::Secret;
 use serde::Deserialize;
 
-use crate::registry::is_source_name;
+use crate::registry::{LABELS_RULE, are_labels, is_source_name};
 
 /// A checked configuration.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) shipped_rules: bool,
     /// How often the lake takes in what was detected.
     pub(crate) archive_every: Duration,
+    /// How much may wait for the log's writer, and how long it gathers.
+    pub(crate) log: LogOptions,
 }
 
 /// A source that the file connects.
@@ -58,6 +62,9 @@ impl std::fmt::Debug for SecretText {
 /// How often the lake takes in what was detected: a file every five seconds at most, and an event is in SQL soon.
 pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
 
+/// Longest a group may gather records.
+const GROUP_DELAY_MS_MAX: u64 = 10_000;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error("cannot read configuration {path}")]
@@ -84,6 +91,21 @@ struct Raw {
     #[serde(default)]
     rules: RawRules,
     archive_every: Option<String>,
+    #[serde(default)]
+    log: RawLog,
+}
+
+/// The queue of the log's writer. What is beyond a limit is answered 503 with Retry-After.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    /// Records that may wait, from 1 on. 200,000 unless set.
+    queue_records: Option<usize>,
+    /// Bytes that may wait, from 1 MiB on. 128 MiB unless set.
+    queue_bytes: Option<usize>,
+    /// How long a group gathers records before it is written and synced, up to 10,000 ms. None unless set: what comes
+    /// during a sync is the next group anyway. Worth it where each sync is slow or costs money.
+    group_delay_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -165,10 +187,14 @@ impl Config {
                 _ => problems.push(format!("archive_every: `{text}` is not a span such as 5s or 1m")),
             }
         }
+        config.log = log_options(&raw.log, &mut problems);
         for (at, source) in raw.sources.into_iter().enumerate() {
             let here = format!("sources[{at}]");
             if !is_source_name(&source.name) {
                 problems.push(format!("{here}.name: `{}` is not 1 to 64 of a-z 0-9 . _ -", source.name));
+            }
+            if !are_labels(&source.labels) {
+                problems.push(format!("{here}.labels: {LABELS_RULE}"));
             }
             let source_type = source.source_type.parse::<SourceType>().map_err(|error| error.to_string());
             let secrets = read_secrets(&source.secrets, &here, &mut problems);
@@ -197,6 +223,30 @@ impl Config {
         }
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Problems { path: path.to_owned(), problems }) }
     }
+}
+
+fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
+    let mut options = LogOptions::default();
+    match raw.queue_records {
+        Some(0) => problems.push("log.queue_records: at least 1".to_owned()),
+        Some(records) => options.queue_records_max = records,
+        None => {}
+    }
+    match raw.queue_bytes {
+        Some(bytes) if bytes < RECORD_BYTES_MAX => {
+            problems.push(format!("log.queue_bytes: at least {RECORD_BYTES_MAX}, the largest record"));
+        }
+        Some(bytes) => options.queue_bytes_max = bytes,
+        None => {}
+    }
+    match raw.group_delay_ms {
+        Some(ms) if ms > GROUP_DELAY_MS_MAX => {
+            problems.push(format!("log.group_delay_ms: at most {GROUP_DELAY_MS_MAX}, every sender waits for it"));
+        }
+        Some(ms) => options.group_delay = Duration::from_millis(ms),
+        None => {}
+    }
+    options
 }
 
 fn read_secrets(raw: &[RawSecret], here: &str, problems: &mut Vec<String>) -> Vec<SecretText> {
@@ -233,6 +283,20 @@ mod tests {
         for part in ["version", "sources[0].name", "github.webhook", "targets[0].secrets[0]"] {
             assert!(said.contains(part), "{part} is missing in: {said}");
         }
+    }
+
+    #[test]
+    fn the_log_takes_its_limits_within_bounds() {
+        let text = "version: 1\nlog: {queue_records: 5, queue_bytes: 2097152, group_delay_ms: 20}\n";
+        let log = Config::parse(text, Path::new("p.yaml")).unwrap().log;
+        assert_eq!((log.queue_records_max, log.queue_bytes_max), (5, 2 << 20));
+        assert_eq!(log.group_delay, Duration::from_millis(20));
+        let said = problems("version: 1\nlog: {queue_records: 0, queue_bytes: 1000, group_delay_ms: 60000}\n");
+        for part in ["log.queue_records", "log.queue_bytes", "log.group_delay_ms"] {
+            assert!(said.contains(part), "{part} is missing in: {said}");
+        }
+        let unset = Config::parse("version: 1\n", Path::new("p.yaml")).unwrap().log;
+        assert_eq!(unset.queue_records_max, LogOptions::default().queue_records_max);
     }
 
     #[test]

@@ -134,9 +134,10 @@ impl Node {
         let lake = Lake::open(&data.join("lake")).await.map_err(NodeError::part("open the lake"))?;
         let restored = store.restore(PARTITION).await.map_err(NodeError::part("read where detection stands"))?;
         let archived = lake.archived(PARTITION).await.map_err(NodeError::part("read where the lake stands"))?;
-        let seal = open_log(&data.join("seal"), 0, u32::MAX)?;
+        let seal = open_log(&data.join("seal"), 0, LogOptions { partition: u32::MAX, ..LogOptions::default() })?;
         let known = restored.position.max(archived).max(roles::sealed_size(&keys, &seal)?);
-        let log = open_log(&data.join("log").join(PARTITION.to_string()), known, PARTITION)?;
+        let options = LogOptions { partition: PARTITION, ..config.log.clone() };
+        let log = open_log(&data.join("log").join(PARTITION.to_string()), known, options)?;
         roles::check_last_checkpoint(&keys, &log, &seal)?;
         let detector = Detector::restore(Arc::clone(&rules.plan), PARTITION, &restored)
             .map_err(NodeError::part("restore the state of detection"))?;
@@ -366,9 +367,8 @@ fn lock(data: &Path) -> Result<File, NodeError> {
     }
 }
 
-fn open_log(dir: &Path, known_durable: u64, partition: u32) -> Result<Log, NodeError> {
+fn open_log(dir: &Path, known_durable: u64, options: LogOptions) -> Result<Log, NodeError> {
     fs::create_dir_all(dir).map_err(|source| NodeError::Folder { path: dir.to_owned(), source })?;
-    let options = LogOptions { partition, ..LogOptions::default() };
     let opened = Log::open(dir, known_durable, options).map_err(NodeError::part("open the log"))?;
     let report = &opened.report;
     if report.torn_bytes > 0 {

@@ -186,6 +186,14 @@ pub(crate) fn settings(source: &SourceRecord, key: &SecretKey, configured: &[Sec
     }
 }
 
+/// What labels must be: they travel in every record.
+pub(crate) const LABELS_RULE: &str = "at most 32 labels, names up to 64 and values up to 256 bytes";
+
+/// Whether these may be a source's labels.
+pub(crate) fn are_labels(labels: &BTreeMap<String, String>) -> bool {
+    labels.len() <= 32 && labels.iter().all(|(name, value)| (1..=64).contains(&name.len()) && value.len() <= 256)
+}
+
 /// Whether a name may be a source's: it stands in URLs, file paths and SQL.
 pub(crate) fn is_source_name(name: &str) -> bool {
     let ok = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');

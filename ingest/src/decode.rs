@@ -13,6 +13,7 @@ mod fulcio;
 mod github_audit;
 mod github_config;
 mod github_joblog;
+mod github_times;
 mod github_webhook;
 mod images;
 mod json;
@@ -37,6 +38,7 @@ use engine::source::SourceType;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
+use crate::receive::oversize;
 use crate::redact::Family;
 
 /// Deepest nesting of JSON that is decoded.
@@ -58,6 +60,9 @@ pub enum Undecodable {
         /// What is wrong.
         problem: &'static str,
     },
+    /// It was larger than a record may be, and cut.
+    #[error("the item has {0} bytes, more than a record holds: only its beginning was kept, see it at its source")]
+    Truncated(String),
     /// It is not text.
     #[error("the body is not UTF-8 text")]
     Text,
@@ -132,6 +137,9 @@ const ORIGIN: &[Field] = &[
 /// # Errors
 /// [`Undecodable`] says why the record is a dead letter.
 pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecodable> {
+    if let Some(bytes) = record.envelope.attributes.get(oversize::BYTES) {
+        return Err(Undecodable::Truncated(bytes.clone()));
+    }
     let mut drafts = match record.envelope.source_type {
         SourceType::GithubWebhook => github_webhook::decode(record)?,
         SourceType::GithubJoblog => github_joblog::decode(record)?,

@@ -5,6 +5,7 @@
 //! record, and a dead letter when it is decoded, because providers disable webhooks that answer with errors.
 
 mod identity;
+pub(crate) mod oversize;
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use engine::json::check_depth;
-use engine::record::{Authenticity, CollectionMode, Envelope, RECORD_BYTES_MAX, Record, Redacted};
+use engine::record::{Authenticity, CollectionMode, Envelope, Record, RecordError, Redacted};
 use engine::source::SourceType;
 use engine::time::Timestamp;
 use http::HeaderMap;
@@ -27,9 +28,6 @@ pub use crate::limits::Limits;
 use crate::limits::{Coding, inflate};
 use crate::redact::{Redactor, join, summary};
 use crate::unwrap;
-
-/// Envelope and framing of a record: what may come on top of its body.
-const ENVELOPE_BYTES_MAX: usize = 64 << 10;
 
 /// What is set about a source.
 #[derive(Clone, Debug)]
@@ -112,20 +110,15 @@ pub enum Refusal {
     /// It holds too many items.
     #[error("the body holds more than {0} items: send fewer per request")]
     Items(usize),
-    /// One item is larger than a record may be.
-    #[error("an item of {bytes} bytes is larger than the {limit} bytes a record may have")]
-    Item {
-        /// Its size.
-        bytes: usize,
-        /// Size allowed.
-        limit: usize,
-    },
     /// JSON nested too deep.
     #[error("the JSON is nested deeper than {0} levels")]
     Depth(usize),
     /// A form without the field that holds the event.
     #[error("the form has no readable field `payload`")]
     Form,
+    /// What is set about the source leaves no room in a record.
+    #[error("the labels of source `{0}` do not fit a record: set fewer or shorter ones")]
+    Envelope(String),
     /// The operating system gave no random numbers.
     #[error("no random numbers are available for the records' salt")]
     Random,
@@ -138,8 +131,9 @@ impl Refusal {
         match self {
             Self::Unauthenticated(_) => 401,
             Self::Empty | Self::Own(_) | Self::Compression(_) | Self::Depth(_) | Self::Form => 400,
-            Self::TooLarge { .. } | Self::Ratio(_) | Self::Items(_) | Self::Item { .. } => 413,
+            Self::TooLarge { .. } | Self::Ratio(_) | Self::Items(_) => 413,
             Self::Encoding(_) => 415,
+            Self::Envelope(_) => 500,
             Self::Random => 503,
         }
     }
@@ -156,9 +150,9 @@ impl Refusal {
             Self::Compression(_) => "bad_compression",
             Self::Encoding(_) => "unsupported_encoding",
             Self::Items(_) => "too_many_items",
-            Self::Item { .. } => "item_too_large",
             Self::Depth(_) => "json_too_deep",
             Self::Form => "bad_form",
+            Self::Envelope(_) => "envelope_too_large",
             Self::Random => "no_random",
         }
     }
@@ -236,7 +230,6 @@ impl Receiver {
             if alone && check_depth(item, self.limits.json_depth_max).is_err() {
                 return Err(Refusal::Depth(self.limits.json_depth_max));
             }
-            self.fits(item.len())?;
             let id = identity::item(&request, item, (!alone).then_some(number), &self.limits);
             let id = match id {
                 Some(id) if !self.redactor.suspects(id.as_bytes()) => format!("id:{id}"),
@@ -287,7 +280,7 @@ impl Receiver {
         let redacted = join(redacted, common.redacted.clone());
         let mut salt = [0; 16];
         OsRng.try_fill_bytes(&mut salt).map_err(|_| Refusal::Random)?;
-        let record = Record {
+        let mut record = Record {
             envelope: Envelope {
                 source: request.source.name.clone(),
                 source_type: request.source.source_type,
@@ -302,16 +295,9 @@ impl Receiver {
             salt,
             body,
         };
-        // Placeholders can be longer than what they stand for, and there can be many.
-        if record.body.len() > RECORD_BYTES_MAX - ENVELOPE_BYTES_MAX || record.envelope.redacted.len() > 200 {
-            record.encode().map_err(|_| Refusal::Item { bytes: record.body.len(), limit: RECORD_BYTES_MAX })?;
-        }
+        let unfit = |_: RecordError| Refusal::Envelope(request.source.name.clone());
+        oversize::fit(&mut record, &self.keys.dedup).map_err(unfit)?;
         Ok(record)
-    }
-
-    fn fits(&self, bytes: usize) -> Result<(), Refusal> {
-        let limit = RECORD_BYTES_MAX - ENVELOPE_BYTES_MAX;
-        if bytes > limit { Err(Refusal::Item { bytes, limit }) } else { Ok(()) }
     }
 }
 

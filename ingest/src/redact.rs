@@ -88,7 +88,7 @@ impl Redactor {
             Shape { spine: Spine::of(kind), kubernetes_secret: kind == SourceType::KubernetesAudit && is_secret(body) };
         // An escape can hide a keyword; only these two can stand for a character that secrets are made of.
         let escaped = body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/");
-        if !shape.kubernetes_secret && !escaped && !self.suspects(body) {
+        if !shape.kubernetes_secret && !escaped && !body.contains(&0) && !self.suspects(body) {
             return (body.clone(), Vec::new());
         }
         let mut output = walk::redact(self, body, shape);
@@ -112,10 +112,13 @@ impl Redactor {
     /// Redacts free text.
     #[must_use]
     pub fn text(&self, text: &Bytes) -> (Bytes, Vec<Redacted>) {
-        if !self.suspects(text) {
+        if !self.suspects(text) && !text.contains(&0) {
             return (text.clone(), Vec::new());
         }
         let output = self.scan_text(text);
+        if output.found.is_empty() {
+            return (text.clone(), Vec::new());
+        }
         let redacted = summary(output.found.iter().map(|(_, family, fingerprint)| (*family, fingerprint.as_str())));
         (Bytes::from(output.bytes), redacted)
     }
@@ -138,10 +141,18 @@ impl Redactor {
     }
 
     pub(crate) fn scan_text(&self, text: &[u8]) -> Output {
-        let hits = self.detectors.scan(text);
         let mut output = Output::default();
-        let bytes = self.apply(text, &hits, &mut output);
-        output.bytes = bytes.into_owned();
+        output.bytes = self.apply(text, &self.detectors.scan(text), &mut output).into_owned();
+        if output.bytes.contains(&0) {
+            // UTF-16, as PowerShell writes files: every second byte of what secrets are made of is zero.
+            let plain: Vec<u8> = output.bytes.iter().copied().filter(|byte| *byte != 0).collect();
+            let hits = self.detectors.scan(&plain);
+            if !hits.is_empty() {
+                output.bytes = self.apply(&plain, &hits, &mut output).into_owned();
+                let last = output.bytes.len().saturating_sub(1);
+                output.found.iter_mut().for_each(|(place, _, _)| *place = last.min(*place));
+            }
+        }
         output
     }
 
@@ -203,11 +214,25 @@ pub(crate) fn join(mut one: Vec<Redacted>, other: Vec<Redacted>) -> Vec<Redacted
     one
 }
 
-/// Whether an audit event is about a Kubernetes Secret.
+/// Whether an audit event is about a Kubernetes Secret. Of one that cannot be read it is enough that it names them.
 fn is_secret(body: &[u8]) -> bool {
     let is = |path: &[&str], expected: &str| skim::text_at(body, path).as_deref() == Some(expected);
     is(&["objectRef", "resource"], "secrets")
         || ["requestObject", "responseObject"]
             .iter()
             .any(|object| is(&[object, "kind"], "Secret") || is(&[object, "kind"], "SecretList"))
+        || (names_secrets(body) && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err())
+}
+
+fn names_secrets(body: &[u8]) -> bool {
+    const NAMES: [&[u8]; 3] = [b"\"secrets\"", b"\"Secret\"", b"\"SecretList\""];
+    let mut rest = body;
+    while let Some(at) = rest.windows(7).position(|part| part == b"\"secret" || part == b"\"Secret") {
+        rest = rest.get(at..).unwrap_or_default();
+        if NAMES.iter().any(|name| rest.starts_with(name)) {
+            return true;
+        }
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    false
 }

@@ -181,7 +181,7 @@ pub(crate) fn chunks(text: &[u8], bytes_max: usize) -> Vec<Range<usize>> {
 }
 
 /// The last place up to `at` that does not split a UTF-8 character; `at` itself if the text is not UTF-8 there.
-fn char_boundary(text: &[u8], at: usize) -> usize {
+pub(crate) fn char_boundary(text: &[u8], at: usize) -> usize {
     (at.saturating_sub(3)..=at)
         .rev()
         .find(|place| text.get(*place).is_none_or(|byte| byte & 0xc0 != 0x80))

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::answers::{Asked, Body, internal};
 use super::{Answer, ApiError};
 use crate::node::Shared;
-use crate::registry::{Caller, is_source_name, new_token, source_secret};
+use crate::registry::{Caller, LABELS_RULE, are_labels, is_source_name, new_token, source_secret};
 use crate::scope::Scope;
 use crate::sender;
 
@@ -81,10 +81,8 @@ pub(crate) async fn add_source(
             "a source's name is 1 to 64 of a-z 0-9 . _ -, starts with a letter or digit, and is not pipeproof",
         ));
     }
-    if new.labels.iter().any(|(name, value)| name.is_empty() || name.len() > 64 || value.len() > 256)
-        || new.labels.len() > 32
-    {
-        return Err(ApiError::bad_request("at most 32 labels, names up to 64 and values up to 256 bytes"));
+    if !are_labels(&new.labels) {
+        return Err(ApiError::bad_request(LABELS_RULE));
     }
     if shared.registry().sources.contains_key(&new.name) {
         return Err(ApiError::new(409, "source_exists", format!("there is a source `{}` already", new.name)));

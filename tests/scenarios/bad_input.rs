@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Server, eventually, fixture, items, now, token_of};
+use crate::harness::{Server, eventually, files, fixture, items, now, token_of};
 use crate::ingest::gzip;
 
 async fn still_works(server: &Server, token: &str) {
@@ -137,11 +137,36 @@ async fn a_line_of_a_hundred_megabytes_is_refused_without_being_kept() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
     still_works(&server, &token).await;
 
-    // One line above the record limit inside an acceptable body is content: kept as what it is, never an error.
-    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
-    let reply = server.send("any", &token, long).await;
-    assert!([200, 413].contains(&reply.status.as_u16()), "{}", reply.text());
+    let kept: u64 = files(server.data()).iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
+    assert!(kept < 50 << 20, "{kept} bytes in the folder");
+}
+
+#[tokio::test]
+async fn an_item_above_the_record_limit_is_kept_cut_beside_its_neighbours() {
+    let server = Server::start();
+    let token = any_source(&server);
+    let hooks = server.add_github("hooks");
+    let secret = format!("gh{}_{}", 'p', "Zq3".repeat(12));
+    let long = json!({"secret": secret, "filler": "x".repeat(2 << 20), "again": secret}).to_string();
+    let body = format!("{}\n{long}\n{}", json!({"action": "first"}), json!({"action": "last"}));
+    assert_eq!(server.send("any", &token, body).await.expect(200).json()["accepted"], 3);
+    // A provider that got an error would never send it again.
+    let reply = server.send_github("hooks", &hooks, "push", "large", long.as_bytes()).await;
+    assert_eq!(reply.expect(200).json()["accepted"], 1);
+    let actions = server.actions("any").await;
+    assert!(actions.contains_key("first") && actions.contains_key("last"), "{actions:?}");
+    let letters = items(&server.get("/v1/deadletters").await, "dead_letters");
+    for source in ["any", "hooks"] {
+        let of_source: Vec<_> = letters.iter().filter(|letter| letter["source"] == source).collect();
+        assert_eq!(of_source.len(), 1, "{letters:?}");
+        let reason = of_source[0]["reason"].as_str().unwrap();
+        assert!(reason.contains("more than a record holds"), "{reason}");
+    }
     still_works(&server, &token).await;
+    for file in files(server.data()) {
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        assert!(!bytes.windows(12).any(|part| part == b"Zq3Zq3Zq3Zq3"), "the secret is in {}", file.display());
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 
 mod archive;
 mod attack;
+mod backpressure;
 mod bad_input;
 mod crash;
 mod dedup;

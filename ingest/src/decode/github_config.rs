@@ -4,12 +4,13 @@ use engine::fields::{Field, Fields};
 use engine::json::Value;
 use pipeproof_engine as engine;
 
-use super::github_webhook::{name, subject_time};
+use super::github_times::subject_time;
+use super::github_webhook::name;
 use super::{Draft, scalar, time_at};
 
 /// Decodes such an event; `false` if it is none of them.
 pub(super) fn decode(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) -> bool {
-    draft.time = subject_time(root, event);
+    draft.time = subject_time(root, event, action);
     match event {
         "branch_protection_rule" => protection_rule(draft, root, action),
         "branch_protection_configuration" => protection_switch(draft, action),
@@ -60,9 +61,6 @@ fn protection_rule(draft: &mut Draft, root: Value<'_>, action: &str) {
         }
     };
     guard(fields, "branch_protection", rule.str_at(&["name"]).map(ToOwned::to_owned), Some(weakens));
-    if action == "edited" {
-        draft.time = time_at(rule, &["updated_at"]);
-    }
 }
 
 /// Whether an attribute of a branch protection rule became looser.
@@ -134,7 +132,6 @@ fn ruleset(draft: &mut Draft, root: Value<'_>, action: &str) {
     };
     fields.text(Field::ConfigValue, enforcement);
     guard(fields, "ruleset", ruleset.str_at(&["name"]).map(ToOwned::to_owned), weakens);
-    draft.time = time_at(ruleset, &["updated_at"]).filter(|_| action != "deleted");
 }
 
 fn ruleset_bypass(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
@@ -191,8 +188,9 @@ fn secret_alert(draft: &mut Draft, root: Value<'_>, action: &str) {
     }
     fields.text(Field::LeakType, alert.str_at(&["secret_type"]));
     fields.int(Field::LeakCount, Some(1));
-    if action == "created" {
-        draft.time = time_at(alert, &["created_at"]);
+    if action == "created" && bypassed {
+        // The alert is found after the push that was let through.
+        draft.time = time_at(alert, &["push_protection_bypassed_at"]).or(draft.time);
     }
 }
 
@@ -205,12 +203,13 @@ fn deploy_key(draft: &mut Draft, root: Value<'_>, action: &str) {
     guard(fields, "deploy_key", root.str_at(&["key", "title"]).map(ToOwned::to_owned), None);
     fields.text(Field::ConfigAttribute, Some("read_only"));
     fields.text(Field::ConfigValue, scalar(root, &["key", "read_only"]));
-    draft.time = time_at(root, &["key", "created_at"]).filter(|_| action == "created");
 }
 
 fn token_request(draft: &mut Draft, root: Value<'_>, action: &str) {
     let fields = &mut draft.fields;
     let request = root.get("personal_access_token_request").unwrap_or(root);
+    // When it was decided, the request does not say.
+    draft.time = time_at(request, &["created_at"]).filter(|_| action == "created");
     let action = match action {
         "approved" => "token.created",
         "created" => "token.requested",
@@ -222,21 +221,18 @@ fn token_request(draft: &mut Draft, root: Value<'_>, action: &str) {
     fields.text(Field::TokenIssuer, Some("github"));
     fields.text(Field::ActorId, request.str_at(&["owner", "login"]));
     fields.time(Field::TokenExpires, time_at(request, &["token_expires_at"]));
-    draft.time = time_at(request, &["created_at"]);
 }
 
 fn hook_deleted(draft: &mut Draft, root: Value<'_>) {
     name(&mut draft.fields, "audit_log.disabled", "audit");
     guard(&mut draft.fields, "webhook", scalar(root, &["hook_id"]), Some(true));
     draft.fields.text(Field::ConfigAttribute, Some("deleted"));
-    draft.time = None;
 }
 
 fn repository(draft: &mut Draft, event: &str, action: &str) {
     let verb = if event == "public" { "publicized" } else { action };
     name(&mut draft.fields, &format!("repo.{verb}"), "config");
     guard(&mut draft.fields, "repository", None, (verb == "publicized").then_some(true));
-    draft.time = None;
 }
 
 fn access(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
@@ -247,5 +243,4 @@ fn access(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     let member =
         [&["member", "login"][..], &["membership", "user", "login"], &["team", "slug"], &["blocked_user", "login"]];
     fields.text(Field::ConfigId, member.iter().find_map(|path| root.str_at(path)));
-    draft.time = None;
 }

@@ -6,9 +6,9 @@
 use engine::fields::{Field, Fields};
 use engine::json::Value;
 use engine::record::Record;
-use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
+use super::github_times::{created_or_updated, subject_time};
 use super::{Draft, Undecodable, github_config, images, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "a GitHub webhook payload";
@@ -228,7 +228,11 @@ fn review(draft: &mut Draft, root: Value<'_>, action: &str) {
     fields.text(Field::ChangeReviewState, root.str_at(&["review", "state"]).map(str::to_lowercase));
     fields.text(Field::CiSha, root.str_at(&["review", "commit_id"]));
     fields.text(Field::Message, None::<String>);
-    draft.time = time_at(root, &["review", "submitted_at"]);
+    draft.time = if action == "change.reviewed" {
+        time_at(root, &["review", "submitted_at"])
+    } else {
+        time_at(root, &["pull_request", "updated_at"])
+    };
 }
 
 fn conclusion(fields: &mut Fields, conclusion: Option<&str>) {
@@ -246,6 +250,10 @@ fn branch_ref(branch: Option<&str>) -> Option<String> {
 fn run(draft: &mut Draft, root: Value<'_>, action: &str) {
     let Some(run) = root.get("workflow_run") else { return generic(draft, root, "workflow_run", action) };
     let (action, time) = match action {
+        // A run keeps the time of its first attempt.
+        "requested" if run.at(&["run_attempt"]).and_then(Value::as_i64).is_some_and(|attempt| attempt > 1) => {
+            ("run.queued".to_owned(), "run_started_at")
+        }
         "requested" => ("run.queued".to_owned(), "created_at"),
         "in_progress" => ("run.started".to_owned(), "run_started_at"),
         "completed" => ("run.finished".to_owned(), "updated_at"),
@@ -325,7 +333,12 @@ fn check(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     fields.text(Field::CiRef, branch_ref(branch));
     fields.text(Field::Message, check.str_at(&["name"]).or_else(|| check.str_at(&["app", "slug"])));
     conclusion(fields, check.str_at(&["conclusion"]));
-    let times = if action == "completed" { ["completed_at", "updated_at"] } else { ["started_at", "created_at"] };
+    let times = match action {
+        "completed" => ["completed_at", "updated_at"],
+        "created" | "requested" => ["started_at", "created_at"],
+        // Asked for once more: when, the check does not say.
+        _ => return,
+    };
     draft.time = times.iter().find_map(|time| time_at(check, &[time]));
 }
 
@@ -415,9 +428,8 @@ fn release(draft: &mut Draft, root: Value<'_>, action: &str) {
     draft.fields.text(Field::CiRef, release.str_at(&["tag_name"]).map(|tag| format!("refs/tags/{tag}")));
     draft.fields.text(Field::Message, release.str_at(&["name"]));
     draft.time = match action {
-        "published" | "released" => time_at(release, &["published_at"]),
-        "created" => time_at(release, &["created_at"]),
-        _ => None,
+        "published" | "released" | "prereleased" => time_at(release, &["published_at"]),
+        _ => created_or_updated(release, action),
     };
 }
 
@@ -425,18 +437,5 @@ fn release(draft: &mut Draft, root: Value<'_>, action: &str) {
 fn generic(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     let full = if action.is_empty() { format!("github.{event}") } else { format!("github.{event}.{action}") };
     name(&mut draft.fields, &full, "scm");
-    draft.time = subject_time(root, event);
-}
-
-/// When the subject of an event says it last changed.
-pub(super) fn subject_time(root: Value<'_>, event: &str) -> Option<Timestamp> {
-    let subject = match event {
-        "issues" => root.get("issue"),
-        "issue_comment" | "commit_comment" | "pull_request_review_comment" => root.get("comment"),
-        "star" => return time_at(root, &["starred_at"]),
-        "status" => Some(root),
-        other if other.ends_with("_alert") => root.get("alert"),
-        other => root.get(other),
-    }?;
-    time_at(subject, &["updated_at"]).or_else(|| time_at(subject, &["created_at"]))
+    draft.time = subject_time(root, event, action);
 }

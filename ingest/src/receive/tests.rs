@@ -204,13 +204,11 @@ fn refusals_say_what_the_sender_can_mend() {
         std::io::Write::write_all(&mut encoder, bytes).unwrap();
         encoder.finish().unwrap()
     };
-    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
     let cut = gzip(b"{\"a\":1}");
     let table: Vec<(Vec<u8>, u16, &str)> = vec![
         (vec![], 400, "empty_body"),
         (b"  \n".to_vec(), 400, "empty_body"),
         (deep(10_000), 400, "json_too_deep"),
-        (long.into_bytes(), 413, "item_too_large"),
         (vec![b'x'; 100 << 20], 413, "body_too_large"),
         (gzip(&vec![b' '; 40 << 20]), 413, "compression_ratio"),
         (cut[..cut.len() - 4].to_vec(), 400, "bad_compression"),
@@ -222,6 +220,103 @@ fn refusals_say_what_the_sender_can_mend() {
     }
     let brotli = Sent { kind: SourceType::Json, headers: &[("content-encoding", "br")], query: &[], bearer: true };
     assert_eq!(brotli.body("{}").unwrap_err().status(), 415);
+}
+
+/// A record as the log keeps it: it fits, and decoding says why it has no events.
+fn dead_letter(record: &Record) -> String {
+    let leaf = record.encode().unwrap();
+    assert!(leaf.len() <= engine::record::RECORD_BYTES_MAX);
+    let again = Record::decode(&Bytes::from(leaf)).unwrap();
+    crate::decode::decode(engine::record::Position::default(), &again).unwrap_err().to_string()
+}
+
+#[test]
+fn an_item_larger_than_a_record_is_kept_cut_and_costs_its_neighbours_nothing() {
+    let json = bearer(SourceType::Json);
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
+    let records = json.body(format!("{{\"n\":1}}\n{long}\n{{\"n\":2}}")).unwrap();
+    assert_eq!((records.len(), &records[0].body[..], &records[2].body[..]), (3, &b"{\"n\":1}"[..], &b"{\"n\":2}"[..]));
+    let attributes = &records[1].envelope.attributes;
+    assert_eq!(attributes["truncated.bytes"], long.len().to_string());
+    // Nothing was redacted from it, so both are the keyed hash of the same bytes.
+    assert_eq!(attributes["truncated.hash"], records[1].envelope.item);
+    assert!(long.as_bytes().starts_with(&records[1].body) && records[1].body.len() > 1_000_000);
+    let reason = dead_letter(&records[1]);
+    assert!(reason.contains(&long.len().to_string()) && reason.contains("its beginning"), "{reason}");
+    // Alone, of every type, and the same again when it comes again.
+    for kind in SourceType::ALL.iter().filter(|kind| kind.is_external() && !kind.info().free_text) {
+        let [one, two] = [bearer(*kind).body(long.clone()).unwrap(), bearer(*kind).body(long.clone()).unwrap()];
+        assert_eq!((one.len(), items(&one)), (1, items(&two)), "{kind:?}");
+        dead_letter(&one[0]);
+    }
+    // An id of its own is kept.
+    let event = format!("{{\"Records\":[{{\"eventID\":\"e1\",\"x\":{long}}},{{\"eventID\":\"e2\"}}]}}");
+    assert_eq!(items(&bearer(SourceType::AwsCloudtrail).body(event).unwrap()), ["id:e1", "id:e2"]);
+}
+
+#[test]
+fn records_are_cut_exactly_where_they_no_longer_fit() {
+    let json = bearer(SourceType::Json);
+    let sent = |len: usize| json.body(format!("\"{}\"", "x".repeat(len - 2))).unwrap().remove(0);
+    let overhead = sent(1000).encode().unwrap().len() - 1000;
+    let whole = sent(engine::record::RECORD_BYTES_MAX - overhead);
+    assert_eq!(whole.encode().unwrap().len(), engine::record::RECORD_BYTES_MAX);
+    assert!(!whole.envelope.attributes.contains_key("truncated.bytes"));
+    let cut = sent(engine::record::RECORD_BYTES_MAX - overhead + 1);
+    assert_eq!(cut.encode().unwrap().len(), engine::record::RECORD_BYTES_MAX);
+    assert!(cut.envelope.attributes.contains_key("truncated.bytes"));
+    let umlauts = json.body(format!("\"{}\"", "ü".repeat(1 << 20))).unwrap().remove(0);
+    assert!(std::str::from_utf8(&umlauts.body).is_ok(), "characters stay whole");
+}
+
+#[test]
+fn a_secret_at_the_cut_is_redacted_before_it_is_cut() {
+    let token = format!("gh{}_{}", 's', "bQ7".repeat(12));
+    let json = bearer(SourceType::Json);
+    let sent = |at: usize| format!("{{\"a\":\"{} {token} {}\"}}", "x".repeat(at), "y".repeat(200_000));
+    // The cut falls behind the token, into it, before it.
+    let cut = json.body(sent(1_000_000)).unwrap()[0].body.len();
+    for at in (cut - 120..cut + 10).step_by(7) {
+        let body = sent(at);
+        let record = json.body(body).unwrap().remove(0);
+        assert!(!record.body.windows(7).any(|part| part == b"bQ7bQ7b"), "{at}");
+        assert_eq!(record.envelope.redacted.len(), 1, "what is behind the cut is told all the same");
+        assert!(dead_letter(&record).contains("more than a record holds"));
+    }
+    // The hash is of what was redacted: it says nothing about the secret.
+    let body = |token: &str| format!("{{\"a\":\"{token} {}\"}}", "y".repeat(2 << 20));
+    let [one, two] = [token.clone(), token.replace('b', "c")].map(|token| json.body(body(&token)).unwrap().remove(0));
+    assert_ne!(one.envelope.item, two.envelope.item);
+    assert!(one.envelope.attributes["truncated.hash"].starts_with("hash:"));
+    assert_ne!(one.envelope.attributes["truncated.hash"], one.envelope.item);
+}
+
+#[test]
+fn more_secrets_than_a_record_can_list() {
+    use base64::Engine as _;
+    let tokens: String = (0..20_000).map(|number| format!("gh{}_{number:036} ", 'p')).collect();
+    // As text: placeholders take more room than the record has.
+    let record = bearer(SourceType::Json).body(format!("{{\"a\":\"{tokens}\"}}")).unwrap().remove(0);
+    assert_eq!(record.envelope.attributes["truncated.secrets"], "20000");
+    assert_eq!(record.envelope.redacted.len(), 200);
+    dead_letter(&record);
+    // Wrapped: one placeholder holds many, and the log stays whole.
+    // No padding in between: 480 * 41 is a multiple of three.
+    let wrapped: String = (0..40)
+        .map(|number| {
+            let part = &tokens[number * 480 * 41..(number + 1) * 480 * 41];
+            format!("{}\n", base64::engine::general_purpose::STANDARD.encode(part))
+        })
+        .collect();
+    let records = bearer(SourceType::GithubJoblog).body(wrapped).unwrap();
+    for record in &records {
+        let leaf = record.encode().unwrap();
+        assert!(leaf.len() <= engine::record::RECORD_BYTES_MAX);
+        assert!(!record.envelope.attributes.contains_key("truncated.bytes"), "nothing of the text is lost");
+        assert!(crate::decode::decode(engine::record::Position::default(), record).is_ok());
+    }
+    let cut = records.iter().filter(|record| record.envelope.attributes.contains_key("truncated.secrets"));
+    assert_eq!(cut.map(|record| record.envelope.redacted.len()).max(), Some(200));
 }
 
 #[test]

@@ -158,6 +158,34 @@ fn a_runners_memory_is_recognised_whatever_its_secrets_are() {
 }
 
 #[test]
+fn a_long_dump_goes_whole_wherever_its_parts_begin() {
+    for shift in 0..10 {
+        let mut dump = "s".repeat(shift * 7);
+        for number in 0..2000 {
+            dump.push_str(&format!("\"NAME_{number}\":{{\"value\":\"hunter2-{number}\",\"isSecret\":true}}\n"));
+        }
+        let once = STANDARD.encode(&dump);
+        for text in [STANDARD.encode(&once), once] {
+            let (redacted, found) = redactor().text(&Bytes::from(format!("before {text} after")));
+            assert_eq!(found.len(), 2000, "each is told");
+            assert!(found.iter().all(|secret| secret.count == 1), "and none twice");
+            let shown = String::from_utf8_lossy(&redacted);
+            assert!(shown.len() < 2000, "{} bytes are left after {shift}", shown.len());
+            assert!(shown.starts_with("before redacted:runner-secret:") && shown.ends_with(" after"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_comes_again_in_a_long_run_goes_again() {
+    let token = &secrets()[0].1;
+    let text = STANDARD.encode(format!("{token} {} {token} {}", "pad".repeat(20_000), "pad".repeat(40_000)));
+    let (redacted, found) = redactor().text(&Bytes::from(text));
+    assert_eq!(families(&found), ["github-token"]);
+    assert_eq!(redactor().text(&redacted).1, [], "nothing is left to find");
+}
+
+#[test]
 fn escapes_hide_nothing() {
     let redactor = redactor();
     let (_, token) = &secrets()[0];
@@ -198,6 +226,26 @@ fn what_is_not_json_is_redacted_all_the_same() {
             assert!(gone(family, &redacted), "{}", String::from_utf8_lossy(&redacted));
         }
     }
+}
+
+#[test]
+fn utf_16_hides_nothing() {
+    let redactor = redactor();
+    for (family, secret) in secrets() {
+        for text in [format!("before {secret} after"), format!("{{\"a\":\"{secret}\"}}")] {
+            for mark in [&[0xff_u8, 0xfe][..], &[]] {
+                let little = text.encode_utf16().flat_map(u16::to_le_bytes);
+                let bytes = Bytes::from(mark.iter().copied().chain(little).collect::<Vec<u8>>());
+                for kind in [SourceType::Json, SourceType::GithubJoblog] {
+                    let (redacted, found) = redactor.body(kind, &bytes);
+                    let plain: Vec<u8> = redacted.iter().copied().filter(|byte| *byte != 0).collect();
+                    assert!(gone(family, &plain) && !found.is_empty(), "{kind:?} {}", String::from_utf8_lossy(&plain));
+                }
+            }
+        }
+    }
+    let bytes = Bytes::from_static(b"\0binary\0");
+    assert_eq!(redactor.body(SourceType::Json, &bytes), (bytes.clone(), vec![]));
 }
 
 #[test]
@@ -262,6 +310,56 @@ fn the_content_of_kubernetes_secrets_goes_whole() {
     let map = serde_json::json!({"auditID": "1", "objectRef": {"resource": "configmaps"}, "requestObject": {"kind": "ConfigMap", "data": {"a": "plain"}}});
     let bytes = Bytes::from(map.to_string());
     assert_eq!(redactor().body(SourceType::KubernetesAudit, &bytes), (bytes.clone(), vec![]));
+}
+
+#[test]
+fn the_content_of_kubernetes_secrets_goes_from_events_that_are_cut() {
+    let whole = serde_json::json!({"auditID": "1", "objectRef": {"resource": "secrets"},
+        "requestObject": {"kind": "Secret", "metadata": {"name": "db"}, "stringData": {"a": "hunter2", "b": "hunter2"}}})
+    .to_string();
+    let unnamed = whole.replace("\"objectRef\":{\"resource\":\"secrets\"},", "");
+    for whole in [whole, unnamed] {
+        for len in 1..whole.len() {
+            let (body, _) =
+                redactor().body(SourceType::KubernetesAudit, &Bytes::copy_from_slice(&whole.as_bytes()[..len]));
+            assert!(!body.windows(3).any(|part| part == b"hun"), "{}", String::from_utf8_lossy(&body));
+        }
+    }
+}
+
+/// Seconds where they would be hours if every value were compared with all that stands before or after it.
+#[test]
+fn hostile_shapes_cost_no_more_than_their_size() {
+    let started = std::time::Instant::now();
+    let token = &secrets()[0].1;
+    let key = "k".repeat(4 << 20);
+    for body in [
+        // Content that never ends, many times over.
+        format!("{{\"objectRef\":{{\"resource\":\"secrets\"}},\"requestObject\":{}", "{\"data\":".repeat(200_000)),
+        // A long key over many values.
+        format!("{{\"{key}\":[\"{token}\"{}]}}", ",\"a\"".repeat(500_000)),
+        format!("{{\"{key}\":{{\"a\":\"{token}\"{}}}}}", format!(",\"a\":\"{token}\"").repeat(20_000)),
+        // Brackets that never close.
+        format!("\"{token}\"{}", "[{".repeat(4 << 20)),
+    ] {
+        let (body, found) = redactor().body(SourceType::KubernetesAudit, &Bytes::from(body));
+        assert!(!found.is_empty() && gone(Family::GithubToken, &body));
+    }
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}
+
+#[test]
+fn names_are_known_at_every_depth() {
+    for depth in [3, 511, 512, 513, 3000] {
+        let body = format!(
+            "{}{{\"a\":[1],\"authorization\":\"Basic hunter2hunter2\"}}{}",
+            "[{\"b\":".repeat(depth),
+            "}]".repeat(depth)
+        );
+        let (body, found) = redactor().body(SourceType::Json, &Bytes::from(body));
+        assert_eq!(families(&found), ["authorization-header"], "{depth}");
+        assert!(!body.windows(6).any(|part| part == b"hunter"), "{depth}");
+    }
 }
 
 #[test]

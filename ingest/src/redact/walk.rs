@@ -4,6 +4,7 @@
 //! The walk goes by brackets and quotes alone and does not recurse: what is not valid JSON is walked too, and what stands
 //! outside strings is scanned as free text.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::detectors::{Family, Hit};
@@ -28,12 +29,19 @@ struct Level {
 
 /// Deepest level whose path can be one of the spine: none that is declared goes deeper.
 const PATH_LEVELS_MAX: usize = 32;
+/// Deepest level that is kept apart from those below it: what is nested deeper is decoded by nobody, and must not cost
+/// memory for each bracket.
+const LEVELS_MAX: usize = 1024;
+/// Longest key that can be a name we know, escapes included. A longer one must not be read again for each of its values.
+const KEY_BYTES_MAX: usize = 512;
 
 struct Walk<'a> {
     redactor: &'a Redactor,
     shape: Shape,
     text: &'a [u8],
     levels: Vec<Level>,
+    /// Levels below the last one kept; they share it.
+    beyond: usize,
     out: Output,
     /// Up to where `text` was copied to `out`.
     copied: usize,
@@ -41,7 +49,7 @@ struct Walk<'a> {
 
 /// Redacts a JSON body.
 pub(crate) fn redact(redactor: &Redactor, text: &[u8], shape: Shape) -> Output {
-    let mut walk = Walk { redactor, shape, text, levels: Vec::new(), out: Output::default(), copied: 0 };
+    let mut walk = Walk { redactor, shape, text, levels: Vec::new(), beyond: 0, out: Output::default(), copied: 0 };
     walk.run();
     walk.copy_to(text.len());
     walk.out
@@ -60,11 +68,9 @@ impl Walk<'_> {
                     gap = at;
                     continue;
                 }
-                b'{' => self.levels.push(Level { object: true, key: 0..0, key_next: true }),
-                b'[' => {
-                    let key = self.levels.last().map_or(0..0, |level| level.key.clone());
-                    self.levels.push(Level { object: false, key, key_next: false });
-                }
+                b'{' => self.open(true),
+                b'[' => self.open(false),
+                b'}' | b']' if self.beyond > 0 => self.beyond -= 1,
                 b'}' | b']' => drop(self.levels.pop()),
                 b',' => {
                     if let Some(level) = self.levels.last_mut() {
@@ -77,7 +83,7 @@ impl Walk<'_> {
                     }
                     if self.shape.kubernetes_secret && self.is_secret_content() {
                         let start = skim::skip_space(self.text, at + 1);
-                        if let Some(end) = skim::value_end(self.text, start).filter(|end| *end > start) {
+                        if let Some(end) = self.content_end(start).filter(|end| *end > start) {
                             self.replace_whole(start..end);
                             (at, gap) = (end, end);
                             continue;
@@ -89,6 +95,32 @@ impl Walk<'_> {
             at += 1;
         }
         self.loose(gap..self.text.len());
+    }
+
+    fn open(&mut self, object: bool) {
+        if self.levels.len() > LEVELS_MAX {
+            self.beyond += 1;
+            if let Some(shared) = self.levels.last_mut() {
+                shared.key_next = object;
+            }
+            return;
+        }
+        let key = self.levels.last().filter(|_| !object).map_or(0..0, |level| level.key.clone());
+        // The last one kept stands for objects and arrays alike.
+        let shared = self.levels.len() == LEVELS_MAX;
+        self.levels.push(Level { object: object || shared, key, key_next: object });
+    }
+
+    /// Where content that starts at `start` ends. In a text that is cut it goes to the end.
+    fn content_end(&self, start: usize) -> Option<usize> {
+        let cut = matches!(self.text.get(start), Some(b'"' | b'{' | b'[')).then_some(self.text.len());
+        skim::value_end(self.text, start).map(|end| end.min(self.text.len())).or(cut)
+    }
+
+    /// The key of a level without its escapes; empty if it is too long to be one we know.
+    fn key(&self, level: &Level) -> Cow<'_, [u8]> {
+        let raw = self.text.get(level.key.clone()).filter(|raw| raw.len() <= KEY_BYTES_MAX);
+        skim::unescape(raw.unwrap_or_default())
     }
 
     /// What stands between strings: numbers and punctuation, unless it is not JSON.
@@ -143,8 +175,7 @@ impl Walk<'_> {
 
     /// A value that is a secret by the name of its member.
     fn named(&self, text: &[u8]) -> Option<Hit> {
-        let key = self.levels.last()?.key.clone();
-        let mut name = skim::unescape(self.text.get(key)?).to_ascii_lowercase();
+        let mut name = self.key(self.levels.last()?).to_ascii_lowercase();
         name.retain(|byte| byte.is_ascii_alphanumeric());
         let (family, min) = match name.as_slice() {
             b"secretaccesskey" | b"awssecretaccesskey" => (Family::AwsSecretKey, 30),
@@ -164,11 +195,10 @@ impl Walk<'_> {
     /// Whether the member just named holds content of the Kubernetes Secret the record is about.
     fn is_secret_content(&self) -> bool {
         let Some((root, rest)) = self.levels.split_first() else { return false };
-        let key = |level: &Level| skim::unescape(self.text.get(level.key.clone()).unwrap_or_default()).into_owned();
         let Some(last) = rest.last().filter(|level| level.object) else { return false };
-        matches!(key(root).as_slice(), b"requestObject" | b"responseObject")
+        matches!(self.key(root).as_ref(), b"requestObject" | b"responseObject")
             && matches!(
-                key(last).as_slice(),
+                self.key(last).as_ref(),
                 b"data" | b"stringData" | b"value" | b"kubectl.kubernetes.io/last-applied-configuration"
             )
     }
@@ -187,11 +217,10 @@ impl Walk<'_> {
 
     /// Keys from the root, joined with dots.
     fn path(&self) -> String {
-        if self.levels.len() > PATH_LEVELS_MAX {
+        if self.levels.len() > PATH_LEVELS_MAX || self.levels.iter().any(|level| level.key.len() > KEY_BYTES_MAX) {
             return String::new();
         }
-        let keys = self.levels.iter().filter(|level| level.object);
-        let keys = keys.map(|level| skim::unescape(self.text.get(level.key.clone()).unwrap_or_default()));
+        let keys = self.levels.iter().filter(|level| level.object).map(|level| self.key(level));
         let keys: Vec<String> = keys.map(|key| String::from_utf8_lossy(&key).into_owned()).collect();
         keys.join(".")
     }

@@ -4,6 +4,7 @@
 //! A keyword encoded in base64 leaves one of three character sequences, by its place modulo three. One Aho–Corasick
 //! pass looks for all of them; only around a find the run of base64 is decoded and scanned.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
@@ -11,7 +12,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::detectors::{Detectors, Hit};
+use super::detectors::{Detectors, Family, Hit};
 
 /// How many times a text may be wrapped.
 pub(crate) const DEPTH_MAX: usize = 2;
@@ -19,6 +20,8 @@ pub(crate) const DEPTH_MAX: usize = 2;
 const RUN_CHARS_MIN: usize = 24;
 /// How far around a find a run is followed. Other secrets of a longer run are found by their own keywords.
 const RUN_BYTES_MAX: usize = 64 << 10;
+/// How much of what was read already is read again, so that a secret at the border is read whole.
+const RUN_BYTES_SHARED: usize = 8 << 10;
 /// A line of base64 at least this long may go on in the next one: encoders break at 60, 64 or 76.
 const LINE_CHARS_MIN: usize = 60;
 
@@ -87,11 +90,14 @@ impl Wrapped {
     pub(crate) fn scan(&self, detectors: &Detectors, text: &[u8], wraps: usize, hits: &mut Vec<Hit>) {
         let Some(wraps) = wraps.checked_sub(1) else { return };
         let mut done = 0;
+        // Where the last hit ends, and what was in it.
+        let mut covered = 0;
+        let mut known = BTreeSet::new();
         for found in self.fragments.find_iter(text) {
             if found.start() < done {
                 continue;
             }
-            let parts = run(text, done, found.range());
+            let parts = run(text, done.saturating_sub(RUN_BYTES_SHARED), found.range());
             let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
             let range = first.start..last.end;
             done = range.end.max(found.end());
@@ -113,10 +119,19 @@ impl Wrapped {
                 let inner = self.decode(chars.get(shift..).unwrap_or_default());
                 let mut inside = Vec::new();
                 detectors.scan_depth(&inner, wraps, &mut inside);
-                if !inside.is_empty() {
-                    hits.push(Hit { range, found: inside.into_iter().flat_map(|hit| hit.found).collect() });
-                    break;
+                if inside.is_empty() {
+                    continue;
                 }
+                let mut secrets: Vec<(Family, Vec<u8>)> = inside.into_iter().flat_map(|hit| hit.found).collect();
+                let all: BTreeSet<_> = secrets.iter().cloned().collect();
+                // What is read for the second time was counted the first time. It goes all the same.
+                if range.start < covered && !all.is_subset(&known) {
+                    secrets.retain(|secret| !known.contains(secret));
+                }
+                known = all;
+                hits.push(Hit { range: range.start.max(covered)..range.end, found: secrets });
+                covered = range.end;
+                break;
             }
         }
     }

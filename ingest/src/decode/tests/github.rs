@@ -191,6 +191,106 @@ fn github_flow() {
 }
 
 #[test]
+fn an_event_has_the_time_that_its_action_set_or_none() {
+    type Case = (&'static str, &'static str, serde_json::Value, Option<&'static str>);
+    let (early, late) = ("2021-08-19T12:16:32.000-04:00", "2025-03-15T10:00:00Z");
+    let rule = |created: &str, updated: &str| json!({"name": "main", "created_at": created, "updated_at": updated});
+    let alert = |more: serde_json::Value| {
+        let mut alert = json!({"number": 1, "created_at": early});
+        alert.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        alert
+    };
+    let table: Vec<Case> = vec![
+        ("branch_protection_rule", "created", json!({"rule": rule(late, late)}), Some(late)),
+        ("branch_protection_rule", "edited", json!({"rule": rule(early, late)}), Some(late)),
+        // Seen in the wild: an edit that leaves both at the creation. A deleted rule keeps the time of its last edit.
+        ("branch_protection_rule", "edited", json!({"rule": rule(early, early)}), None),
+        ("branch_protection_rule", "deleted", json!({"rule": rule(early, late)}), None),
+        ("repository_ruleset", "created", json!({"repository_ruleset": rule(late, late)}), Some(late)),
+        ("repository_ruleset", "edited", json!({"repository_ruleset": rule(early, late)}), Some(late)),
+        ("repository_ruleset", "deleted", json!({"repository_ruleset": rule(early, late)}), None),
+        ("bypass_request_push_ruleset", "created", json!({"exemption_request": {"created_at": late}}), Some(late)),
+        (
+            "bypass_request_push_ruleset",
+            "response_submitted",
+            json!({"exemption_request": {"created_at": early}, "exemption_response": {"created_at": late}}),
+            Some(late),
+        ),
+        ("bypass_request_push_ruleset", "completed", json!({"exemption_request": {"created_at": early}}), None),
+        ("secret_scanning_alert", "created", json!({"alert": alert(json!({"updated_at": late}))}), Some(early)),
+        ("secret_scanning_alert", "resolved", json!({"alert": alert(json!({"resolved_at": late}))}), Some(late)),
+        ("secret_scanning_alert", "reopened", json!({"alert": alert(json!({}))}), None),
+        (
+            "secret_scanning_alert",
+            "created",
+            json!({"alert": alert(json!({"push_protection_bypassed": true, "push_protection_bypassed_at": late}))}),
+            Some(late),
+        ),
+        ("code_scanning_alert", "closed_by_user", json!({"alert": alert(json!({"dismissed_at": late}))}), Some(late)),
+        ("code_scanning_alert", "fixed", json!({"alert": alert(json!({}))}), None),
+        ("dependabot_alert", "fixed", json!({"alert": alert(json!({"fixed_at": late}))}), Some(late)),
+        ("deploy_key", "created", json!({"key": {"id": 1, "created_at": late}}), Some(late)),
+        ("deploy_key", "deleted", json!({"key": {"id": 1, "created_at": early}}), None),
+        (
+            "personal_access_token_request",
+            "created",
+            json!({"personal_access_token_request": {"created_at": late}}),
+            Some(late),
+        ),
+        (
+            "personal_access_token_request",
+            "approved",
+            json!({"personal_access_token_request": {"created_at": early}}),
+            None,
+        ),
+        ("organization", "member_invited", json!({"invitation": {"created_at": late}}), Some(late)),
+        ("organization", "member_added", json!({"organization": {"created_at": early, "updated_at": late}}), None),
+        ("repository", "created", json!({"repository": {"created_at": late, "updated_at": early}}), Some(late)),
+        ("repository", "publicized", json!({"repository": {"created_at": early, "updated_at": late}}), None),
+        ("installation", "created", json!({"installation": {"created_at": 1_742_032_800}}), Some(late)),
+        (
+            "installation",
+            "deleted",
+            json!({"installation": {"created_at": 1_525_109_898, "updated_at": 1_525_109_899}}),
+            None,
+        ),
+        ("check_suite", "requested", json!({"check_suite": {"created_at": late}}), Some(late)),
+        ("check_suite", "rerequested", json!({"check_suite": {"created_at": early, "updated_at": early}}), None),
+        ("workflow_run", "requested", json!({"workflow_run": {"created_at": late, "run_attempt": 1}}), Some(late)),
+        (
+            "workflow_run",
+            "requested",
+            json!({"workflow_run": {"created_at": early, "run_started_at": late, "run_attempt": 2}}),
+            Some(late),
+        ),
+        (
+            "pull_request_review",
+            "dismissed",
+            json!({"review": {"submitted_at": early}, "pull_request": {"updated_at": late}}),
+            Some(late),
+        ),
+        ("issue_comment", "edited", json!({"comment": rule(early, late)}), Some(late)),
+        ("issue_comment", "deleted", json!({"comment": rule(early, late)}), None),
+        ("discussion_comment", "created", json!({"comment": rule(late, late)}), Some(late)),
+        ("milestone", "closed", json!({"milestone": {"closed_at": late, "updated_at": early}}), Some(late)),
+        ("release", "edited", json!({"release": {"created_at": early, "updated_at": late}}), Some(late)),
+        ("release", "deleted", json!({"release": {"created_at": early, "published_at": early}}), None),
+    ];
+    for (event, action, mut body, expected) in table {
+        body["action"] = action.into();
+        let decoded = webhook(event, body);
+        let time = expected.and_then(Timestamp::parse);
+        assert_eq!(decoded.time_known, time.is_some(), "{event} {action}");
+        assert_eq!(decoded.time, time.unwrap_or(super::RECEIVED), "{event} {action}");
+    }
+    // Without an action.
+    let fork = webhook("fork", json!({"forkee": {"created_at": late, "updated_at": early}}));
+    assert_eq!(fork.time, Timestamp::parse(late).unwrap());
+    let build = webhook("page_build", json!({"build": {"created_at": early, "updated_at": late}}));
+    assert_eq!(build.time, Timestamp::parse(late).unwrap());
+}
+
+#[test]
 fn job_logs_tell_actions_token_and_leaks() {
     let log = "\u{feff}2025-03-15T10:00:00.1234567Z Complete job name: build\n\
         2025-03-15T10:00:00.2000000Z ##[group]GITHUB_TOKEN Permissions\n\
