@@ -313,7 +313,7 @@ impl Detector {
                 self.state.sources.remove(&name);
                 batch.sources.insert(name, None);
             }
-            Control::RulesDeployed { set, .. } => self.state.rule_set = Some(set),
+            Control::RulesDeployed(record) => self.state.rule_set = Some(record.set),
             Control::IncidentStep { incident, verb, actor, note } => {
                 match self.state.incidents.apply(&incident, verb, now, &actor, note) {
                     Ok((incident, step)) => self.tell_step(&incident, step, batch),
@@ -754,6 +754,9 @@ fn source_types(plan: &Plan, number: usize, depth: usize) -> Vec<SourceType> {
         }
     }
 }
+
+mod replace;
+pub use replace::RestoreError;
 
 #[cfg(test)]
 mod tests;

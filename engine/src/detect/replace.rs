@@ -1,0 +1,54 @@
+//! Another set of rules at run time: which plan a restored detector goes on with, and the switch at a control record.
+
+use std::sync::Arc;
+
+use super::Detector;
+use crate::commit::Restored;
+use crate::plan::Plan;
+use crate::state::{State, StateError};
+
+/// Why a detector cannot go on where the store stands.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError<E> {
+    /// Its state is damaged or of a newer version.
+    #[error(transparent)]
+    State(StateError),
+    /// The rules it stands under are not there.
+    #[error(transparent)]
+    Rules(E),
+}
+
+impl Detector {
+    /// A detector that goes on where the store stands, under the set of rules that was in force there: `plan` is asked
+    /// for it by the digest the log said last, or by `None` where it said nothing yet.
+    ///
+    /// # Errors
+    /// [`RestoreError`] tells a damaged state from rules that cannot be had.
+    pub fn restore_under<E>(
+        partition: u32,
+        restored: &Restored,
+        plan: impl FnOnce(Option<&str>) -> Result<Arc<Plan>, E>,
+    ) -> Result<Self, RestoreError<E>> {
+        let snapshot = restored.snapshot.iter().map(|(_, bytes)| bytes.as_slice());
+        let parts = snapshot.chain(restored.deltas.iter().map(Vec::as_slice));
+        let state = State::restore(parts).map_err(RestoreError::State)?;
+        let plan = plan(state.rule_set.as_deref()).map_err(RestoreError::Rules)?;
+        Ok(Self::with_state(plan, partition, state))
+    }
+
+    /// From the next record on, another plan decides. What is remembered for rules that decide as before is kept; what
+    /// was remembered for others is let go. Whoever replays the same records must switch at the same one: the control
+    /// record that names the set, before it is evaluated itself.
+    pub fn replace_plan(&mut self, plan: Arc<Plan>) {
+        let state = std::mem::take(&mut self.state);
+        let next = Self::with_state(plan, self.partition, state);
+        let (routing, counters) = (self.routing.clone(), self.counters);
+        *self = Self { counters, ..next.with_routing(routing) };
+    }
+
+    /// The plan that decides.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+}
