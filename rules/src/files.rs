@@ -71,7 +71,7 @@ pub fn read_lists(path: &Path) -> Result<Lists, ReadError> {
     Ok(lists)
 }
 
-fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ReadError> {
+pub(crate) fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ReadError> {
     let failed = |cause| ReadError::Io { path: path.to_owned(), cause };
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_dir() {

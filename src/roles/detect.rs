@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeproof_engine::commit::{Commit, Store};
+use pipeproof_engine::control::Control;
 use pipeproof_engine::detect::{Decoded, Detector};
-use pipeproof_engine::record::{Position, Record};
+use pipeproof_engine::record::{Authenticity, Position, Record};
+use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::decode::decode;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -75,19 +77,25 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
             }
             continue;
         }
-        let batch = decode_batch(shared, &leaves);
-        let commit = match detector.apply(batch, shared.clock.now()) {
-            Ok(commit) => commit,
-            Err(error) => {
-                shared.set_trouble("detect", Some(crate::chain(&error)));
+        for (set, part) in by_set(decode_batch(shared, &leaves)) {
+            if let Some(set) = set
+                && !switch(shared, handle, &mut detector, &set, &mut stopping)
+            {
                 return;
             }
-        };
-        delta_bytes += commit.delta.len();
-        if !commit_until_done(shared, handle, &commit, &mut stopping) {
-            return;
+            let commit = match detector.apply(part, shared.clock.now()) {
+                Ok(commit) => commit,
+                Err(error) => {
+                    shared.set_trouble("detect", Some(crate::chain(&error)));
+                    return;
+                }
+            };
+            delta_bytes += commit.delta.len();
+            if !commit_until_done(shared, handle, &commit, &mut stopping) {
+                return;
+            }
+            published(shared, &detector, &commit);
         }
-        published(shared, &detector, &commit);
         if delta_bytes > SNAPSHOT_AFTER_BYTES {
             delta_bytes = 0;
             take_snapshot(shared, handle, &detector);
@@ -107,6 +115,54 @@ fn decode_batch(shared: &Shared, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {
         }
     }
     batch
+}
+
+/// Parts records where another set of rules comes into force: each part is evaluated under the set that is named, or the
+/// one before.
+fn by_set(batch: Vec<Decoded>) -> Vec<(Option<String>, Vec<Decoded>)> {
+    let mut parts: Vec<(Option<String>, Vec<Decoded>)> = Vec::new();
+    for decoded in batch {
+        match (deployed_set(&decoded.record), parts.last_mut()) {
+            (None, Some((_, part))) => part.push(decoded),
+            (set, _) => parts.push((set, vec![decoded])),
+        }
+    }
+    parts
+}
+
+/// The set that a record puts in force, if it is such a record and the content of the set was kept.
+pub(crate) fn deployed_set(record: &Record) -> Option<String> {
+    if record.envelope.auth != Authenticity::Own || record.envelope.source_type != SourceType::Pipeproof {
+        return None;
+    }
+    match serde_json::from_slice(&record.body) {
+        Ok(Control::RulesDeployed(record)) => record.change.is_some().then_some(record.set),
+        _ => None,
+    }
+}
+
+/// Puts the detector under another set. It waits for a set that cannot be had: nothing may be evaluated without it.
+fn switch(
+    shared: &Shared,
+    handle: &Handle,
+    detector: &mut Detector,
+    set: &str,
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    loop {
+        match shared.rules.plan(set) {
+            Ok(plan) => {
+                detector.replace_plan(plan);
+                shared.rules.decides(set);
+                shared.set_trouble("rules", None);
+                return true;
+            }
+            Err(error) => shared.set_trouble("rules", Some(format!("set {set}: {}", crate::chain(&error)))),
+        }
+        if wait(handle, stopping, RETRY) {
+            return false;
+        }
+    }
 }
 
 /// Repeats the same commit until the store takes it: the detector has moved on and must not be asked again.

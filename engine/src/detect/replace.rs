@@ -11,10 +11,10 @@ use crate::state::{State, StateError};
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError<E> {
     /// Its state is damaged or of a newer version.
-    #[error(transparent)]
-    State(StateError),
-    /// The rules it stands under are not there.
-    #[error(transparent)]
+    #[error("cannot read back the state of detection")]
+    State(#[source] StateError),
+    /// The rules it stands under are not there: what the caller said.
+    #[error("cannot have the rules that detection stands under")]
     Rules(E),
 }
 
