@@ -93,7 +93,7 @@ pub(crate) fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Re
     Ok(())
 }
 
-fn read(path: &Path) -> Result<String, ReadError> {
+pub(crate) fn read(path: &Path) -> Result<String, ReadError> {
     let failed = |cause| ReadError::Io { path: path.to_owned(), cause };
     let bytes = fs::metadata(path).map_err(failed)?.len();
     if bytes > FILE_BYTES_MAX as u64 {

@@ -1,12 +1,8 @@
-//! Everything in a folder that rules are made of, as bytes under relative paths: what a deployment sends and keeps.
+//! Everything in a folder that rules are made of, as texts under relative paths: what a deployment sends and keeps.
 
-use std::fs;
 use std::path::Path;
 
-use crate::files::{ReadError, collect};
-
-/// Largest file that is taken, in bytes: tables of networks may be large.
-pub const CONTENT_FILE_BYTES_MAX: u64 = 256 << 20;
+use crate::files::{ReadError, collect, read};
 
 /// Whether a path (with `/`) is of a kind that rules are made of: rule documents, lists of values in a folder `lists`,
 /// and files that tables are read from.
@@ -14,17 +10,17 @@ pub const CONTENT_FILE_BYTES_MAX: u64 = 256 << 20;
 pub fn is_content(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     match name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase()).as_deref() {
-        Some("yml" | "yaml" | "csv" | "mmdb") => true,
+        Some("yml" | "yaml" | "csv" | "json") => true,
         Some("txt") => folder.rsplit('/').next() == Some("lists"),
         _ => false,
     }
 }
 
-/// Reads a folder, or a single file: (path relative to it, bytes), in the order of paths.
+/// Reads a folder, or a single file: (path relative to it, text), in the order of paths.
 ///
 /// # Errors
 /// [`ReadError`] names the first file that cannot be read.
-pub fn read_folder(path: &Path) -> Result<Vec<(String, Vec<u8>)>, ReadError> {
+pub fn read_folder(path: &Path) -> Result<Vec<(String, String)>, ReadError> {
     let mut paths = Vec::new();
     collect(path, 0, &mut paths)?;
     paths.sort();
@@ -35,18 +31,15 @@ pub fn read_folder(path: &Path) -> Result<Vec<(String, Vec<u8>)>, ReadError> {
         let parts: Option<Vec<&str>> =
             relative.map(|path| path.components().filter_map(|part| part.as_os_str().to_str()).collect());
         let Some(name) = parts.map(|parts| parts.join("/")).filter(|name| single || is_content(name)) else { continue };
-        let failed = |cause| ReadError::Io { path: file.clone(), cause };
-        let bytes = fs::metadata(&file).map_err(failed)?.len();
-        if bytes > CONTENT_FILE_BYTES_MAX {
-            return Err(ReadError::Large { path: file, bytes });
-        }
-        files.push((name, fs::read(&file).map_err(failed)?));
+        files.push((name, read(&file)?));
     }
     Ok(files)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

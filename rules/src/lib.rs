@@ -23,7 +23,7 @@ mod yaml;
 pub use detection::known_modifiers;
 pub use diagnostic::{Code, Diagnostic, Place, Severity};
 pub use files::{ReadError, read_dir, read_lists};
-pub use folder::{CONTENT_FILE_BYTES_MAX, is_content, read_folder};
+pub use folder::{is_content, read_folder};
 pub use inline::{Expected, RuleTest, TestEvent};
 pub use library::{ACTIVE, library, library_files, library_lists};
 pub use lists::Lists;

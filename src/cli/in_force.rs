@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use base64::Engine as _;
 use pipeproof_engine::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -56,13 +55,7 @@ fn files(dir: &Path) -> Result<Vec<Value>, Failure> {
     if files.is_empty() {
         return Err(Failure::Usage(format!("there are no rules in {}", dir.display())));
     }
-    let described = |(path, bytes): (String, Vec<u8>)| match String::from_utf8(bytes) {
-        Ok(text) => json!({ "path": path, "text": text }),
-        Err(other) => {
-            json!({ "path": path, "base64": base64::engine::general_purpose::STANDARD.encode(other.as_bytes()) })
-        }
-    };
-    Ok(files.into_iter().map(described).collect())
+    Ok(files.into_iter().map(|(path, text)| json!({ "path": path, "text": text })).collect())
 }
 
 fn changed(outcome: &Value, format: Option<Format>) -> Done {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
-use base64::Engine as _;
 use bytes::Bytes;
 use pipeproof_engine::rule::{Rule, RuleState};
 use pipeproof_engine::source::SourceType;
@@ -152,9 +151,7 @@ pub(crate) struct Deployment {
 struct DeployedFile {
     /// Relative to the folder, with `/`.
     path: String,
-    text: Option<String>,
-    /// What is no text.
-    base64: Option<String>,
+    text: String,
 }
 
 pub(crate) async fn deploy(
@@ -168,20 +165,12 @@ pub(crate) async fn deploy(
     for file in deployment.files {
         let refuse = |problem: &str| ApiError::bad_request(format!("`{}`: {problem}", file.path));
         if !is_content(&file.path) {
-            return Err(refuse("rules are made of *.yml, *.yaml, lists/*.txt, *.csv and *.mmdb"));
+            return Err(refuse("rules are made of *.yml, *.yaml, lists/*.txt, *.csv and *.json"));
         }
         if !seen.insert(file.path.clone()) {
             return Err(refuse("the file is there twice"));
         }
-        let bytes = match (file.text, file.base64) {
-            (Some(text), None) => Bytes::from(text),
-            (None, Some(text)) => base64::engine::general_purpose::STANDARD
-                .decode(text)
-                .map(Bytes::from)
-                .map_err(|_| ApiError::bad_request(format!("`{}`: this is no base64", file.path)))?,
-            _ => return Err(refuse("give either `text` or `base64`")),
-        };
-        files.push((file.path, bytes));
+        files.push((file.path, Bytes::from(file.text)));
     }
     answer(&shared, rules::deploy(&shared, mandate, files).await).await
 }

@@ -24,5 +24,6 @@ mod redaction;
 #[path = "../../src/demo/replay.rs"]
 mod replay;
 mod rules;
+mod rules_admin;
 mod sources;
 mod tidy;
