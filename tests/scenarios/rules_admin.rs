@@ -129,7 +129,7 @@ async fn a_folder_with_an_error_changes_nothing() {
     let output = server.cli(&["rules", "deploy", &path(&broken)]);
     expect_exit(&output, 2);
     let said = stderr(&output);
-    assert!(said.contains("sub/cloud.yml:6"), "file and line: {said}");
+    assert!(said.contains("sub/cloud.yml:7"), "file and line: {said}");
     assert!(said.contains("stop") && !said.contains("deployed/"), "{said}");
     let body = json!({"files": [{"path": "x.yml", "text": CLOUD.replace("level: medium", "level: mild")}]});
     let reply = server.api(Method::POST, "/v1/rules", Some(body)).await;
@@ -286,7 +286,7 @@ async fn the_configured_folder_is_read_again_and_a_broken_one_keeps_the_set() {
         (!trouble.is_null()).then_some(trouble)
     })
     .await;
-    assert!(trouble["problem"].as_str().unwrap().contains("cloud.yml:6"), "{trouble}");
+    assert!(trouble["problem"].as_str().unwrap().contains("cloud.yml:7"), "{trouble}");
     assert_eq!(server.get("/v1/rules").await["set"], second);
     assert_eq!(rule(&server, "deployment_forced").await["title"], "Deployment forced", "nothing half applied");
     let lines = server.log();
@@ -296,7 +296,7 @@ async fn the_configured_folder_is_read_again_and_a_broken_one_keeps_the_set() {
     let text = server.api_as(&metrics, Method::GET, "/metrics", None).await.text();
     assert!(text.contains("pipeproof_rules_refused 1"), "{text}");
     let shown = server.cli(&["rules", "list", "--format", "human"]);
-    assert!(stderr(&shown).contains("cloud.yml:6"), "{}", stderr(&shown));
+    assert!(stderr(&shown).contains("cloud.yml:7"), "{}", stderr(&shown));
     assert_eq!(server.api(Method::POST, "/v1/rules/reload", None).await.expect(400).error_code(), "rules_invalid");
 
     // A restart with the broken folder goes on with what was in force.
