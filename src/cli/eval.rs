@@ -101,6 +101,8 @@ struct Input {
     bytes: u64,
     /// A record that was read ahead, to see which input goes on.
     ahead: Option<Pending>,
+    /// When it is that record's turn. A wrong clock in one line does not hold up the lines behind it for long.
+    turn: Option<(Timestamp, u64)>,
 }
 
 impl Input {
@@ -111,7 +113,17 @@ impl Input {
             let file = File::open(&name).map_err(|source| Failure::Io { doing: format!("read {name}"), source })?;
             Box::new(BufReader::with_capacity(1 << 16, file))
         };
-        Ok(Self { name, reader, line: 0, bytes: 0, ahead: None })
+        Ok(Self { name, reader, line: 0, bytes: 0, ahead: None, turn: None })
+    }
+
+    /// Keeps the next record until it is its turn, and gives the one that was kept.
+    fn keep(&mut self, next: Option<Pending>) -> Option<Pending> {
+        let latest = self.turn.map(|(last, _)| last.plus(JUMP));
+        self.turn = next.as_ref().map(|pending| {
+            let (time, index) = pending.order;
+            (latest.map_or(time, |latest| time.min(latest)), index)
+        });
+        std::mem::replace(&mut self.ahead, next)
     }
 
     /// The next line that may be a record: its bytes, or why it is none. `None` at the end.
@@ -216,17 +228,18 @@ impl Evaluation {
             return Ok(());
         }
         for (number, input) in inputs.iter_mut().enumerate() {
-            input.ahead = self.next(number, input, &mut line)?;
+            let next = self.next(number, input, &mut line)?;
+            input.keep(next);
         }
         // The input whose next record is the earliest goes on.
         let earliest = |inputs: &[Input]| {
-            let heads = inputs.iter().enumerate().filter_map(|(at, input)| Some((input.ahead.as_ref()?.order, at)));
+            let heads = inputs.iter().enumerate().filter_map(|(at, input)| Some((input.turn?, at)));
             heads.min().map(|(_, at)| at)
         };
         while let Some(at) = earliest(inputs) {
             let Some(input) = inputs.get_mut(at) else { break };
             let next = self.next(at, input, &mut line)?;
-            if let Some(pending) = std::mem::replace(&mut input.ahead, next) {
+            if let Some(pending) = input.keep(next) {
                 self.waiting.push(pending);
             }
             if self.waiting.len() > REORDER

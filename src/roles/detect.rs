@@ -155,7 +155,7 @@ fn switch(
                 detector.replace_plan(plan);
                 shared.rules.decides(set);
                 shared.set_trouble("rules", None);
-                return true;
+                return snapshot_until_done(shared, handle, detector, stopping);
             }
             Err(error) => shared.set_trouble("rules", Some(format!("set {set}: {}", crate::chain(&error)))),
         }
@@ -197,15 +197,38 @@ fn published(shared: &Shared, detector: &Detector, commit: &Commit) {
     }
 }
 
+/// After a switch the state is written whole: what comes after it is read back under one plan only.
+fn snapshot_until_done(
+    shared: &Shared,
+    handle: &Handle,
+    detector: &Detector,
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    loop {
+        match snapshot(shared, handle, detector) {
+            Ok(()) => {
+                shared.set_trouble("store", None);
+                return true;
+            }
+            Err(error) => shared.set_trouble("store", Some(error)),
+        }
+        if wait(handle, stopping, RETRY) {
+            return false;
+        }
+    }
+}
+
 fn take_snapshot(shared: &Shared, handle: &Handle, detector: &Detector) {
-    let saved = detector.snapshot().map_err(|error| crate::chain(&error)).and_then(|state| {
-        let saving = shared.store.snapshot(PARTITION, detector.position(), &state);
-        handle.block_on(saving).map_err(|error| crate::chain(&error))
-    });
-    if let Err(error) = saved {
+    if let Err(error) = snapshot(shared, handle, detector) {
         // The deltas are still there: a restart only takes longer.
         tracing::warn!(error, "cannot write a snapshot of the state of detection");
     }
+}
+
+fn snapshot(shared: &Shared, handle: &Handle, detector: &Detector) -> Result<(), String> {
+    let state = detector.snapshot().map_err(|error| crate::chain(&error))?;
+    let saving = shared.store.snapshot(PARTITION, detector.position(), &state);
+    handle.block_on(saving).map_err(|error| crate::chain(&error))
 }
 
 /// Sleeps; true when the node stops meanwhile.

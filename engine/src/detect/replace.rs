@@ -38,7 +38,8 @@ impl Detector {
 
     /// From the next record on, another plan decides. What is remembered for rules that decide as before is kept; what
     /// was remembered for others is let go. Whoever replays the same records must switch at the same one: the control
-    /// record that names the set, before it is evaluated itself.
+    /// record that names the set, before it is evaluated itself. The state must be kept as a [`Detector::snapshot`] then:
+    /// deltas before and after the switch are not read back under one plan.
     pub fn replace_plan(&mut self, plan: Arc<Plan>) {
         let state = std::mem::take(&mut self.state);
         let next = Self::with_state(plan, self.partition, state);
