@@ -36,6 +36,27 @@ pub struct Commit {
     pub dead_letters: Vec<DeadLetter>,
     /// Source windows as they stand after the batch, those that changed.
     pub windows: Vec<SourceWindow>,
+    /// Matches that an exception let go.
+    pub excepted: Vec<Excepted>,
+}
+
+/// A match that an exception let go: what the rule would have found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excepted {
+    /// Id of the exception.
+    pub filter: String,
+    /// Its digest.
+    pub filter_digest: String,
+    /// Id of the rule.
+    pub rule: String,
+    /// Semantic digest of the rule.
+    pub rule_digest: String,
+    /// Event id, `PARTITION-INDEX-NUMBER`.
+    pub event: String,
+    /// When the event happened.
+    pub time: Timestamp,
+    /// When it was received.
+    pub received: Timestamp,
 }
 
 /// A message for whoever is configured to receive it.

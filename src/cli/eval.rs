@@ -465,7 +465,7 @@ impl Output {
             }
             Some(Format::Human) => {
                 let key: Vec<String> = finding.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                show::plain(&format!("{} {:<8} {}  {}", finding.time, finding.level, finding.title, key.join(" ")))?;
+                show::plain(&format!("{} {:<13} {}  {}", finding.time, finding.level.name(), finding.title, key.join(" ")))?;
                 finding.because.iter().try_for_each(|reason| show::plain(&format!("    {reason}")))
             }
             Some(Format::Csv) => {

@@ -204,8 +204,14 @@ pub(crate) async fn set_state(
 }
 
 pub(crate) async fn exceptions(State(shared): State<Arc<Shared>>) -> Answer {
+    let used = shared.store.exceptions_used().await.map_err(internal("read what exceptions let go"))?;
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for used in &used {
+        *counts.entry(&used.filter).or_default() += used.matches;
+    }
     let head = shared.rules.head();
-    let exceptions = rules::listed(&head, shared.clock.now(), |_| None);
+    let let_go = |id: &str| counts.get(id).copied().unwrap_or(0);
+    let exceptions = rules::listed(&head, shared.clock.now(), let_go);
     Ok(Json(json!({ "set": head.digest, "exceptions": exceptions })))
 }
 

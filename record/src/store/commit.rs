@@ -228,6 +228,7 @@ impl Rows {
             .execute(&mut *connection)
             .await?;
         }
+        super::exceptions::count(connection, commit).await?;
         self.insert_coverage(connection, commit).await
     }
 
