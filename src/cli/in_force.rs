@@ -118,7 +118,7 @@ async fn rules_list(place: &Place, format: Option<Format>) -> Done {
             row.insert("short_digest".to_owned(), json!(short));
         }
     }
-    let columns = ["level", "state", "findings", "name", "title", "version", "short_digest", "file", "id"];
+    let columns = ["level", "state", "sight", "findings", "name", "title", "version", "short_digest", "file", "id"];
     show::rows(&rows, &columns, format)
 }
 

@@ -32,12 +32,15 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
     let findings = shared.store.findings_by_rule().await.map_err(internal("count findings"))?;
+    let connected = connected(&shared).await?;
     let head = shared.rules.head();
+    let sights = rules::sights(head.plan(), &connected);
     let rules: Vec<Value> = head
         .plan()
         .rules()
         .iter()
-        .map(|rule| {
+        .zip(sights)
+        .map(|(rule, sight)| {
             let meta = rule.meta();
             let kind = match rule {
                 Rule::Detection(_) => "detection",
@@ -50,7 +53,7 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
                 "state": meta.state, "version": meta.version, "digest": meta.digest, "emits": meta.emits,
                 "requires": meta.requires, "controls": meta.controls, "tags": meta.tags, "author": meta.author,
                 "file": origin.map(|origin| &origin.file), "line": origin.map(|origin| origin.line),
-                "findings": findings.get(&meta.id).copied().unwrap_or(0),
+                "sight": sight, "findings": findings.get(&meta.id).copied().unwrap_or(0),
             })
         })
         .collect();
@@ -62,34 +65,32 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
 }
 
 pub(crate) async fn coverage(State(shared): State<Arc<Shared>>) -> Answer {
-    let now = shared.clock.now();
-    let windows = shared
-        .store
-        .windows(now.minus(DAY), Timestamp::MAX)
-        .await
-        .map_err(internal("read the windows of sources"))?;
+    let connected = connected(&shared).await?;
+    let head = shared.rules.head();
+    Ok(Json(json!({ "set": head.digest, "coverage": rules::coverage(head.plan(), connected) })))
+}
+
+/// The sources that are connected, with how much came from them.
+async fn connected(shared: &Shared) -> Result<Vec<Connected>, ApiError> {
+    let since = shared.clock.now().minus(DAY);
+    let windows =
+        shared.store.windows(since, Timestamp::MAX).await.map_err(internal("read the windows of sources"))?;
     let mut records: BTreeMap<&str, u64> = BTreeMap::new();
     for stored in &windows {
         *records.entry(&stored.window.source).or_default() += stored.window.records;
     }
     let mut known: BTreeMap<String, SourceType> = BTreeMap::new();
-    {
-        let registry = shared.registry();
-        known.extend(registry.sources.values().map(|source| (source.name.clone(), source.source_type)));
-        // A source named after its type exists as soon as a token for the type does.
-        let implied = registry.tokens.values().filter_map(|token| token.source.clone());
-        known.extend(implied.filter_map(|name| Some((name.clone(), name.parse::<SourceType>().ok()?))));
-    }
-    let connected = known
-        .into_iter()
-        .map(|(name, source_type)| Connected {
-            records_24h: records.get(name.as_str()).copied().unwrap_or(0),
-            name,
-            source_type,
-        })
-        .collect();
-    let head = shared.rules.head();
-    Ok(Json(json!({ "set": head.digest, "coverage": rules::coverage(head.plan(), connected) })))
+    let registry = shared.registry();
+    known.extend(registry.sources.values().map(|source| (source.name.clone(), source.source_type)));
+    // A source named after its type exists as soon as a token for the type does.
+    let implied = registry.tokens.values().filter_map(|token| token.source.clone());
+    known.extend(implied.filter_map(|name| Some((name.clone(), name.parse::<SourceType>().ok()?))));
+    let of = |(name, source_type): (String, SourceType)| Connected {
+        records_24h: records.get(name.as_str()).copied().unwrap_or(0),
+        name,
+        source_type,
+    };
+    Ok(known.into_iter().map(of).collect())
 }
 
 /// What anybody who changes the rules may say about it.

@@ -145,6 +145,15 @@ pub(crate) fn coverage(plan: &Plan, sources: Vec<Connected>) -> Coverage {
     Coverage { sources, rules, attack: attack.rows(), owasp_cicd, controls }
 }
 
+/// What each rule of a plan sees.
+pub(crate) fn sights(plan: &Plan, sources: &[Connected]) -> Vec<Sight> {
+    let of = |number| {
+        let (all, needs) = needs(plan, number, sources, 0);
+        judge(all, &needs)
+    };
+    (0..plan.rules().len()).map(of).collect()
+}
+
 #[derive(Default)]
 struct Counts(BTreeMap<String, Covered>);
 
