@@ -2,509 +2,589 @@
 //!
 //! A match of a member is a [`Signal`]. Signals wait until the rule's watermark has passed their time and are then fed
 //! to the operator in order, so that findings do not depend on the order of arrival within lateness. A rule with
-//! `emit: early` takes them on arrival instead.
+//! `emit: early` takes them on arrival instead, unless they say they happen in the future.
+//!
+//! A [`Correlation`] is the state of one rule in one lane. It changes only by [`Correlation::admit`] and
+//! [`Correlation::advance`], which depend on nothing but their arguments: restoring repeats them.
+//!
+//! What is kept of a group is bounded, and so are the groups and the signals that wait; what is dropped at a bound is
+//! counted. A group is let go when nothing of it can matter any more, the one with the oldest last signal first.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod absence;
+mod groups;
+pub(crate) mod journal;
+mod key;
+mod learned;
+mod numbers;
+mod recency;
+mod shape;
+mod signal;
+mod spike;
+mod temporal;
+mod waiting;
+mod window;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EventId;
-use crate::fields::Value;
-use crate::finding::{Anchor, CitedEvent};
-use crate::rule::{Comparison, CorrelationRule, Metric, Number, Operator};
+pub use absence::RESOLVED_WITHIN;
+use absence::{Obligation, Obligations};
+use groups::Groups;
+pub(crate) use key::values as key_values;
+use learned::{Seen, Shares};
+pub use shape::Shape;
+pub(crate) use shape::names_read;
+pub use signal::{Detail, DetailWriter, FieldValue, Head, Names, Signal};
+use spike::Buckets;
+pub use spike::Deviation;
+use temporal::Sequences;
+use waiting::Waiting;
+use window::{Added, Outcome, Window};
+
+use crate::rule::{CorrelationRule, Operator, TemporalClause};
 use crate::time::Timestamp;
 use crate::watermark::Lane;
 
-/// Signals one group keeps at most; the oldest are evicted and counted.
-pub const GROUP_SIGNALS_MAX: usize = 1_024;
 /// Groups one rule keeps at most in a lane; the one with the oldest last signal is evicted and counted.
-pub const GROUPS_MAX: usize = 1_000_000;
+pub const GROUPS_MAX: usize = 1 << 20;
+/// Signals of one rule that wait in a lane at most; of those furthest in the future one is evicted and counted.
+pub const WAITING_MAX: usize = 1 << 21;
 /// Events a finding cites at most.
 pub const CITED_MAX: usize = 64;
 
-/// A match of a member rule, as correlation keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signal {
-    /// Event time.
-    pub time: Timestamp,
-    /// Place in the log: order among equal times.
-    pub event: EventId,
-    /// Number of the member in the rule's list.
-    pub member: u16,
-    /// The member rule's id.
-    pub rule: String,
-    /// The member rule's title.
-    pub title: String,
-    /// Source, item and number: the anchor if this signal decides.
-    pub anchor: Anchor,
-    /// Type of the source.
-    pub source_type: String,
-    /// Whether the source said when it happened.
-    pub time_known: bool,
-    /// Received time.
-    pub received: Timestamp,
-    /// History: backfill, or older than the source's connection.
-    pub retro: bool,
-    /// Normalised fields by name.
-    pub fields: Vec<(String, Value)>,
-}
-
-impl Signal {
-    fn order(&self) -> (Timestamp, EventId, u16) {
-        (self.time, self.event, self.member)
-    }
-
-    /// The event as a finding cites it.
-    #[must_use]
-    pub fn cite(&self) -> CitedEvent {
-        CitedEvent {
-            id: self.event.to_string(),
-            source: self.anchor.source.clone(),
-            source_type: self.source_type.clone(),
-            time: self.time,
-            received: self.received,
-            rule: self.rule.clone(),
-            fields: self.fields.iter().map(|(name, value)| (name.clone(), value.to_json())).collect(),
-        }
-    }
+/// Why a rule fired.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A number over the window came to lie within the bounds.
+    Aggregate {
+        /// The number, as people write it.
+        value: String,
+        /// Matches, or distinct values of a distinct count, in the window.
+        count: u64,
+    },
+    /// A clause came true.
+    Temporal {
+        /// Its number.
+        clause: u16,
+    },
+    /// A value that its group did not have.
+    New {
+        /// Matches the group had had before.
+        events: u64,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A value that makes up little.
+    Rare {
+        /// Matches with the value, this one included.
+        own: u64,
+        /// Matches of the group.
+        all: u64,
+    },
+    /// A spike, while it grows.
+    Spike(Deviation),
+    /// A drop, at the end of its bucket.
+    Drop(Deviation),
+    /// What was missing has come after all: the finding with this anchor is resolved by the last of the signals.
+    Resolved(Box<Signal>),
 }
 
 /// What fired.
 #[derive(Clone, Debug)]
 pub struct Fired {
-    /// Group key by field.
-    pub key: BTreeMap<String, String>,
-    /// The signals of the window, in order; the last one is the anchor. At most [`CITED_MAX`], the latest.
+    /// The group, see [`Fired::key`].
+    key: Box<str>,
+    /// The finding's time: see the table of anchors in [`crate::finding`].
+    pub time: Timestamp,
+    /// The signals it rests on, in order. At most [`CITED_MAX`], the latest.
     pub signals: Vec<Signal>,
-    /// How many signals the window held.
-    pub count: u64,
+    /// The signal it hangs on; a drop has none.
+    pub anchor: Option<Signal>,
+    /// Why.
+    pub what: What,
 }
 
-/// The values of the group-by fields, in their order.
-pub type GroupKey = Vec<String>;
-
-/// One group of a rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Signals still in the window, in order.
-    signals: Vec<Signal>,
-    /// The condition holds since a finding was made: nothing more is said until it stops holding.
-    holds: bool,
+impl Fired {
+    /// The values of the group-by fields, in their order.
+    #[must_use]
+    pub fn key(&self) -> Vec<String> {
+        key_values(&self.key)
+    }
 }
 
-/// The state of one correlation rule in one lane.
-#[derive(Clone, Debug, Default)]
-pub struct Correlation {
-    /// Signals whose time the watermark has not passed.
-    waiting: BTreeMap<(Timestamp, EventId, u16), (GroupKey, Signal)>,
-    groups: BTreeMap<GroupKey, Group>,
-    changes: Vec<Change>,
-    passed: Option<Timestamp>,
+/// What a rule may know when time moves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Everything up to here has been seen.
+    pub watermark: Timestamp,
+    /// Record time.
+    pub now: Timestamp,
+    /// A source that would have shown what must not happen is silent.
+    pub blind: bool,
+}
+
+/// Counts of one rule in one lane. They start with the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
     /// Signals that came after the watermark had passed their time.
     pub late: u64,
-    /// Signals and groups that were dropped because a bound was reached.
+    /// What was dropped because a bound was reached.
     pub evicted: u64,
 }
 
-/// A change of a correlation's state, as deltas keep it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
-    /// A signal began to wait.
-    Wait(GroupKey, Signal),
-    /// Every signal up to this time was fed or dropped.
-    Passed(Timestamp),
-    /// A group is now this.
-    Group(GroupKey, Group),
-    /// A group is gone.
-    Gone(GroupKey),
+/// How much one rule holds in one lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// Groups.
+    pub groups: usize,
+    /// Signals that wait for the watermark.
+    pub waiting: usize,
+    /// Clauses that wait for what must not happen.
+    pub obligations: usize,
+    /// Of those, how many are parked because a source is silent.
+    pub blind: usize,
+    /// Groups that have not seen enough to find anything.
+    pub learning: usize,
+}
+
+/// The state of one correlation rule in one lane.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Correlation {
+    waiting: Waiting,
+    passed: Option<Timestamp>,
+    body: Body,
+    #[serde(skip)]
+    scratch: String,
+    #[serde(skip)]
+    counts: Counts,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+enum Body {
+    /// Nothing has come yet.
+    #[default]
+    Empty,
+    Aggregate(Groups<Window>),
+    Temporal(Groups<Sequences>, Obligations),
+    New(Groups<Seen>),
+    Rare(Groups<Shares>),
+    Spike(Groups<Buckets>, std::collections::BTreeSet<(i64, Box<str>)>),
+}
+
+impl Body {
+    fn of(rule: &CorrelationRule) -> Self {
+        match rule.operator {
+            Operator::Aggregate { .. } => Self::Aggregate(Groups::default()),
+            Operator::Temporal { .. } => Self::Temporal(Groups::default(), Obligations::default()),
+            Operator::New { .. } => Self::New(Groups::default()),
+            Operator::Rare { .. } => Self::Rare(Groups::default()),
+            Operator::Spike { .. } => Self::Spike(Groups::default(), std::collections::BTreeSet::new()),
+        }
+    }
+}
+
+/// Makes room for one more group if the bound is reached.
+fn make_room<T: Default>(groups: &mut Groups<T>, most: usize, evicted: &mut u64) {
+    if groups.len() > most
+        && let Some((slot, _)) = groups.oldest()
+    {
+        groups.remove(slot);
+        *evicted += 1;
+    }
+}
+
+/// Lets go of groups last touched before `limit`.
+fn expire<T: Default>(groups: &mut Groups<T>, limit: Timestamp) {
+    while let Some((slot, _)) = groups.oldest().filter(|(_, last)| *last < limit) {
+        groups.remove(slot);
+    }
 }
 
 impl Correlation {
-    /// Takes in a signal; with `rule.early` evaluates it at once.
-    pub fn admit(&mut self, rule: &CorrelationRule, key: GroupKey, signal: Signal, watermark: Timestamp) -> Vec<Fired> {
-        if rule.early {
-            return self.feed(rule, key, signal, watermark);
-        }
-        if self.passed.is_some_and(|passed| signal.time <= passed) {
-            self.late += 1;
-            return Vec::new();
-        }
-        self.changes.push(Change::Wait(key.clone(), signal.clone()));
-        self.waiting.insert(signal.order(), (key, signal));
-        Vec::new()
-    }
-
-    /// Feeds every signal whose time the watermark has passed, and lets go of groups that can no longer matter.
-    pub fn advance(&mut self, rule: &CorrelationRule, watermark: Timestamp) -> Vec<Fired> {
+    /// Takes in a signal at record time `now`; a rule that fires early evaluates it at once.
+    pub fn admit(&mut self, rule: &CorrelationRule, shape: &Shape, signal: Signal, now: Timestamp) -> Vec<Fired> {
         let mut fired = Vec::new();
-        if self.waiting.first_key_value().is_some_and(|((time, ..), _)| *time <= watermark) {
-            while let Some(entry) = self.waiting.first_entry() {
-                if entry.key().0 > watermark {
-                    break;
-                }
-                let (key, signal) = entry.remove();
-                fired.extend(self.feed(rule, key, signal, watermark));
+        if shape.early && signal.time <= now {
+            self.feed(rule, shape, &signal, false, false, &mut fired);
+            return fired;
+        }
+        if !shape.early && self.passed.is_some_and(|passed| signal.time <= passed) {
+            self.counts.late += 1;
+            if shape.is_counter(signal.member) {
+                self.feed(rule, shape, &signal, true, false, &mut fired);
             }
-            self.passed = Some(watermark);
-            self.changes.push(Change::Passed(watermark));
+            return fired;
+        }
+        self.waiting.push(signal);
+        if self.waiting.len() > shape.waiting_max {
+            self.waiting.drop_last();
+            self.counts.evicted += 1;
         }
         fired
     }
 
-    /// Drops groups whose window ended before the watermark. Called once in a while: it visits every group.
-    pub fn sweep(&mut self, timespan: Duration, watermark: Timestamp) {
-        let limit = watermark.minus(timespan);
-        let gone: Vec<GroupKey> = self
-            .groups
-            .iter()
-            .filter(|(_, group)| group.signals.last().is_none_or(|signal| signal.time < limit))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in gone {
-            self.groups.remove(&key);
-            self.changes.push(Change::Gone(key));
+    /// Takes in history without finding anything: what a learning rule learns from.
+    pub fn teach(&mut self, rule: &CorrelationRule, shape: &Shape, signal: &Signal) {
+        if matches!(self.body, Body::Empty) {
+            self.body = Body::of(rule);
+        }
+        let mut key = std::mem::take(&mut self.scratch);
+        if let Some(value) = shape.value(signal, &mut key)
+            && shape.key(signal, &mut key)
+        {
+            let evicted = &mut self.counts.evicted;
+            match (&mut self.body, &rule.operator) {
+                (Body::New(groups), Operator::New { learn, .. }) => {
+                    let (slot, last) = groups.touch(&key, signal.time);
+                    if let (Some(seen), Added::Value(value)) = (groups.get_mut(slot), value) {
+                        seen.add(rule, learn, last, (value, signal.time), evicted);
+                    }
+                    make_room(groups, shape.groups_max, evicted);
+                }
+                (Body::Rare(groups), Operator::Rare { bounds, min, .. }) => {
+                    let (slot, _) = groups.touch(&key, signal.time);
+                    if let (Some(shares), Added::Value(value)) = (groups.get_mut(slot), value) {
+                        shares.add(rule, (bounds, *min), value, signal.time, evicted);
+                    }
+                    make_room(groups, shape.groups_max, evicted);
+                }
+                (Body::Spike(groups, _), Operator::Spike { .. }) => {
+                    let (slot, _) = groups.touch(&key, signal.time);
+                    let value = if let Added::Value(value) = value { Some(value) } else { None };
+                    if let (Some(buckets), Some(spike)) = (groups.get_mut(slot), shape.spike) {
+                        buckets.add(&spike, signal.time, value, None, evicted);
+                    }
+                    make_room(groups, shape.groups_max, evicted);
+                }
+                _ => {}
+            }
+        }
+        self.scratch = key;
+    }
+
+    /// Whether [`Correlation::advance`] would change anything.
+    #[must_use]
+    pub fn is_ready(&self, rule: &CorrelationRule, shape: &Shape, moment: Moment) -> bool {
+        if self.waiting.is_ready(shape.until(moment)) {
+            return true;
+        }
+        let limit = shape.kept(rule).map(|kept| moment.watermark.minus(kept));
+        let old = |oldest: Option<(u32, Timestamp)>| limit.zip(oldest).is_some_and(|(limit, (_, last))| last < limit);
+        match &self.body {
+            Body::Empty => false,
+            Body::Aggregate(groups) => old(groups.oldest()),
+            Body::New(groups) => old(groups.oldest()),
+            Body::Rare(groups) => old(groups.oldest()),
+            Body::Temporal(groups, obligations) => {
+                old(groups.oldest())
+                    || obligations.next().is_some_and(|due| due <= moment.watermark)
+                    || obligations.sees(moment.blind)
+            }
+            Body::Spike(groups, ends) => {
+                let end = |(bucket, _): &(i64, Box<str>)| {
+                    shape.spike.is_some_and(|spike| spike.end(*bucket).as_micros() - 1 <= moment.watermark.as_micros())
+                };
+                old(groups.oldest()) || ends.first().is_some_and(end)
+            }
         }
     }
 
-    fn feed(&mut self, rule: &CorrelationRule, key: GroupKey, signal: Signal, watermark: Timestamp) -> Vec<Fired> {
-        if !self.groups.contains_key(&key) && self.groups.len() >= GROUPS_MAX {
-            self.sweep(rule.timespan, watermark);
-            if self.groups.len() >= GROUPS_MAX {
-                self.evicted += 1;
-                return Vec::new();
+    /// Feeds every signal whose time the watermark has passed, decides what was due, and lets go of groups that can no
+    /// longer matter.
+    pub fn advance(&mut self, rule: &CorrelationRule, shape: &Shape, moment: Moment, lane: Lane) -> Vec<Fired> {
+        let mut fired = Vec::new();
+        if let Body::Temporal(_, obligations) = &mut self.body {
+            obligations.look(moment.blind, moment.now, shape.settle);
+        }
+        let until = shape.until(moment);
+        for signal in self.waiting.take(until) {
+            self.decide(
+                rule,
+                shape,
+                Timestamp::from_micros(signal.time.as_micros().saturating_sub(1)),
+                moment.blind,
+                &mut fired,
+            );
+            self.feed(rule, shape, &signal, false, moment.blind, &mut fired);
+        }
+        self.decide(rule, shape, moment.watermark, moment.blind, &mut fired);
+        self.passed = self.passed.max(Some(moment.watermark));
+        if let Some(limit) = shape.kept(rule).map(|kept| moment.watermark.minus(kept)) {
+            match &mut self.body {
+                Body::Empty => {}
+                Body::Aggregate(groups) => expire(groups, limit),
+                Body::Temporal(groups, _) => expire(groups, limit),
+                Body::New(groups) => expire(groups, limit),
+                Body::Rare(groups) => expire(groups, limit),
+                Body::Spike(groups, _) => expire(groups, limit),
             }
         }
-        let group = self.groups.entry(key.clone()).or_default();
-        let at = group.signals.partition_point(|other| other.order() <= signal.order());
-        group.signals.insert(at, signal);
-        // In order, nothing older than the window of the newest signal can matter again; on arrival, the watermark
-        // says how old a signal may still come.
-        let newest = group.signals.last().map_or(Timestamp::MIN, |last| last.time);
-        let limit = if rule.early { newest.min(watermark) } else { newest }.minus(rule.timespan);
-        let drop = group.signals.partition_point(|other| other.time < limit);
-        group.signals.drain(..drop);
-        if group.signals.len() > GROUP_SIGNALS_MAX {
-            let excess = group.signals.len() - GROUP_SIGNALS_MAX;
-            group.signals.drain(..excess);
-            self.evicted += excess as u64;
+        if lane == Lane::Backfill && moment.watermark == Timestamp::MAX {
+            // The backfill is over. The next one is another history.
+            *self = Self { counts: self.counts, ..Self::default() };
         }
-        let fired = match &rule.operator {
-            Operator::Aggregate { metric: Metric::Events, bounds } => match bounds.0.as_slice() {
-                [(comparison, Number::Int(count))] => {
-                    let count = u64::try_from(*count).unwrap_or(u64::MAX);
-                    count_events(group, rule.timespan, *comparison, count)
-                        .map(|window| vec![window])
-                        .unwrap_or_default()
+        fired
+    }
+
+    /// Decides what is due at or before `until`.
+    fn decide(&mut self, rule: &CorrelationRule, shape: &Shape, until: Timestamp, blind: bool, fired: &mut Vec<Fired>) {
+        match &mut self.body {
+            Body::Temporal(groups, obligations) => {
+                let clauses = shape.clauses(rule);
+                let parks = |obligation: &Obligation| {
+                    blind
+                        && clauses
+                            .get(usize::from(obligation.clause))
+                            .is_some_and(|clause| !temporal::seeks_silence(clause))
+                };
+                while let Some((due, obligation)) = obligations.take_due(until, parks) {
+                    let Obligation { key, clause, used } = obligation;
+                    if let Some(sequences) = groups.find(&key).and_then(|slot| groups.get_mut(slot)) {
+                        sequences.consume(&used);
+                    }
+                    fire(rule, shape, obligations, &key, (clause, due.0), used, fired);
                 }
-                _ => Vec::new(),
-            },
-            Operator::Temporal { ordered: true, .. } => in_order(group, rule.timespan, rule.members.len()),
-            _ => Vec::new(),
+            }
+            Body::Spike(groups, ends) => {
+                let Some(spike) = shape.spike else { return };
+                // A bucket ends before what happens at its end.
+                while let Some((bucket, key)) =
+                    ends.first().filter(|(bucket, _)| spike.end(*bucket).as_micros() - 1 <= until.as_micros()).cloned()
+                {
+                    ends.pop_first();
+                    let Some(buckets) = groups.find(&key).and_then(|slot| groups.get_mut(slot)) else { continue };
+                    let found = buckets.end(&spike, bucket);
+                    if let Some(found) = found {
+                        let signals = buckets.cited();
+                        let time = spike.end(bucket);
+                        fired.push(Fired { key: key.clone(), time, signals, anchor: None, what: What::Drop(found) });
+                    }
+                    if let Some(next) = buckets.next {
+                        ends.insert((next, key));
+                    }
+                }
+            }
+            Body::Empty | Body::Aggregate(_) | Body::New(_) | Body::Rare(_) => {}
+        }
+    }
+
+    fn feed(
+        &mut self,
+        rule: &CorrelationRule,
+        shape: &Shape,
+        signal: &Signal,
+        late: bool,
+        blind: bool,
+        fired: &mut Vec<Fired>,
+    ) {
+        if matches!(self.body, Body::Empty) {
+            self.body = Body::of(rule);
+        }
+        let mut key = std::mem::take(&mut self.scratch);
+        if let Some(added) = shape.value(signal, &mut key)
+            && shape.key(signal, &mut key)
+        {
+            self.feed_group(rule, shape, &key, signal, added, (late, blind), fired);
+        }
+        self.scratch = key;
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call site; a struct for it would be built and taken apart at once"
+    )]
+    fn feed_group(
+        &mut self,
+        rule: &CorrelationRule,
+        shape: &Shape,
+        key: &str,
+        signal: &Signal,
+        added: Added,
+        (late, blind): (bool, bool),
+        fired: &mut Vec<Fired>,
+    ) {
+        let Counts { late: lates, evicted } = &mut self.counts;
+        let one = |what: What, signals: Vec<Signal>| Fired {
+            key: key.into(),
+            time: signal.time,
+            signals,
+            anchor: Some(signal.clone()),
+            what,
         };
-        let names: BTreeMap<String, String> = rule.group_by.iter().cloned().zip(key.iter().cloned()).collect();
-        self.changes.push(Change::Group(key, group.clone()));
-        fired
-            .into_iter()
-            .map(|mut signals| {
-                let count = signals.len() as u64;
-                let excess = signals.len().saturating_sub(CITED_MAX);
-                signals.drain(..excess);
-                Fired { key: names.clone(), signals, count }
-            })
-            .collect()
-    }
-
-    /// The changes since they were last taken. Of several to one group the last counts.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.changes);
-        let mut last_of: std::collections::HashSet<GroupKey> = std::collections::HashSet::new();
-        changes.reverse();
-        changes.retain(|change| match change {
-            Change::Group(key, _) | Change::Gone(key) => last_of.insert(key.clone()),
-            Change::Wait(..) | Change::Passed(_) => true,
-        });
-        changes.reverse();
-        changes
-    }
-
-    /// The whole state as changes from nothing, for a snapshot.
-    #[must_use]
-    pub fn as_changes(&self) -> Vec<Change> {
-        let passed = self.passed.map(Change::Passed);
-        let waiting = self.waiting.values().map(|(key, signal)| Change::Wait(key.clone(), signal.clone()));
-        let groups = self.groups.iter().map(|(key, group)| Change::Group(key.clone(), group.clone()));
-        passed.into_iter().chain(waiting).chain(groups).collect()
-    }
-
-    /// Applies a change, as restoring does.
-    pub fn restore(&mut self, change: Change) {
-        match change {
-            Change::Wait(key, signal) => {
-                self.waiting.insert(signal.order(), (key, signal));
-            }
-            Change::Passed(time) => {
-                self.passed = Some(time);
-                self.waiting.retain(|(at, ..), _| *at > time);
-            }
-            Change::Group(key, group) => {
-                self.groups.insert(key, group);
-            }
-            Change::Gone(key) => {
-                self.groups.remove(&key);
-            }
-        }
-    }
-
-    /// Whether signals wait for the watermark.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// Live groups and waiting signals.
-    #[must_use]
-    pub fn size(&self) -> (usize, usize) {
-        (self.groups.len(), self.waiting.len())
-    }
-}
-
-/// The window that made the condition true after it was false. In order it is the window that ends at the newest
-/// signal; a signal taken on arrival may complete a window that ends later than itself, so every window is looked at.
-fn count_events(group: &mut Group, span: Duration, comparison: Comparison, count: u64) -> Option<Vec<Signal>> {
-    let signals = &group.signals;
-    let mut start = 0;
-    let mut found = None;
-    for (end, last) in signals.iter().enumerate() {
-        while signals.get(start).is_some_and(|first| first.time < last.time.minus(span)) {
-            start += 1;
-        }
-        if comparison.holds(&((end - start + 1) as u64), &count) {
-            found = Some((start, end));
-        }
-    }
-    let newest_holds = found.is_some_and(|(_, end)| end + 1 == signals.len());
-    let holds = found.is_some();
-    let fire = holds && !group.holds;
-    group.holds = match comparison {
-        // "At least" goes on holding as long as any kept window holds; the others are judged at the newest signal.
-        Comparison::Gt | Comparison::Gte => holds,
-        Comparison::Lt | Comparison::Lte | Comparison::Eq | Comparison::Neq => newest_holds,
-    };
-    let (start, end) = found.filter(|_| fire)?;
-    signals.get(start..=end).map(<[Signal]>::to_vec)
-}
-
-/// Ordered sequences that end at a signal of the last member; the signals used are taken out, so that none is used twice.
-fn in_order(group: &mut Group, span: Duration, members: usize) -> Vec<Vec<Signal>> {
-    let mut fired = Vec::new();
-    let mut end = 0;
-    while end < group.signals.len() {
-        match sequence_ending_at(&group.signals, end, span, members) {
-            Some(mut used) => {
-                used.sort_unstable();
-                fired.push(used.iter().filter_map(|at| group.signals.get(*at).cloned()).collect());
-                for at in used.iter().rev() {
-                    group.signals.remove(*at);
+        match (&mut self.body, &rule.operator) {
+            (Body::Aggregate(groups), _) => {
+                let (slot, last) = groups.touch(key, signal.time);
+                let Some(window) = groups.get_mut(slot) else { return };
+                match window.add(rule, shape.most, last, signal, added, evicted) {
+                    Outcome::Counted => {}
+                    Outcome::Late => *lates += 1,
+                    Outcome::Fired { value, count } => {
+                        fired.push(one(What::Aggregate { value, count }, window.cited()));
+                    }
                 }
-                end = 0;
+                make_room(groups, shape.groups_max, evicted);
             }
-            None => end += 1,
+            (Body::Temporal(groups, obligations), Operator::Temporal { ordered, clauses }) => {
+                let ordered = *ordered;
+                if shape.is_counter(signal.member) {
+                    obligations.cancel(key, |obligation| {
+                        let clause = clauses.get(usize::from(obligation.clause));
+                        clause
+                            .zip(obligation.used.last())
+                            .is_some_and(|(clause, end)| temporal::contradicts(rule, ordered, clause, end, signal))
+                    });
+                }
+                if shape.resolve == Some(signal.member) {
+                    for anchor in obligations.resolve(key) {
+                        fired.push(one(What::Resolved(Box::new(anchor.clone())), vec![anchor, signal.clone()]));
+                    }
+                }
+                let (slot, last) = groups.touch(key, signal.time);
+                let Some(sequences) = groups.get_mut(slot) else { return };
+                let only_absent = shape.is_only_absent(signal.member);
+                let entered = sequences.enter(rule, only_absent, last, signal, evicted);
+                if !entered {
+                    *lates += u64::from(!late);
+                } else if !late && !only_absent {
+                    let ends = if shape.early { sequences.ends(rule, signal) } else { vec![signal.clone()] };
+                    for end in ends {
+                        complete(rule, shape, (key, &end), sequences, obligations, blind, fired, evicted);
+                    }
+                }
+                make_room(groups, shape.groups_max, evicted);
+            }
+            (Body::New(groups), Operator::New { learn, .. }) => {
+                let (slot, last) = groups.touch(key, signal.time);
+                let (Some(seen), Added::Value(value)) = (groups.get_mut(slot), added) else { return };
+                let (events, since) = (seen.events, seen.first);
+                if seen.add(rule, learn, last, (value, signal.time), evicted) {
+                    fired.push(one(What::New { events, since }, vec![signal.clone()]));
+                }
+                make_room(groups, shape.groups_max, evicted);
+            }
+            (Body::Rare(groups), Operator::Rare { bounds, min, .. }) => {
+                let (slot, _) = groups.touch(key, signal.time);
+                let (Some(shares), Added::Value(value)) = (groups.get_mut(slot), added) else { return };
+                if let Some((own, all)) = shares.add(rule, (bounds, *min), value, signal.time, evicted) {
+                    fired.push(one(What::Rare { own, all }, vec![signal.clone()]));
+                }
+                make_room(groups, shape.groups_max, evicted);
+            }
+            (Body::Spike(groups, ends), Operator::Spike { .. }) => {
+                let (slot, _) = groups.touch(key, signal.time);
+                let (Some(buckets), Some(spike)) = (groups.get_mut(slot), shape.spike) else { return };
+                let value = if let Added::Value(value) = added { Some(value) } else { None };
+                if let Some(found) = buckets.add(&spike, signal.time, value, Some(signal), evicted) {
+                    fired.push(one(What::Spike(found), buckets.cited()));
+                }
+                if spike.at_end() && buckets.next.is_none() {
+                    let bucket = spike.bucket(signal.time);
+                    buckets.next = Some(bucket);
+                    ends.insert((bucket, key.into()));
+                }
+                make_room(groups, shape.groups_max, evicted);
+            }
+            _ => {}
         }
     }
-    fired
+
+    /// How much is held. Walks all groups of a learning rule.
+    #[must_use]
+    pub fn size(&self, rule: &CorrelationRule) -> Size {
+        let mut size = Size { waiting: self.waiting.len(), ..Size::default() };
+        let now = self.passed.unwrap_or(Timestamp::MIN);
+        match (&self.body, &rule.operator) {
+            (Body::Aggregate(groups), _) => size.groups = groups.len(),
+            (Body::Temporal(groups, obligations), _) => {
+                size.groups = groups.len();
+                (size.obligations, size.blind) = obligations.len();
+            }
+            (Body::New(groups), Operator::New { learn, .. }) => {
+                size.groups = groups.len();
+                size.learning = groups.iter().filter(|(_, last, seen)| !seen.is_warm(learn, now.max(*last))).count();
+            }
+            (Body::Rare(groups), Operator::Rare { min, .. }) => {
+                size.groups = groups.len();
+                size.learning = groups.iter().filter(|(_, _, shares)| shares.total() < *min).count();
+            }
+            (Body::Spike(groups, _), Operator::Spike { learn_buckets, .. }) => {
+                size.groups = groups.len();
+                size.learning = groups.iter().filter(|(_, _, buckets)| (buckets.len() as u64) < *learn_buckets).count();
+            }
+            _ => {}
+        }
+        size
+    }
+
+    /// Counts since the process started.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Begins counting anew, as after restoring.
+    pub fn reset_counts(&mut self) {
+        self.counts = Counts::default();
+    }
 }
 
-/// The latest possible predecessors of a signal of the last member, each strictly before the next in (time, record) order.
-fn sequence_ending_at(signals: &[Signal], end: usize, span: Duration, members: usize) -> Option<Vec<usize>> {
-    let last = signals.get(end)?;
-    let mut wanted = members.checked_sub(1)?;
-    if usize::from(last.member) != wanted {
-        return None;
+/// Looks which clauses `end` completes: the first without anything to wait for is found, others become obligations.
+#[allow(clippy::too_many_arguments, reason = "one call site; the parts are borrowed from different places")]
+fn complete(
+    rule: &CorrelationRule,
+    shape: &Shape,
+    (key, end): (&str, &Signal),
+    sequences: &mut Sequences,
+    obligations: &mut Obligations,
+    blind: bool,
+    fired: &mut Vec<Fired>,
+    evicted: &mut u64,
+) {
+    let Operator::Temporal { ordered, clauses } = &rule.operator else { return };
+    for (number, clause) in (0..).zip(clauses) {
+        if !clause.present.contains(&end.member) {
+            continue;
+        }
+        let Some(used) = sequences.complete(rule, *ordered, clause, end) else { continue };
+        if temporal::before(clause, *ordered).any(|member| sequences.precedes(rule, member, end)) {
+            continue;
+        }
+        let mut later = temporal::after(clause, *ordered).peekable();
+        let waits = later.peek().is_some();
+        if later.any(|member| sequences.follows(rule, member, end)) {
+            continue;
+        }
+        let parks = blind && !clause.absent.is_empty() && !temporal::seeks_silence(clause);
+        if waits || parks {
+            let at = if waits { end.time.plus(rule.timespan) } else { end.time };
+            *evicted += obligations.add(at, Obligation { key: key.into(), clause: number, used });
+            continue;
+        }
+        sequences.consume(&used);
+        fire(rule, shape, obligations, key, (number, end.time), used, fired);
+        return;
     }
-    let mut used = vec![end];
-    let mut before = last;
-    for (at, signal) in signals.get(..end)?.iter().enumerate().rev() {
-        if wanted == 0 {
-            break;
-        }
-        if signal.time < last.time.minus(span) {
-            return None;
-        }
-        // One event that matches two members does not follow itself.
-        if usize::from(signal.member) + 1 == wanted && signal.event != before.event {
-            used.push(at);
-            before = signal;
-            wanted -= 1;
-        }
-    }
-    (wanted == 0).then_some(used)
 }
 
-/// A correlation's state is kept per rule digest and lane: a rule that changes what it decides starts anew.
-pub type CorrelationName = (String, Lane);
+/// Reports a clause; obligations that rest on the same matches are void.
+fn fire(
+    rule: &CorrelationRule,
+    shape: &Shape,
+    obligations: &mut Obligations,
+    key: &str,
+    (clause, time): (u16, Timestamp),
+    mut used: Vec<Signal>,
+    fired: &mut Vec<Fired>,
+) {
+    obligations
+        .cancel(key, |other| other.used.iter().any(|signal| used.iter().any(|own| own.order() == signal.order())));
+    let Some(anchor) = used.last().cloned() else { return };
+    let clauses: &[TemporalClause] = shape.clauses(rule);
+    if shape.resolve.is_some() && clauses.get(usize::from(clause)).is_some_and(|clause| !clause.absent.is_empty()) {
+        obligations.remember(key, anchor.clone(), time);
+    }
+    used.drain(..used.len().saturating_sub(CITED_MAX));
+    fired.push(Fired { key: key.into(), time, signals: used, anchor: Some(anchor), what: What::Temporal { clause } });
+}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::Position;
-    use crate::rule::{AlertSpec, Bounds, Level, RuleMeta, RuleState, Taxonomy, TemporalClause};
-
-    fn rule(operator: Operator, members: usize, early: bool) -> CorrelationRule {
-        CorrelationRule {
-            meta: RuleMeta {
-                id: "r".into(),
-                name: None,
-                title: "r".into(),
-                level: Level::High,
-                version: None,
-                digest: "d".into(),
-                state: RuleState::Active,
-                emits: true,
-                alert: AlertSpec::default(),
-                tags: Vec::new(),
-                controls: BTreeMap::new(),
-                requires: Vec::new(),
-                author: None,
-            },
-            operator,
-            members: (0..members).map(|number| format!("m{number}")).collect(),
-            group_by: vec!["k".into()],
-            aliases: BTreeMap::new(),
-            timespan: Duration::from_secs(60),
-            session_gap: None,
-            early,
-            taxonomy: Taxonomy::Cicd,
-        }
-    }
-
-    fn signal(secs: i64, index: u64, member: u16) -> Signal {
-        Signal {
-            time: Timestamp::from_secs(secs),
-            event: EventId { position: Position { partition: 0, index }, sub: 0 },
-            member,
-            rule: format!("m{member}"),
-            title: String::new(),
-            anchor: Anchor { source: "s".into(), item: format!("id:{index}"), sub: 0 },
-            source_type: "json".into(),
-            time_known: true,
-            received: Timestamp::from_secs(secs),
-            retro: false,
-            fields: Vec::new(),
-        }
-    }
-
-    /// Feeds `(time, member)` in that order of arrival and returns the anchor times of what fired, all watermarks passed.
-    fn run(rule: &CorrelationRule, arrivals: &[(i64, u16)]) -> Vec<i64> {
-        let mut state = Correlation::default();
-        let mut fired = Vec::new();
-        for (index, (secs, member)) in arrivals.iter().enumerate() {
-            fired.extend(state.admit(rule, vec!["k".into()], signal(*secs, index as u64, *member), Timestamp::MIN));
-        }
-        fired.extend(state.advance(rule, Timestamp::MAX));
-        fired.iter().map(|one| one.signals.last().unwrap().time.as_micros() / 1_000_000).collect()
-    }
-
-    fn three() -> Operator {
-        Operator::Aggregate { metric: Metric::Events, bounds: Bounds(vec![(Comparison::Gte, Number::Int(3))]) }
-    }
-
-    fn ordered(members: u16) -> Operator {
-        let clauses = vec![TemporalClause { present: (0..members).collect(), absent: Vec::new() }];
-        Operator::Temporal { ordered: true, clauses }
-    }
-
-    #[test]
-    fn a_count_fires_once_while_it_holds_and_again_after_it_did_not() {
-        let rule = rule(three(), 1, false);
-        assert_eq!(run(&rule, &[(0, 0), (10, 0), (20, 0), (30, 0)]), [20]);
-        assert_eq!(run(&rule, &[(0, 0), (10, 0), (200, 0), (210, 0), (220, 0)]), [220]);
-        assert_eq!(run(&rule, &[(0, 0), (30, 0), (60, 0)]), [60], "a window includes its ends");
-        assert_eq!(run(&rule, &[(0, 0), (30, 0), (61, 0)]), [0_i64; 0]);
-        assert_eq!(run(&rule, &[(0, 0), (1, 0), (2, 0), (500, 0), (501, 0), (502, 0)]), [2, 502]);
-    }
-
-    #[test]
-    fn arrival_order_does_not_matter() {
-        let rule = rule(three(), 1, false);
-        assert_eq!(run(&rule, &[(20, 0), (0, 0), (10, 0), (30, 0)]), [20]);
-        assert_eq!(run(&rule, &[(3_600, 0), (0, 0), (10, 0)]), [0_i64; 0], "an early clock does not fill the window");
-    }
-
-    #[test]
-    fn early_fires_on_arrival_and_once() {
-        let early = rule(three(), 1, true);
-        let mut state = Correlation::default();
-        let mut fired = Vec::new();
-        for (index, secs) in [20, 0, 10, 30].into_iter().enumerate() {
-            fired.push(state.admit(&early, vec!["k".into()], signal(secs, index as u64, 0), Timestamp::MIN).len());
-        }
-        assert_eq!(fired, [0, 0, 1, 0]);
-    }
-
-    #[test]
-    fn early_counts_only_what_fits_one_window() {
-        let early = rule(three(), 1, true);
-        assert_eq!(run(&early, &[(100, 0), (0, 0), (50, 0)]), [0_i64; 0], "three, but never within 60 s");
-    }
-
-    #[test]
-    fn a_signal_behind_the_watermark_is_counted_and_decides_nothing() {
-        let rule = rule(three(), 1, false);
-        let mut state = Correlation::default();
-        for (index, secs) in [0, 10].into_iter().enumerate() {
-            state.admit(&rule, vec!["k".into()], signal(secs, index as u64, 0), Timestamp::MIN);
-        }
-        let passed = Timestamp::from_secs(30);
-        assert!(state.advance(&rule, passed).is_empty());
-        assert!(state.admit(&rule, vec!["k".into()], signal(20, 2, 0), passed).is_empty());
-        assert!(state.advance(&rule, Timestamp::MAX).is_empty());
-        assert_eq!(state.late, 1);
-    }
-
-    #[test]
-    fn a_sequence_needs_its_order_inside_the_window() {
-        let rule = rule(ordered(3), 3, false);
-        assert_eq!(run(&rule, &[(0, 0), (10, 1), (20, 2)]), [20]);
-        assert_eq!(run(&rule, &[(20, 2), (10, 1), (0, 0)]), [20], "arrival order does not matter");
-        assert_eq!(run(&rule, &[(0, 1), (10, 0), (20, 2)]), [0_i64; 0]);
-        assert_eq!(run(&rule, &[(0, 0), (10, 1), (61, 2)]), [0_i64; 0]);
-        assert_eq!(run(&rule, &[(0, 0), (10, 1), (20, 2), (25, 2)]), [20], "an event is used once");
-        assert_eq!(run(&rule, &[(0, 0), (10, 1), (20, 2), (30, 0), (31, 1), (32, 2)]), [20, 32]);
-    }
-
-    #[test]
-    fn equal_times_are_ordered_by_the_log() {
-        let rule = rule(ordered(2), 2, false);
-        assert_eq!(run(&rule, &[(5, 0), (5, 1)]), [5]);
-        assert_eq!(run(&rule, &[(5, 1), (5, 0)]), [0_i64; 0]);
-    }
-
-    #[test]
-    fn state_is_restored_exactly_at_every_cut() {
-        let arrivals = [(0, 0), (40, 0), (10, 1), (41, 1), (20, 2), (42, 2), (90, 0)];
-        let rule = rule(ordered(3), 3, false);
-        let expected = run(&rule, &arrivals);
-        for cut in 0..=arrivals.len() {
-            let mut state = Correlation::default();
-            let mut fired = Vec::new();
-            for (index, (secs, member)) in arrivals.iter().enumerate() {
-                if index == cut {
-                    let mut restored = Correlation::default();
-                    for change in state.take_changes() {
-                        let bytes = postcard::to_stdvec(&change).unwrap();
-                        restored.restore(postcard::from_bytes(&bytes).unwrap());
-                    }
-                    state = restored;
-                }
-                let signal = signal(*secs, index as u64, *member);
-                fired.extend(state.admit(&rule, vec!["k".into()], signal, Timestamp::MIN));
-                fired.extend(state.advance(&rule, Timestamp::from_secs(*secs - 45)));
-            }
-            fired.extend(state.advance(&rule, Timestamp::MAX));
-            let times: Vec<i64> =
-                fired.iter().map(|one| one.signals.last().unwrap().time.as_micros() / 1_000_000).collect();
-            assert_eq!(times, expected, "cut at {cut}");
-        }
-    }
-}
+mod tests;

@@ -4,31 +4,36 @@
 //! a whole micro-batch at once; everything after it goes record by record, so results never depend on where batches
 //! are cut.
 
+mod control;
+mod feed;
+mod replace;
+mod report;
+mod status;
+mod text;
+mod topology;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use crate::commit::{Commit, DeadLetter, Duplicate, Message, Restored};
-use crate::control::{Control, OWN_SOURCE, SourceRecord};
-use crate::correlate::{Correlation, Fired, GroupKey, Signal};
+use crate::commit::{Commit, DeadLetter, Duplicate, Restored};
+use crate::control::{OWN_SOURCE, SourceRecord};
+use crate::correlate::DetailWriter;
+use crate::correlate::journal::Journal;
 use crate::coverage::{DOWN_AFTER, Observed};
 use crate::dedup::item_hash;
 use crate::event::Event;
-use crate::fields::Field;
-use crate::finding::{Anchor, CitedEvent, Finding, finding_id, short_hex};
-use crate::incident::{Incident, IncidentStep, REOPEN_WITHIN, Verb};
+use crate::incident::Incident;
 use crate::plan::{Plan, Routing};
 use crate::record::{Authenticity, CollectionMode, Record};
-use crate::rule::{CorrelationRule, Rule, RuleMeta, RuleState, Taxonomy};
 use crate::source::SourceType;
 use crate::state::{Delta, QuietKey, State, StateError};
 use crate::time::{Timestamp, micros};
 use crate::watermark::Lane;
 
-/// How often, in record time, groups that can no longer matter are let go.
-const SWEEP_EVERY_MICROS: i64 = 60 * 1_000_000;
+pub use replace::RestoreError;
+pub use status::{RuleStatus, must_be_heard};
+pub(crate) use topology::Topology;
 
 /// How far back an outage is written into windows of their own: longer ones are shown by the windows that are missing.
 const DOWN_SHOWN_MAX: Duration = Duration::from_secs(31 * 86_400);
@@ -65,13 +70,17 @@ pub struct DetectCounters {
 #[derive(Debug)]
 pub struct Detector {
     plan: Arc<Plan>,
+    topology: Arc<Topology>,
     partition: u32,
     state: State,
-    /// For each correlation: the source types its watermark is over.
-    waits_for: Arc<BTreeMap<usize, Vec<SourceType>>>,
-    /// For each rule: the correlations it is a member of, with its number there.
-    feeds: BTreeMap<usize, Vec<(usize, u16)>>,
+    journal: Journal,
+    writer: DetailWriter,
+    scratch: String,
     routing: Routing,
+    /// Sources that say nothing count as heard.
+    trusts_silence: bool,
+    /// The hour for which every source's window was last opened by this process.
+    opened: Option<Timestamp>,
     counters: DetectCounters,
 }
 
@@ -91,42 +100,33 @@ impl Detector {
     /// A detector that has seen nothing.
     #[must_use]
     pub fn new(plan: Arc<Plan>, partition: u32) -> Self {
-        Self::with_state(plan, partition, State::default())
+        let (state, topology) = State::new(&plan);
+        Self::with_state(plan, partition, state, topology)
     }
 
     /// A detector that goes on where the store stands.
     ///
     /// # Errors
-    /// [`StateError`] if the stored state is damaged or of a newer version.
+    /// [`StateError`] if the stored state is damaged or of another version.
     pub fn restore(plan: Arc<Plan>, partition: u32, restored: &Restored) -> Result<Self, StateError> {
         let snapshot = restored.snapshot.iter().map(|(_, bytes)| bytes.as_slice());
-        let state = State::restore(snapshot.chain(restored.deltas.iter().map(Vec::as_slice)))?;
-        Ok(Self::with_state(plan, partition, state))
+        let parts = snapshot.chain(restored.deltas.iter().map(Vec::as_slice));
+        let (state, topology) = State::restore(&plan, parts)?;
+        Ok(Self::with_state(plan, partition, state, topology))
     }
 
-    fn with_state(plan: Arc<Plan>, partition: u32, mut state: State) -> Self {
-        let mut waits_for = BTreeMap::new();
-        let mut feeds: BTreeMap<usize, Vec<(usize, u16)>> = BTreeMap::new();
-        let mut known = BTreeSet::new();
-        for (number, rule) in plan.rules().iter().enumerate() {
-            if let Rule::Correlation(correlation) = rule {
-                known.insert(correlation.meta.digest.clone());
-                waits_for.insert(number, source_types(&plan, number, 0));
-                for (place, member) in plan.members(number).iter().enumerate() {
-                    let place = u16::try_from(place).unwrap_or(u16::MAX);
-                    feeds.entry(*member).or_default().push((number, place));
-                }
-            }
-        }
-        // State of a rule that no longer decides the same way is no state of today's rule.
-        state.correlations.retain(|(digest, _), _| known.contains(digest));
+    fn with_state(plan: Arc<Plan>, partition: u32, state: State, topology: Topology) -> Self {
         Self {
             plan,
+            topology: Arc::new(topology),
             partition,
             state,
-            waits_for: Arc::new(waits_for),
-            feeds,
+            journal: Journal::default(),
+            writer: DetailWriter::default(),
+            scratch: String::new(),
             routing: Routing::BySource,
+            trusts_silence: false,
+            opened: None,
             counters: DetectCounters::default(),
         }
     }
@@ -135,6 +135,20 @@ impl Detector {
     #[must_use]
     pub fn with_routing(mut self, routing: Routing) -> Self {
         self.routing = routing;
+        self
+    }
+
+    /// Takes sources that say nothing as heard, so that what does not happen is found without them: a file is whole.
+    #[must_use]
+    pub const fn trusting_silence(mut self) -> Self {
+        self.trusts_silence = true;
+        self
+    }
+
+    /// Writes no deltas: commits cannot be restored from, and cost less.
+    #[must_use]
+    pub fn without_deltas(mut self) -> Self {
+        self.journal.turn_off();
         self
     }
 
@@ -148,9 +162,11 @@ impl Detector {
     #[must_use]
     pub fn counters(&self) -> DetectCounters {
         let mut counters = self.counters;
-        for correlation in self.state.correlations.values() {
-            counters.late += correlation.late;
-            counters.evicted += correlation.evicted;
+        for lanes in &self.state.correlations {
+            for counts in [lanes.live.counts(), lanes.backfill.counts()] {
+                counters.late += counts.late;
+                counters.evicted += counts.evicted;
+            }
         }
         counters
     }
@@ -172,7 +188,7 @@ impl Detector {
     /// # Errors
     /// [`StateError`] if it cannot be encoded.
     pub fn snapshot(&self) -> Result<Vec<u8>, StateError> {
-        self.state.snapshot()
+        self.state.snapshot(&self.topology)
     }
 
     /// Evaluates the records that follow the detector's position, in order, and returns what to commit. `committed` is
@@ -223,11 +239,16 @@ impl Detector {
                 hour = hour.plus(Duration::from_secs(3_600));
             }
         }
-        self.open_windows(now);
+        if down || self.opened != Some(now.hour()) {
+            self.opened = Some(now.hour());
+            self.open_windows(now);
+        }
         if down {
             self.state.coverage.down(before, now);
         }
         if !own {
+            self.state.watermarks.hear(&envelope.source, Lane::from(envelope.mode), envelope.received);
+            batch.marks_moved = true;
             self.state.dedup.expire(now);
             let item = item_hash(&envelope.source, &envelope.item);
             if let Some(first) = self.state.dedup.observe(item, decoded.index, now) {
@@ -238,6 +259,7 @@ impl Detector {
             batch.seen.push((item, decoded.index, now));
         }
         self.count_record(decoded, events, false, now);
+        let mut ticked = false;
         match &decoded.events {
             Err(reason) => batch.commit.dead_letters.push(DeadLetter {
                 index: decoded.index,
@@ -245,11 +267,13 @@ impl Detector {
                 received: envelope.received,
                 reason: reason.clone(),
             }),
-            Ok(_) if own => self.control(decoded, now, batch),
+            Ok(_) if own => ticked = self.control(decoded, now, batch),
             Ok(_) => {}
         }
         self.evaluate(events, hits, now, batch);
-        self.advance(now, batch);
+        if ticked {
+            self.advance(now, batch);
+        }
     }
 
     /// Every connected source has a window for the hour, also when nothing comes from it.
@@ -277,336 +301,12 @@ impl Detector {
         self.state.coverage.count(&envelope.source, now, observed);
     }
 
-    fn control(&mut self, decoded: &Decoded, now: Timestamp, batch: &mut Batch) {
-        let control: Control = match serde_json::from_slice(&decoded.record.body) {
-            Ok(control) => control,
-            Err(error) => {
-                return batch.commit.dead_letters.push(DeadLetter {
-                    index: decoded.index,
-                    source: OWN_SOURCE.to_owned(),
-                    received: now,
-                    reason: format!("control record of another version: {error}"),
-                });
-            }
-        };
-        match control {
-            Control::Tick {} => {
-                self.state.watermarks.tick(now);
-                batch.marks_moved = true;
-            }
-            Control::SourceAdded(source) => {
-                self.state.watermarks.connect(&source.name, source.source_type);
-                self.state.coverage.open(&source.name, source.source_type, source.connected, now);
-                batch.marks_moved = true;
-                batch.sources.insert(source.name.clone(), Some(source.clone()));
-                self.state.sources.insert(source.name.clone(), source);
-            }
-            Control::SourceRotated { name, generation, .. } => {
-                if let Some(source) = self.state.sources.get_mut(&name) {
-                    source.generation = generation;
-                    batch.sources.insert(name, Some(source.clone()));
-                }
-            }
-            Control::SourceRemoved { name, .. } => {
-                self.state.watermarks.remove(&name);
-                batch.marks_moved = true;
-                self.state.sources.remove(&name);
-                batch.sources.insert(name, None);
-            }
-            Control::RulesDeployed(record) => self.state.rule_set = Some(record.set),
-            Control::IncidentStep { incident, verb, actor, note } => {
-                match self.state.incidents.apply(&incident, verb, now, &actor, note) {
-                    Ok((incident, step)) => self.tell_step(&incident, step, batch),
-                    Err(error) => batch.commit.dead_letters.push(DeadLetter {
-                        index: decoded.index,
-                        source: OWN_SOURCE.to_owned(),
-                        received: now,
-                        reason: error.to_string(),
-                    }),
-                }
-            }
-            Control::Started { .. }
-            | Control::Stopped { .. }
-            | Control::TokenCreated(_)
-            | Control::TokenRevoked { .. }
-            | Control::PackSealed { .. }
-            | Control::PackDownloaded { .. } => {}
-        }
-    }
-
-    fn evaluate(&mut self, events: &[Event], hits: &[(usize, usize)], now: Timestamp, batch: &mut Batch) {
-        self.counters.events += events.len() as u64;
-        for event in events {
-            if event.source_type.is_external() {
-                let lane = Lane::from(event.mode);
-                let (kind, time) = (event.source_type, event.time);
-                self.state.watermarks.observe(&event.source, kind, lane, time, event.received);
-                batch.marks_moved = true;
-            }
-        }
-        let plan = Arc::clone(&self.plan);
-        for (at, number) in hits {
-            let (Some(event), Some(rule)) = (events.get(*at), plan.rules().get(*number)) else { continue };
-            if let Some(correlations) = self.feeds.get(number).cloned() {
-                let signal = self.signal(event, rule.meta());
-                for (correlation, place) in correlations {
-                    self.feed(&plan, correlation, place, &signal, event, rule, now, batch);
-                }
-            }
-            if rule.meta().emits {
-                self.report_event(*number, rule, event, now, batch);
-            }
-        }
-    }
-
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one call site; a struct for it would be built and taken apart at once"
-    )]
-    fn feed(
-        &mut self,
-        plan: &Plan,
-        number: usize,
-        place: u16,
-        signal: &Signal,
-        event: &Event,
-        member: &Rule,
-        now: Timestamp,
-        batch: &mut Batch,
-    ) {
-        let Some(Rule::Correlation(rule)) = plan.rules().get(number) else { return };
-        if rule.meta.state == RuleState::Paused {
-            return;
-        }
-        let Some(key) = group_key(rule, member, event) else { return };
-        let signal = Signal { member: place, ..signal.clone() };
-        self.admit(plan, number, rule, Lane::from(event.mode), key, signal, now, batch);
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "two call sites; the parts are independent")]
-    fn admit(
-        &mut self,
-        plan: &Plan,
-        number: usize,
-        rule: &CorrelationRule,
-        lane: Lane,
-        key: GroupKey,
-        signal: Signal,
-        now: Timestamp,
-        batch: &mut Batch,
-    ) {
-        let watermark = self.state.watermarks.of(self.waits_for.get(&number).map_or(&[], Vec::as_slice), lane);
-        let state = self.state.correlations.entry((rule.meta.digest.clone(), lane)).or_default();
-        for fired in state.admit(rule, key, signal, watermark) {
-            self.report_correlation(plan, number, rule, lane, fired, now, batch);
-        }
-    }
-
-    /// Lets watermarks decide what was waiting, and forgets what time has passed by.
-    fn advance(&mut self, now: Timestamp, batch: &mut Batch) {
-        let plan = Arc::clone(&self.plan);
-        for (number, types) in Arc::clone(&self.waits_for).iter() {
-            let Some(Rule::Correlation(rule)) = plan.rules().get(*number) else { continue };
-            for lane in [Lane::Live, Lane::Backfill] {
-                let name = (rule.meta.digest.clone(), lane);
-                let Some(state) = self.state.correlations.get_mut(&name).filter(|state| state.is_waiting()) else {
-                    continue;
-                };
-                for fired in state.advance(rule, self.state.watermarks.of(types, lane)) {
-                    self.report_correlation(&plan, *number, rule, lane, fired, now, batch);
-                }
-            }
-        }
-        self.state.watermarks.reset_idle_backfills();
-        // By record time, so that it does not depend on where batches are cut.
-        let interval = now.as_micros().div_euclid(SWEEP_EVERY_MICROS);
-        if interval != self.state.swept {
-            self.state.swept = interval;
-            self.sweep(&plan, now, batch);
-        }
-    }
-
-    fn sweep(&mut self, plan: &Plan, now: Timestamp, batch: &mut Batch) {
-        for (number, types) in self.waits_for.iter() {
-            let Some(Rule::Correlation(rule)) = plan.rules().get(*number) else { continue };
-            for lane in [Lane::Live, Lane::Backfill] {
-                let watermark = self.state.watermarks.of(types, lane);
-                if let Some(state) = self.state.correlations.get_mut(&(rule.meta.digest.clone(), lane)) {
-                    state.sweep(rule.timespan, watermark.min(now));
-                }
-            }
-        }
-        let limit = now.minus(REOPEN_WITHIN);
-        batch.forgotten.extend(self.state.incidents.forget_before(limit));
-        let stale: Vec<QuietKey> =
-            self.state.quiet.iter().filter(|(_, until)| **until < limit).map(|(key, _)| key.clone()).collect();
-        for key in stale {
-            self.state.quiet.remove(&key);
-            batch.quiet.insert(key, None);
-        }
-    }
-
-    fn is_retro(&self, event: &Event) -> bool {
-        event.mode == CollectionMode::Backfill
-            || self.state.sources.get(&*event.source).is_some_and(|source| event.time < source.connected)
-    }
-
-    fn signal(&self, event: &Event, meta: &RuleMeta) -> Signal {
-        Signal {
-            time: event.time,
-            event: event.id,
-            member: 0,
-            rule: meta.id.clone(),
-            title: meta.title.clone(),
-            anchor: anchor(event),
-            source_type: event.source_type.name().to_owned(),
-            time_known: event.time_known,
-            received: event.received,
-            retro: self.is_retro(event),
-            fields: event.fields.iter().map(|(field, value)| (field.name().to_owned(), value.clone())).collect(),
-        }
-    }
-
-    fn report_event(&mut self, number: usize, rule: &Rule, event: &Event, now: Timestamp, batch: &mut Batch) {
-        let meta = rule.meta();
-        let Rule::Detection(detection) = rule else { return };
-        let read = |field: &str| Plan::field_text(detection.taxonomy, field, event);
-        let dedup = &meta.alert.dedup;
-        let key: BTreeMap<String, String> =
-            dedup.iter().filter_map(|field| Some((field.clone(), read(field)?))).collect();
-        if self.is_quiet(meta, &key, event.time, batch) {
-            return;
-        }
-        let explanation = self.plan.explain(number, event);
-        let finding = Finding {
-            id: finding_id(&meta.id, &meta.digest, &key, &anchor(event)),
-            time: event.time,
-            occurred: event.time_known.then_some(event.time),
-            available: event.received,
-            retro: self.is_retro(event),
-            entities: entities(meta, &read),
-            events: vec![self.signal(event, meta).cite()],
-            because: explanation.clauses.into_iter().filter(|clause| clause.held).map(|clause| clause.text).collect(),
-            title: alert_title(meta, &read),
-            key,
-            ..described(meta, now)
-        };
-        self.report(finding, batch);
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "two call sites; the parts are independent")]
-    fn report_correlation(
-        &mut self,
-        plan: &Plan,
-        number: usize,
-        rule: &CorrelationRule,
-        lane: Lane,
-        fired: Fired,
-        now: Timestamp,
-        batch: &mut Batch,
-    ) {
-        let meta = &rule.meta;
-        let Some(last) = fired.signals.last() else { return };
-        let read = |field: &str| {
-            let grouped = fired.key.get(field).cloned();
-            // The last event that has the field: later events know more.
-            grouped.or_else(|| {
-                let values = fired.signals.iter().rev().flat_map(|signal| &signal.fields);
-                values.filter(|(name, _)| name == field).map(|(_, value)| value.to_string()).next()
-            })
-        };
-        let because = match &rule.operator {
-            crate::rule::Operator::Temporal { .. } => {
-                fired.signals.iter().map(|signal| format!("{} at {}", signal.title, signal.time)).collect()
-            }
-            _ => vec![format!("{} events within {} s", fired.count, rule.timespan.as_secs())],
-        };
-        for (outer, place) in self.feeds.get(&number).cloned().unwrap_or_default() {
-            let Some(Rule::Correlation(next)) = plan.rules().get(outer) else { continue };
-            let key: Option<GroupKey> = next.group_by.iter().map(|field| read(field)).collect();
-            if let Some(key) = key {
-                let signal = Signal { member: place, rule: meta.id.clone(), title: meta.title.clone(), ..last.clone() };
-                self.admit(plan, outer, next, lane, key, signal, now, batch);
-            }
-        }
-        if !meta.emits || self.is_quiet(meta, &fired.key, last.time, batch) {
-            return;
-        }
-        let finding = Finding {
-            id: finding_id(&meta.id, &meta.digest, &fired.key, &last.anchor),
-            time: last.time,
-            occurred: fired.signals.iter().filter(|signal| signal.time_known).map(|signal| signal.time).min(),
-            available: fired.signals.iter().map(|signal| signal.received).min().unwrap_or(now),
-            retro: fired.signals.iter().any(|signal| signal.retro),
-            entities: entities(meta, &read),
-            events: fired.signals.iter().map(Signal::cite).collect::<Vec<CitedEvent>>(),
-            because,
-            title: alert_title(meta, &read),
-            key: fired.key.clone(),
-            ..described(meta, now)
-        };
-        self.report(finding, batch);
-    }
-
-    /// Whether the rule spoke about this key less than `quiet` ago; if not, it speaks now.
-    fn is_quiet(
-        &mut self,
-        meta: &RuleMeta,
-        key: &BTreeMap<String, String>,
-        time: Timestamp,
-        batch: &mut Batch,
-    ) -> bool {
-        let Some(quiet) = meta.alert.quiet else { return false };
-        let name = (meta.digest.clone(), key.values().cloned().collect::<Vec<_>>());
-        if let Some(last) = self.state.quiet.get(&name)
-            && time < last.plus(quiet)
-            && time > last.minus(quiet)
-        {
-            self.counters.quieted += 1;
-            return true;
-        }
-        self.state.quiet.insert(name.clone(), time);
-        batch.quiet.insert(name, Some(time));
-        false
-    }
-
-    fn report(&mut self, mut finding: Finding, batch: &mut Batch) {
-        self.counters.findings += 1;
-        if finding.state == RuleState::Active {
-            let (incident, step) = self.state.incidents.admit(&finding);
-            finding.incident = Some(incident.id.clone());
-            batch.incidents.insert(incident.id.clone());
-            let body = serde_json::json!({
-                "finding": &finding,
-                "incident": { "id": &incident.id, "status": incident.status, "opened": step.verb == Verb::Open },
-            });
-            batch.commit.outbox.push(message(&finding.id, "finding.created", &incident.id, finding.fired, body));
-            batch.commit.steps.push(step);
-        }
-        batch.commit.findings.push(finding);
-    }
-
-    fn tell_step(&self, incident: &Incident, step: IncidentStep, batch: &mut Batch) {
-        let kind = format!("incident.{}", step.verb.name());
-        let body = serde_json::json!({ "incident": incident, "step": &step });
-        let anchor = format!("{}/{}", incident.id, step.number);
-        batch.commit.outbox.push(message(&anchor, &kind, &incident.id, step.at, body));
-        batch.incidents.insert(incident.id.clone());
-        batch.commit.steps.push(step);
-    }
-
     fn finish(&mut self, batch: Batch, from: u64, committed: Timestamp) -> Result<Commit, StateError> {
         let mut commit = batch.commit;
         commit.windows = self.state.coverage.take_changed();
         self.state.coverage.close(self.state.now);
         commit.incidents = batch.incidents.iter().filter_map(|id| self.state.incidents.get(id).cloned()).collect();
-        let correlations = self
-            .state
-            .correlations
-            .iter_mut()
-            .map(|(name, correlation)| (name.clone(), Correlation::take_changes(correlation)))
-            .filter(|(_, changes)| !changes.is_empty())
-            .collect();
+        let journal = self.journal.take().map_err(StateError::Encoding)?;
         let delta = Delta {
             position: self.state.position,
             now: self.state.now,
@@ -614,14 +314,18 @@ impl Detector {
             seen: batch.seen,
             sources: batch.sources.into_iter().collect(),
             marks: batch.marks_moved.then(|| self.state.marks()),
-            correlations,
+            names: self.state.names.take_new(),
+            correlations: Vec::new(),
+            journal,
             quiet: batch.quiet.into_iter().collect(),
             incidents: commit.incidents.clone(),
             forgotten_incidents: batch.forgotten,
             windows: commit.windows.clone(),
             rule_set: self.state.rule_set.clone(),
         };
-        commit.delta = delta.encode()?;
+        if !self.journal.is_off() {
+            commit.delta = delta.encode()?;
+        }
         commit.partition = self.partition;
         commit.from = from;
         commit.to = self.state.position;
@@ -629,134 +333,6 @@ impl Detector {
         Ok(commit)
     }
 }
-
-/// A finding with what its rule says of itself; the caller fills in the rest.
-fn described(meta: &RuleMeta, fired: Timestamp) -> Finding {
-    Finding {
-        id: String::new(),
-        rule_id: meta.id.clone(),
-        rule_title: meta.title.clone(),
-        rule_digest: meta.digest.clone(),
-        level: meta.level,
-        state: meta.state,
-        title: String::new(),
-        time: fired,
-        occurred: None,
-        available: fired,
-        fired,
-        retro: false,
-        key: BTreeMap::new(),
-        entities: Vec::new(),
-        events: Vec::new(),
-        because: Vec::new(),
-        controls: meta.controls.clone(),
-        tags: meta.tags.clone(),
-        incident: None,
-    }
-}
-
-fn anchor(event: &Event) -> Anchor {
-    Anchor { source: event.source.to_string(), item: event.item.to_string(), sub: event.id.sub }
-}
-
-fn message(anchor: &str, kind: &str, incident: &str, at: Timestamp, body: serde_json::Value) -> Message {
-    let hash =
-        Sha256::new_with_prefix(b"pipeproof message v1\n").chain_update(kind).chain_update([0]).chain_update(anchor);
-    Message {
-        id: format!("m-{}", short_hex(&hash.finalize())),
-        kind: kind.to_owned(),
-        incident: Some(incident.to_owned()),
-        at,
-        body,
-    }
-}
-
-/// `kind:value` of every entity the rule names and the event has; without any named, repository and identity.
-fn entities(meta: &RuleMeta, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
-    let default = [("repo", Field::CiRepo.name()), ("identity", Field::ActorId.name())];
-    let named: Vec<(&str, &str)> = if meta.alert.entity.is_empty() {
-        default.to_vec()
-    } else {
-        meta.alert.entity.iter().map(|(kind, field)| (kind.as_str(), field.as_str())).collect()
-    };
-    let mut entities: Vec<String> = Vec::new();
-    for (kind, field) in named {
-        if let Some(value) = read(field) {
-            let entity = format!("{kind}:{value}");
-            if !entities.contains(&entity) {
-                entities.push(entity);
-            }
-        }
-    }
-    entities
-}
-
-/// The alert's title with `{field}` filled in; `?` stands for a field the event lacks.
-fn alert_title(meta: &RuleMeta, read: &dyn Fn(&str) -> Option<String>) -> String {
-    let Some(template) = &meta.alert.title else { return meta.title.clone() };
-    let mut title = String::new();
-    let mut rest = template.as_str();
-    while let Some((before, after)) = rest.split_once('{') {
-        title.push_str(before);
-        let Some((field, after)) = after.split_once('}') else {
-            title.push('{');
-            rest = after;
-            continue;
-        };
-        title.push_str(&read(field).unwrap_or_else(|| "?".to_owned()));
-        rest = after;
-    }
-    title.push_str(rest);
-    title
-}
-
-/// The group key of an event for a correlation, or `None` if it lacks a field: such an event is not counted.
-fn group_key(rule: &CorrelationRule, member: &Rule, event: &Event) -> Option<GroupKey> {
-    let taxonomy = match member {
-        Rule::Detection(detection) => detection.taxonomy,
-        Rule::Correlation(_) | Rule::Sql(_) => Taxonomy::Cicd,
-    };
-    let meta = member.meta();
-    rule.group_by
-        .iter()
-        .map(|name| {
-            let field = rule.aliases.get(name).and_then(|by_rule| {
-                by_rule.get(&meta.id).or_else(|| meta.name.as_ref().and_then(|handle| by_rule.get(handle)))
-            });
-            Plan::field_text(taxonomy, field.unwrap_or(name), event)
-        })
-        .collect()
-}
-
-/// The source types whose watermarks a rule waits for: those it requires, or those its members' logsources are fed by.
-fn source_types(plan: &Plan, number: usize, depth: usize) -> Vec<SourceType> {
-    let Some(rule) = plan.rules().get(number) else { return Vec::new() };
-    let required: Vec<SourceType> = rule.meta().requires.iter().filter_map(|name| name.parse().ok()).collect();
-    if !required.is_empty() {
-        return required;
-    }
-    match rule {
-        Rule::Correlation(_) if depth < 8 => {
-            let members = plan.members(number).iter().flat_map(|member| source_types(plan, *member, depth + 1));
-            let types: BTreeSet<SourceType> = members.collect();
-            types.into_iter().collect()
-        }
-        Rule::Correlation(_) | Rule::Sql(_) => Vec::new(),
-        Rule::Detection(detection) => {
-            let wanted = |kind: &SourceType| {
-                let fits = |part: &Option<String>, of: &str| part.as_ref().is_none_or(|name| name == of);
-                detection.logsource.product.as_deref() == Some("cicd")
-                    || kind.info().native.is_some_and(|(product, service)| {
-                        fits(&detection.logsource.product, product) && fits(&detection.logsource.service, service)
-                    })
-            };
-            SourceType::ALL.iter().copied().filter(|kind| kind.is_external()).filter(wanted).collect()
-        }
-    }
-}
-
-mod replace;
-pub use replace::RestoreError;
 
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,8 @@ pub enum Verb {
     Open,
     /// A further finding joined it.
     Join,
+    /// What a finding of it said was missing has come after all.
+    Resolve,
     /// Somebody took ownership.
     Ack,
     /// The damage was stopped.
@@ -50,6 +52,7 @@ impl Verb {
         match self {
             Self::Open => "open",
             Self::Join => "join",
+            Self::Resolve => "resolve",
             Self::Ack => "ack",
             Self::Contain => "contain",
             Self::Remediate => "remediate",
@@ -226,7 +229,7 @@ impl Incident {
     /// [`StepError`] if the verb does not apply from where it stands; nothing is changed then.
     pub fn apply(&mut self, verb: Verb, at: Timestamp) -> Result<(), StepError> {
         let allowed = match verb {
-            Verb::Open | Verb::Join => return Err(StepError::NotByPeople(verb)),
+            Verb::Open | Verb::Join | Verb::Resolve => return Err(StepError::NotByPeople(verb)),
             Verb::Reopen => self.is_over(),
             Verb::Ack => self.status == Status::Open,
             Verb::Verify => self.status == Status::Remediated && self.verified.is_none(),
@@ -238,7 +241,7 @@ impl Incident {
             return Err(StepError::NotNow { verb, status: self.status });
         }
         match verb {
-            Verb::Open | Verb::Join => {}
+            Verb::Open | Verb::Join | Verb::Resolve => {}
             Verb::Ack => {
                 self.acknowledged.get_or_insert(at);
                 self.status = Status::Acknowledged;
@@ -357,6 +360,15 @@ impl Incidents {
         let step = self.step(id, verb, at, actor, note, None);
         let incident = self.by_id.get(id).cloned().ok_or_else(|| StepError::Unknown(id.to_owned()))?;
         Ok((incident, step))
+    }
+
+    /// Notes that what a finding said was missing has come: the step says so, where the incident stands is for people
+    /// to say. `None` if the finding has no incident that is kept.
+    pub fn resolve(&mut self, finding: &str, at: Timestamp, note: String) -> Option<(Incident, IncidentStep)> {
+        let of = self.by_id.values().find(|incident| incident.findings.iter().any(|id| id == finding))?;
+        let id = of.id.clone();
+        let step = self.step(&id, Verb::Resolve, at, crate::control::OWN_SOURCE, Some(note), Some(finding.to_owned()));
+        Some((self.by_id.get(&id)?.clone(), step))
     }
 
     /// Forgets incidents that were over before `limit`.

@@ -97,6 +97,9 @@ pub struct AlertSpec {
     /// How long, in event time, the same finding is not repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<Duration>,
+    /// Id or name of the member whose match resolves a finding about its absence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve_on: Option<String>,
 }
 
 /// What every rule has, whatever it detects.

@@ -1,5 +1,7 @@
 //! What detection remembers, and how it is written: one encoded delta per micro-batch, and snapshots that are a delta
 //! from nothing. Encoded with postcard behind a version byte; a version this binary does not know is refused.
+//!
+//! A delta of correlations is what was done to them, which restoring does again; a snapshot holds them as they are.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::SourceWindow;
 use crate::control::SourceRecord;
-use crate::correlate::{Change, Correlation, CorrelationName};
+use crate::correlate::journal::{Bytes, CorrelationName, Journal, Op};
+use crate::correlate::{Correlation, Fired, Moment, Names, Signal};
 use crate::coverage::Coverage;
 use crate::dedup::{Dedup, ItemHash};
+use crate::detect::Topology;
 use crate::incident::{Incident, Incidents};
+use crate::plan::Plan;
+use crate::rule::{CorrelationRule, Rule};
 use crate::time::Timestamp;
 use crate::watermark::{Lane, Mark, Watermarks};
 
 /// Version of the encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why a state cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Written by a newer binary, or not a state at all.
     #[error(
-        "detector state has version {0:?}, this binary reads version {VERSION}: run the binary that wrote it, or a newer one"
+        "detector state has version {0:?}, this binary reads version {VERSION}: run the binary that wrote it, or rebuild the \
+         state from the log"
     )]
     Version(Option<u8>),
     /// Damaged.
@@ -32,6 +39,22 @@ pub enum StateError {
 
 /// When a rule last spoke about a key: (rule digest, dedup values).
 pub(crate) type QuietKey = (String, Vec<String>);
+
+/// The two lanes of a correlation.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    pub(crate) live: Correlation,
+    pub(crate) backfill: Correlation,
+}
+
+impl Lanes {
+    const fn of(&mut self, lane: Lane) -> &mut Correlation {
+        match lane {
+            Lane::Live => &mut self.live,
+            Lane::Backfill => &mut self.backfill,
+        }
+    }
+}
 
 /// Everything detection remembers.
 #[derive(Debug, Default)]
@@ -44,7 +67,10 @@ pub(crate) struct State {
     pub(crate) dedup: Dedup,
     pub(crate) sources: BTreeMap<String, SourceRecord>,
     pub(crate) watermarks: Watermarks,
-    pub(crate) correlations: BTreeMap<CorrelationName, Correlation>,
+    /// Names that signals hold as numbers.
+    pub(crate) names: Names,
+    /// In the order of the topology's links.
+    pub(crate) correlations: Vec<Lanes>,
     pub(crate) quiet: BTreeMap<QuietKey, Timestamp>,
     pub(crate) incidents: Incidents,
     pub(crate) coverage: Coverage,
@@ -61,7 +87,12 @@ pub(crate) struct Delta {
     pub(crate) seen: Vec<(ItemHash, u64, Timestamp)>,
     pub(crate) sources: Vec<(String, Option<SourceRecord>)>,
     pub(crate) marks: Option<Vec<(String, Lane, Mark)>>,
-    pub(crate) correlations: Vec<(CorrelationName, Vec<Change>)>,
+    /// Names that are new.
+    pub(crate) names: Vec<String>,
+    /// Only in snapshots: correlations as they are, live and backfill.
+    pub(crate) correlations: Vec<(CorrelationName, Bytes, Bytes)>,
+    /// What was done to correlations.
+    pub(crate) journal: Journal,
     pub(crate) quiet: Vec<(QuietKey, Option<Timestamp>)>,
     pub(crate) incidents: Vec<Incident>,
     pub(crate) forgotten_incidents: Vec<String>,
@@ -74,6 +105,11 @@ impl Delta {
         postcard::to_extend(self, vec![VERSION]).map_err(StateError::Encoding)
     }
 
+    /// Reads a snapshot and the deltas after it.
+    pub(crate) fn decode_all<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Self>, StateError> {
+        parts.map(Self::decode).collect()
+    }
+
     fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         match bytes.split_first() {
             Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(StateError::Encoding),
@@ -82,17 +118,65 @@ impl Delta {
     }
 }
 
+fn rule_of<'p>(plan: &'p Plan, topology: &Topology, link: usize) -> Option<&'p CorrelationRule> {
+    match plan.rules().get(topology.links.get(link)?.number) {
+        Some(Rule::Correlation(rule)) => Some(rule),
+        _ => None,
+    }
+}
+
 impl State {
-    /// Rebuilds the state from a snapshot and the deltas after it.
-    pub(crate) fn restore<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Self, StateError> {
+    /// A state that has seen nothing, and how the rules of the plan hang together.
+    pub(crate) fn new(plan: &Plan) -> (Self, Topology) {
         let mut state = Self::default();
-        for part in parts {
-            state.apply(Delta::decode(part)?);
-        }
-        Ok(state)
+        let topology = state.make_room(plan);
+        (state, topology)
     }
 
-    fn apply(&mut self, delta: Delta) {
+    fn make_room(&mut self, plan: &Plan) -> Topology {
+        let topology = Topology::new(plan, &mut self.names);
+        self.correlations = topology.links.iter().map(|_| Lanes::default()).collect();
+        topology
+    }
+
+    /// Rebuilds the state from a snapshot and the deltas after it.
+    pub(crate) fn restore<'a>(
+        plan: &Plan,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(Self, Topology), StateError> {
+        Self::rebuild(plan, Delta::decode_all(parts)?)
+    }
+
+    /// The same of deltas that were decoded.
+    pub(crate) fn rebuild(plan: &Plan, mut deltas: Vec<Delta>) -> Result<(Self, Topology), StateError> {
+        let mut state = Self::default();
+        // Names first: the topology gives numbers to names of its own.
+        for delta in &mut deltas {
+            state.names.restore(std::mem::take(&mut delta.names));
+        }
+        let topology = state.make_room(plan);
+        for delta in deltas {
+            state.apply(plan, &topology, delta)?;
+        }
+        for lanes in &mut state.correlations {
+            lanes.live.reset_counts();
+            lanes.backfill.reset_counts();
+        }
+        Ok((state, topology))
+    }
+
+    /// Goes on under another plan: correlations that decide as before keep what they hold, others begin anew.
+    pub(crate) fn relink(&mut self, before: &Topology, plan: &Plan) -> Topology {
+        let lanes = std::mem::take(&mut self.correlations);
+        let mut kept: BTreeMap<&CorrelationName, Lanes> = before.links.iter().map(|link| &link.name).zip(lanes).collect();
+        let topology = Topology::new(plan, &mut self.names);
+        self.correlations = topology.links.iter().map(|link| kept.remove(&link.name).unwrap_or_default()).collect();
+        // The snapshot that must follow tells all names.
+        drop(self.names.take_new());
+        topology
+    }
+
+    fn apply(&mut self, plan: &Plan, topology: &Topology, delta: Delta) -> Result<(), StateError> {
         self.position = delta.position;
         self.now = delta.now;
         self.swept = delta.swept;
@@ -109,12 +193,17 @@ impl State {
         if let Some(marks) = delta.marks {
             self.watermarks.restore(marks);
         }
-        for (name, changes) in delta.correlations {
-            let correlation = self.correlations.entry(name).or_default();
-            for change in changes {
-                correlation.restore(change);
+        // State of a rule that no longer decides the same way is no state of today's rule.
+        let places: BTreeMap<&CorrelationName, usize> =
+            topology.links.iter().enumerate().map(|(place, link)| (&link.name, place)).collect();
+        for (name, live, backfill) in delta.correlations {
+            if let Some(lanes) = places.get(&name).and_then(|place| self.correlations.get_mut(*place)) {
+                lanes.live = postcard::from_bytes(&live.0).map_err(StateError::Encoding)?;
+                lanes.backfill = postcard::from_bytes(&backfill.0).map_err(StateError::Encoding)?;
             }
         }
+        let links: Vec<Option<usize>> = delta.journal.rules.iter().map(|name| places.get(name).copied()).collect();
+        self.replay(plan, topology, &links, &delta.journal)?;
         for (key, time) in delta.quiet {
             match time {
                 Some(time) => self.quiet.insert(key, time),
@@ -134,10 +223,86 @@ impl State {
         if delta.rule_set.is_some() {
             self.rule_set = delta.rule_set;
         }
+        Ok(())
+    }
+
+    /// Does again what was done to correlations; what they fire was reported then.
+    fn replay(
+        &mut self,
+        plan: &Plan,
+        topology: &Topology,
+        links: &[Option<usize>],
+        journal: &Journal,
+    ) -> Result<(), StateError> {
+        let mut now = Timestamp::default();
+        let link = |number: u32| links.get(number as usize).copied().flatten();
+        for op in journal.ops() {
+            match op.map_err(StateError::Encoding)? {
+                Op::Now(time) => now = time,
+                Op::Admit { lane, time, event, detail, to } => {
+                    for (number, member) in to {
+                        if let Some(at) = link(number) {
+                            let signal = Signal { time, event, member, detail: detail.clone() };
+                            self.admit(plan, topology, at, lane, signal, now);
+                        }
+                    }
+                }
+                Op::Advance { rule, lane, moment } => {
+                    if let Some(at) = link(rule) {
+                        self.advance(plan, topology, at, lane, moment);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows a signal to a correlation.
+    pub(crate) fn admit(
+        &mut self,
+        plan: &Plan,
+        topology: &Topology,
+        at: usize,
+        lane: Lane,
+        signal: Signal,
+        now: Timestamp,
+    ) -> Vec<Fired> {
+        let (Some(link), Some(rule)) = (topology.links.get(at), rule_of(plan, topology, at)) else { return Vec::new() };
+        let Some(lanes) = self.correlations.get_mut(at) else { return Vec::new() };
+        if link.learns && lane == Lane::Backfill {
+            lanes.live.teach(rule, &link.shape, &signal);
+            return Vec::new();
+        }
+        lanes.of(lane).admit(rule, &link.shape, signal, now)
+    }
+
+    /// Whether time changes anything for a correlation.
+    pub(crate) fn is_ready(&mut self, plan: &Plan, topology: &Topology, at: usize, lane: Lane, moment: Moment) -> bool {
+        let (Some(link), Some(rule)) = (topology.links.get(at), rule_of(plan, topology, at)) else { return false };
+        self.correlations.get_mut(at).is_some_and(|lanes| lanes.of(lane).is_ready(rule, &link.shape, moment))
+    }
+
+    /// Lets time decide what waits in a correlation.
+    pub(crate) fn advance(
+        &mut self,
+        plan: &Plan,
+        topology: &Topology,
+        at: usize,
+        lane: Lane,
+        moment: Moment,
+    ) -> Vec<Fired> {
+        let (Some(link), Some(rule)) = (topology.links.get(at), rule_of(plan, topology, at)) else { return Vec::new() };
+        let Some(lanes) = self.correlations.get_mut(at) else { return Vec::new() };
+        lanes.of(lane).advance(rule, &link.shape, moment, lane)
     }
 
     /// The whole state as one delta from nothing.
-    pub(crate) fn snapshot(&self) -> Result<Vec<u8>, StateError> {
+    pub(crate) fn snapshot(&self, topology: &Topology) -> Result<Vec<u8>, StateError> {
+        let encode = |of: &Correlation| postcard::to_stdvec(of).map(Bytes).map_err(StateError::Encoding);
+        let mut correlations = Vec::with_capacity(self.correlations.len());
+        for (lanes, link) in self.correlations.iter().zip(&topology.links) {
+            correlations.push((link.name.clone(), encode(&lanes.live)?, encode(&lanes.backfill)?));
+        }
         Delta {
             position: self.position,
             now: self.now,
@@ -145,11 +310,9 @@ impl State {
             seen: self.dedup.iter().collect(),
             sources: self.sources.iter().map(|(name, source)| (name.clone(), Some(source.clone()))).collect(),
             marks: Some(self.marks()),
-            correlations: self
-                .correlations
-                .iter()
-                .map(|(name, correlation)| (name.clone(), correlation.as_changes()))
-                .collect(),
+            names: self.names.iter().map(str::to_owned).collect(),
+            correlations,
+            journal: Journal::default(),
             quiet: self.quiet.iter().map(|(key, time)| (key.clone(), Some(*time))).collect(),
             incidents: self.incidents.iter().cloned().collect(),
             forgotten_incidents: Vec::new(),

@@ -237,6 +237,7 @@ fn alert(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>) -> AlertS
         entity,
         dedup: dedup.into_iter().map(|(field, _)| field).collect(),
         quiet: duration_of(node, "quiet", report),
+        resolve_on: text(node, "resolve_on", report).map(str::to_owned),
     }
 }
 

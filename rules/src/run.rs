@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeproof_engine::commit::Restored;
 use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
-use pipeproof_engine::detect::{Decoded, Detector};
+use pipeproof_engine::detect::{Decoded, Detector, must_be_heard};
 use pipeproof_engine::event::{Event, EventId};
 use pipeproof_engine::fields::{Field, FieldKind, Fields, Value};
 use pipeproof_engine::finding::Finding;
@@ -158,8 +158,9 @@ fn run_test(set: &RuleSet, rule: usize, test: &RuleTest) -> Result<Vec<Got>, Str
         let files: Vec<_> = set.files.iter().filter(|(path, _)| paths.contains(path.as_str())).cloned().collect();
         rules = needed(&load(&files, &lists).rules, &id);
     }
-    let records = script(test, default_source(&rules, &id))?;
+    let default = default_source(&rules, &id);
     let plan = Arc::new(Plan::compile(rules).map_err(|error| error.to_string())?);
+    let records = script(test, default, &must_be_heard(&plan))?;
     let findings = deliver(&plan, &records, Delivery::Once)?;
     let ids =
         |findings: &[Finding]| -> BTreeSet<String> { findings.iter().map(|finding| finding.id.clone()).collect() };
@@ -182,23 +183,33 @@ fn run_test(set: &RuleSet, rule: usize, test: &RuleTest) -> Result<Vec<Got>, Str
 }
 
 /// The records of a test in the order in which they arrive, ticks among them.
-fn script(test: &RuleTest, default: SourceType) -> Result<Vec<Decoded>, String> {
+fn script(test: &RuleTest, default: SourceType, heard: &[Vec<SourceType>]) -> Result<Vec<Decoded>, String> {
     let mut script = Script::default();
-    let kinds: BTreeSet<SourceType> = test.events.iter().map(|event| event.source.unwrap_or(default)).collect();
+    let mut kinds: BTreeSet<SourceType> = test.events.iter().map(|event| event.source.unwrap_or(default)).collect();
+    // In a test no source is silent: what a rule must hear of to find that something is missing speaks before every
+    // tick, and has nothing to say.
+    let speaking: Vec<SourceType> = heard
+        .iter()
+        .filter(|types| !types.iter().any(|kind| kinds.contains(kind)))
+        .filter_map(|types| types.first().copied())
+        .collect();
+    kinds.extend(&speaking);
+    let speaking: BTreeSet<SourceType> =
+        kinds.iter().copied().filter(|kind| heard.iter().any(|types| types.contains(kind))).collect();
     for kind in &kinds {
         script.control(START.minus(DAY), &Control::SourceAdded(connected(*kind)))?;
     }
     let mut arrivals: Vec<&TestEvent> = test.events.iter().collect();
     arrivals.sort_by_key(|event| event.arrives);
     for event in &arrivals {
-        script.control(START.plus(event.arrives), &Control::Tick {})?;
+        script.tick(START.plus(event.arrives), &speaking)?;
         script.event(event, event.source.unwrap_or(default))?;
     }
     let last = arrivals.iter().map(|event| event.arrives.max(event.at)).max().unwrap_or_default();
     let end = test.until.unwrap_or_default().max(last);
     let lateness = kinds.iter().map(|kind| kind.info().lateness).max().unwrap_or_default();
     for at in [end, end.saturating_add(lateness).saturating_add(Duration::from_secs(1))] {
-        script.control(START.plus(at), &Control::Tick {})?;
+        script.tick(START.plus(at), &speaking)?;
     }
     Ok(script.0)
 }
@@ -304,6 +315,16 @@ impl Script {
         record.envelope.auth = Authenticity::Own;
         self.0.push(Decoded { index: self.0.len() as u64, record, events: Ok(Vec::new()) });
         Ok(())
+    }
+
+    /// A second passes, and these sources are heard.
+    fn tick(&mut self, received: Timestamp, speaking: &BTreeSet<SourceType>) -> Result<(), String> {
+        for kind in speaking {
+            let index = self.0.len() as u64;
+            let record = record(kind.name(), *kind, received, format!("id:{index}"), b"{}".to_vec());
+            self.0.push(Decoded { index, record, events: Ok(Vec::new()) });
+        }
+        self.control(received, &Control::Tick {})
     }
 
     fn event(&mut self, event: &TestEvent, kind: SourceType) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Detector;
 use crate::commit::Restored;
 use crate::plan::Plan;
-use crate::state::{State, StateError};
+use crate::state::{Delta, State, StateError};
 
 /// Why a detector cannot go on where the store stands.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +31,11 @@ impl Detector {
     ) -> Result<Self, RestoreError<E>> {
         let snapshot = restored.snapshot.iter().map(|(_, bytes)| bytes.as_slice());
         let parts = snapshot.chain(restored.deltas.iter().map(Vec::as_slice));
-        let state = State::restore(parts).map_err(RestoreError::State)?;
-        let plan = plan(state.rule_set.as_deref()).map_err(RestoreError::Rules)?;
-        Ok(Self::with_state(plan, partition, state))
+        let deltas = Delta::decode_all(parts).map_err(RestoreError::State)?;
+        let set = deltas.iter().rev().find_map(|delta| delta.rule_set.as_deref());
+        let plan = plan(set).map_err(RestoreError::Rules)?;
+        let (state, topology) = State::rebuild(&plan, deltas).map_err(RestoreError::State)?;
+        Ok(Self::with_state(plan, partition, state, topology))
     }
 
     /// From the next record on, another plan decides. What is remembered for rules that decide as before is kept; what
@@ -41,10 +43,8 @@ impl Detector {
     /// record that names the set, before it is evaluated itself. The state must be kept as a [`Detector::snapshot`] then:
     /// deltas before and after the switch are not read back under one plan.
     pub fn replace_plan(&mut self, plan: Arc<Plan>) {
-        let state = std::mem::take(&mut self.state);
-        let next = Self::with_state(plan, self.partition, state);
-        let (routing, counters) = (self.routing.clone(), self.counters);
-        *self = Self { counters, ..next.with_routing(routing) };
+        self.topology = Arc::new(self.state.relink(&self.topology, &plan));
+        self.plan = plan;
     }
 
     /// The plan that decides.
@@ -53,3 +53,4 @@ impl Detector {
         &self.plan
     }
 }
+

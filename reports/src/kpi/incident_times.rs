@@ -81,7 +81,7 @@ impl IncidentTimes {
 
     fn take(&mut self, verb: Verb, at: Timestamp) {
         match verb {
-            Verb::Open | Verb::Join => {}
+            Verb::Open | Verb::Join | Verb::Resolve => {}
             Verb::Ack => {
                 self.acknowledged.get_or_insert(at);
             }
