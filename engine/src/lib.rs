@@ -15,6 +15,7 @@ pub mod dedup;
 pub mod detect;
 pub mod event;
 pub mod explain;
+pub mod feed;
 pub mod fields;
 pub mod finding;
 pub mod incident;

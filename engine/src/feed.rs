@@ -1,0 +1,165 @@
+//! Feeds: what a rule may say it needs instead of naming products, and which source types give it.
+//!
+//! A rule that says `requires: [ci.jobs]` is about job events whoever runs the jobs. [`FEEDS`] says which source types
+//! those come from today; [`CATEGORIES`] says the same of a rule of the `cicd` taxonomy that names only a category.
+//! Both decide which watermarks a rule waits for and when it is blind, and neither which events it is shown.
+
+use std::collections::BTreeSet;
+use std::str::FromStr as _;
+
+use crate::source::{Logsource, SourceType};
+
+/// One row of the table of feeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed {
+    /// The name rules use under `requires`.
+    pub name: &'static str,
+    /// What it is, for lists.
+    pub title: &'static str,
+    /// The source types it comes from.
+    pub sources: &'static [SourceType],
+}
+
+use SourceType::{
+    AwsCloudtrail as Aws, GithubJoblog as Joblog, GithubWebhook as Github, Json, KubernetesAudit as Kubernetes,
+    SigstoreBundle as Sigstore, VaultAudit as Vault,
+};
+
+/// Every feed. Where no source type of its own exists yet, it is `json`: events in the `cicd` taxonomy from whatever
+/// the organisation runs.
+pub const FEEDS: &[Feed] = &[
+    Feed { name: "ci.jobs", title: "starts and ends of CI runs and jobs", sources: &[Github] },
+    Feed { name: "ci.log", title: "what CI jobs print", sources: &[Joblog] },
+    Feed { name: "ci.runners", title: "runners: registered, online, removed", sources: &[Github] },
+    Feed { name: "ci.runtime", title: "processes, files and connections on runners", sources: &[Json] },
+    Feed { name: "ci.artifacts", title: "caches and artifacts of CI runs", sources: &[Github] },
+    Feed { name: "scm.audit", title: "pushes and settings of source repositories", sources: &[Github] },
+    Feed { name: "scm.push", title: "pushes to source repositories", sources: &[Github] },
+    Feed { name: "scm.review", title: "change requests and their reviews", sources: &[Github] },
+    Feed { name: "secret.audit", title: "reads and writes of secrets", sources: &[Vault, Aws, Kubernetes] },
+    Feed { name: "secret.scan", title: "secrets found where they do not belong", sources: &[Github, Joblog] },
+    Feed { name: "token.audit", title: "credentials issued, used and revoked", sources: &[Vault, Aws, Kubernetes] },
+    Feed { name: "cloud.sts", title: "temporary credentials of cloud providers", sources: &[Aws] },
+    Feed { name: "cloud.api", title: "calls of cloud providers' interfaces", sources: &[Aws] },
+    Feed { name: "cloud.kms", title: "uses and policies of cloud providers' keys", sources: &[Aws] },
+    Feed { name: "registry.push", title: "images pushed to registries", sources: &[Github, Aws] },
+    Feed { name: "registry.publish", title: "packages published to registries", sources: &[Github] },
+    Feed { name: "signing.log", title: "signatures and their log entries", sources: &[Sigstore] },
+    Feed { name: "attestation.log", title: "provenance, bills of materials, other attestations", sources: &[Sigstore] },
+    Feed { name: "scan.result", title: "results of vulnerability scanners", sources: &[Json] },
+    Feed { name: "admission.decision", title: "what a cluster let in and turned away", sources: &[Kubernetes] },
+    Feed { name: "kubernetes.api", title: "calls of a cluster's interface", sources: &[Kubernetes] },
+    Feed { name: "deploy.events", title: "deployments", sources: &[Github, Kubernetes] },
+    Feed { name: "identity.signin", title: "sign-ins of people", sources: &[Json] },
+];
+
+/// Which source types a rule of `product: cicd` listens to that names a category and does not say what it requires. Job
+/// logs are left out of `job`: they come hours later, and a rule that reads them says `requires: [ci.log]`.
+pub const CATEGORIES: &[(&str, &[SourceType])] = &[
+    ("scm", &[Github, Json]),
+    ("job", &[Github, Json]),
+    ("token", &[Github, Vault, Aws, Kubernetes, Json]),
+    ("secret", &[Vault, Aws, Kubernetes, Json]),
+    ("signing", &[Sigstore, Aws, Json]),
+    ("registry", &[Github, Aws, Json]),
+    ("admission", &[Kubernetes, Json]),
+    ("deploy", &[Github, Kubernetes, Json]),
+    ("config", &[Github, Vault, Aws, Kubernetes, Json]),
+    ("leak", &[Github, Joblog, Json]),
+    ("audit", &[Github, Vault, Aws, Kubernetes, Json]),
+    ("cloud", &[Vault, Aws, Kubernetes, Json]),
+];
+
+/// A name that is neither a source type nor a feed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is neither a source type nor a feed")]
+pub struct UnknownFeed {
+    /// What was asked for.
+    pub name: String,
+}
+
+/// Every name that may stand under `requires`: source types, then feeds.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let types = SourceType::ALL.iter().filter(|kind| kind.is_external()).map(|kind| kind.name());
+    types.chain(FEEDS.iter().map(|feed| feed.name))
+}
+
+/// The source types behind a name under `requires`.
+///
+/// # Errors
+/// [`UnknownFeed`] if there is none; [`names`] are those to choose from.
+pub fn resolve(name: &str) -> Result<Vec<SourceType>, UnknownFeed> {
+    if let Ok(kind) = SourceType::from_str(name) {
+        return Ok(vec![kind]);
+    }
+    let feed = FEEDS.iter().find(|feed| feed.name == name);
+    feed.map(|feed| feed.sources.to_vec()).ok_or_else(|| UnknownFeed { name: name.to_owned() })
+}
+
+/// The source types behind all these names; unknown ones add none.
+#[must_use]
+pub fn resolve_all(names: &[String]) -> BTreeSet<SourceType> {
+    names.iter().filter_map(|name| resolve(name).ok()).flatten().collect()
+}
+
+/// The source types whose events a rule of this logsource reads, as far as its logsource says.
+#[must_use]
+pub fn of_logsource(logsource: &Logsource) -> BTreeSet<SourceType> {
+    let external = SourceType::ALL.iter().copied().filter(|kind| kind.is_external());
+    if logsource.product.as_deref() != Some("cicd") {
+        return external.filter(|kind| is_native(*kind, logsource)).collect();
+    }
+    if let Some(service) = &logsource.service {
+        return external.filter(|kind| kind.name() == service).collect();
+    }
+    match CATEGORIES.iter().find(|(category, _)| logsource.category.as_deref() == Some(category)) {
+        Some((_, sources)) => sources.iter().copied().collect(),
+        None => external.collect(),
+    }
+}
+
+/// Whether events of this source type are natively of a logsource, as far as product and service say.
+fn is_native(kind: SourceType, logsource: &Logsource) -> bool {
+    let fits = |part: &Option<String>, of: &str| part.as_ref().is_none_or(|name| name == of);
+    let native = kind.info().native;
+    native.is_some_and(|(product, service)| fits(&logsource.product, product) && fits(&logsource.service, service))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logsource(product: Option<&str>, category: Option<&str>, service: Option<&str>) -> Logsource {
+        let own = |part: Option<&str>| part.map(str::to_owned);
+        Logsource { product: own(product), category: own(category), service: own(service) }
+    }
+
+    #[test]
+    fn names_are_unique_and_resolve() {
+        let all: Vec<_> = names().collect();
+        let unique: BTreeSet<_> = all.iter().collect();
+        assert_eq!(unique.len(), all.len());
+        for name in all {
+            assert!(!resolve(name).unwrap().is_empty(), "{name}");
+            assert!(resolve(name).unwrap().iter().all(|kind| kind.is_external()), "{name}");
+        }
+        assert_eq!(resolve("github.webhook").unwrap(), [Github], "a source type stands for itself");
+        assert_eq!(resolve("ci.job"), Err(UnknownFeed { name: "ci.job".to_owned() }));
+        let wanted = ["secret.audit".to_owned(), "ci.jobs".to_owned(), "nonsense".to_owned()];
+        assert_eq!(resolve_all(&wanted), BTreeSet::from([Github, Vault, Aws, Kubernetes]));
+    }
+
+    #[test]
+    fn a_logsource_says_which_sources_it_is_about() {
+        let of = |product, category, service| of_logsource(&logsource(product, category, service));
+        assert_eq!(of(Some("aws"), None, Some("cloudtrail")), BTreeSet::from([Aws]));
+        assert_eq!(of(Some("aws"), None, None), BTreeSet::from([Aws]));
+        assert_eq!(of(Some("kubernetes"), Some("application"), Some("audit")), BTreeSet::from([Kubernetes]));
+        assert_eq!(of(None, None, Some("audit")), BTreeSet::from([Vault, Kubernetes]), "whoever has that service");
+        assert!(of(Some("windows"), None, None).is_empty());
+        assert_eq!(of(Some("cicd"), Some("job"), None), BTreeSet::from([Github, Json]), "not six hours for job logs");
+        assert_eq!(of(Some("cicd"), None, Some("vault.audit")), BTreeSet::from([Vault]));
+        assert!(of(Some("cicd"), None, None).contains(&Joblog));
+        assert!(of(Some("cicd"), Some("job"), None).iter().all(|kind| kind.is_external()));
+    }
+}
