@@ -9,14 +9,36 @@ use crate::diagnostic::{Code, Place, Report, did_you_mean};
 /// Deepest nesting of parentheses and `not`.
 const DEPTH_MAX: usize = 64;
 
+/// Most tests a condition may have once its searches are filled in; naming a large search often would exceed it.
+const TESTS_MAX: usize = 1_000_000;
+
 /// The searches of a detection by name.
-pub(crate) type Searches = BTreeMap<String, Condition>;
+#[derive(Debug, Default)]
+pub(crate) struct Searches {
+    by_name: BTreeMap<String, (Condition, usize)>,
+    tests: usize,
+}
+
+impl Searches {
+    pub(crate) fn insert(&mut self, name: String, search: Condition) {
+        let size = size(&search);
+        self.by_name.insert(name, (search, size));
+    }
+}
+
+fn size(condition: &Condition) -> usize {
+    match condition {
+        Condition::And(parts) | Condition::Or(parts) => 1 + parts.iter().map(size).sum::<usize>(),
+        Condition::Not(part) => 1 + size(part),
+        Condition::Field { .. } | Condition::Keyword(_) | Condition::Lookup(_) => 1,
+    }
+}
 
 /// Reads a condition over the searches. Names used are added to `used`; problems are reported at `place`.
 pub(crate) fn parse(
     text: &str,
     place: Place,
-    searches: &Searches,
+    searches: &mut Searches,
     used: &mut BTreeSet<String>,
     report: &mut Report<'_>,
 ) -> Option<Condition> {
@@ -30,7 +52,7 @@ pub(crate) fn parse(
     let mut parser = Parser { tokens: tokens.into_iter().peekable(), searches, used, depth: 0 };
     let parsed = parser.or().and_then(|condition| match parser.tokens.next() {
         None => Ok(condition),
-        Some(token) => Err(Problem::syntax(format!("unexpected `{token}`"))),
+        Some(token) => Err(unexpected(&token)),
     });
     match parsed {
         Ok(condition) => Some(condition),
@@ -51,6 +73,13 @@ impl Problem {
     fn syntax(message: impl Into<String>) -> Self {
         Self { code: Code::ConditionSyntax, message: message.into(), help: None }
     }
+}
+
+/// Sigma's keywords are lower case, as in pySigma; `AND` would be the name of a search.
+fn unexpected(token: &str) -> Problem {
+    let lower = token.to_ascii_lowercase();
+    let keyword = token != lower && matches!(lower.as_str(), "and" | "or" | "not" | "of" | "all" | "any" | "them");
+    Problem { help: keyword.then(|| format!("write `{lower}`")), ..Problem::syntax(format!("unexpected `{token}`")) }
 }
 
 fn tokens(text: &str) -> Result<Vec<String>, (Code, String)> {
@@ -82,7 +111,7 @@ fn tokens(text: &str) -> Result<Vec<String>, (Code, String)> {
 
 struct Parser<'c> {
     tokens: std::iter::Peekable<std::vec::IntoIter<String>>,
-    searches: &'c Searches,
+    searches: &'c mut Searches,
     used: &'c mut BTreeSet<String>,
     depth: usize,
 }
@@ -136,7 +165,7 @@ impl Parser<'_> {
             };
         }
         if token == ")" || token == "and" || token == "or" || token == "of" {
-            return Err(Problem::syntax(format!("unexpected `{token}`")));
+            return Err(unexpected(&token));
         }
         if self.tokens.next_if(|next| next == "of").is_some() {
             return self.of(&token);
@@ -160,17 +189,17 @@ impl Parser<'_> {
             return Err(Problem::syntax("nothing follows `of`"));
         };
         let names: Vec<String> = if pattern == "them" {
-            self.searches.keys().filter(|name| !name.starts_with('_')).cloned().collect()
+            self.searches.by_name.keys().filter(|name| !name.starts_with('_')).cloned().collect()
         } else {
             let hidden = pattern.starts_with('_');
             let fits = |name: &&String| (hidden || !name.starts_with('_')) && glob(&pattern, name);
-            self.searches.keys().filter(fits).cloned().collect()
+            self.searches.by_name.keys().filter(fits).cloned().collect()
         };
         if names.is_empty() {
             return Err(Problem {
                 code: Code::UndefinedIdentifier,
                 message: format!("no search is called like `{pattern}`"),
-                help: did_you_mean(pattern.trim_matches(['*', '_']), self.searches.keys().map(String::as_str)),
+                help: did_you_mean(pattern.trim_matches(['*', '_']), self.searches.by_name.keys().map(String::as_str)),
             });
         }
         let parts = names.iter().map(|name| self.search(name)).collect::<Result<Vec<_>, _>>()?;
@@ -178,14 +207,18 @@ impl Parser<'_> {
     }
 
     fn search(&mut self, name: &str) -> Result<Condition, Problem> {
-        let Some(condition) = self.searches.get(name) else {
-            let known = self.searches.keys().map(String::as_str).chain(["and", "or", "not", "all", "them"]);
+        let Some((condition, size)) = self.searches.by_name.get(name) else {
+            let known = self.searches.by_name.keys().map(String::as_str).chain(["and", "or", "not", "all", "them"]);
             return Err(Problem {
                 code: Code::UndefinedIdentifier,
                 message: format!("the search `{name}` is not defined"),
                 help: did_you_mean(name, known),
             });
         };
+        self.searches.tests = self.searches.tests.saturating_add(*size);
+        if self.searches.tests > TESTS_MAX {
+            return Err(Problem::syntax(format!("with its searches filled in it has more than {TESTS_MAX} tests")));
+        }
         self.used.insert(name.to_owned());
         Ok(condition.clone())
     }
@@ -234,12 +267,14 @@ mod tests {
 
     fn read(text: &str) -> Result<String, String> {
         let names = ["a", "b", "sel_1", "sel_2", "filter_main", "_hidden", "_hidden_2"];
-        let searches = names.map(|name| {
-            (name.to_owned(), Condition::Field { field: name.to_owned(), predicate: Predicate::Exists(true) })
-        });
+        let mut searches = Searches::default();
+        for name in names {
+            let search = Condition::Field { field: name.to_owned(), predicate: Predicate::Exists(true) };
+            searches.insert(name.to_owned(), search);
+        }
         let mut report = Report::new("x");
         let place = Place { line: 1, column: 1 };
-        let parsed = parse(text, place, &searches.into(), &mut BTreeSet::new(), &mut report);
+        let parsed = parse(text, place, &mut searches, &mut BTreeSet::new(), &mut report);
         parsed.map(|condition| shape(&condition)).ok_or_else(|| report.found[0].to_string())
     }
 
@@ -271,7 +306,8 @@ mod tests {
             ("a and", "E0120", "ends where"),
             ("(a", "E0120", "not closed"),
             ("a b", "E0120", "unexpected `b`"),
-            ("a AND b", "E0120", "unexpected `AND`"),
+            ("a AND b", "E0120", "unexpected `AND` (write `and`)"),
+            ("NOT a", "E0120", "unexpected `a`"),
             ("sel_*", "E0120", "needs `1 of`"),
             ("2 of them", "E0120", "no quantity"),
             ("a | count() > 5", "E0122", "obsolete"),
@@ -283,6 +319,8 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(code) && error.contains(said), "{text}: {error}");
         }
+        let many = vec!["a"; TESTS_MAX + 1].join(" or ");
+        assert!(read(&many).unwrap_err().contains("more than"));
         assert!(read(&format!("{}a{}", "(".repeat(100), ")".repeat(100))).unwrap_err().contains("deeper"));
         assert!(read(&format!("{} a", "not ".repeat(100))).unwrap_err().contains("deeper"));
     }

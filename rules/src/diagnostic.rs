@@ -53,21 +53,27 @@ codes! {
     WrongType, "E0106", "A value is of the wrong kind";
     UnknownKey, "E0107", "A key is not known at this place";
     UnknownModifier, "E0110", "A modifier is not one of Sigma's";
-    UnsupportedModifier, "E0111", "A modifier is not supported yet";
     ModifierUse, "E0112", "Modifiers are combined or used in a way Sigma does not allow";
     Value, "E0113", "A value does not fit its modifier";
     Placeholder, "E0114", "A placeholder names no list";
     EmptyList, "E0115", "A list of values is empty";
+    Regex, "E0116", "A regular expression is outside what can be matched in time linear in the text (RE2)";
+    UnknownTable, "E0117", "A lookup names a table or a column that does not exist";
+    LookupUse, "E0118", "A lookup is put together in a way that cannot work";
     ConditionSyntax, "E0120", "A condition cannot be read";
     UndefinedIdentifier, "E0121", "A condition names a search that is not defined";
     Obsolete, "E0122", "A construct that Sigma has given up";
     UnknownCorrelation, "E0130", "The correlation type is not one of Sigma's";
-    UnsupportedCorrelation, "E0131", "The correlation is not supported yet";
+    CorrelationCondition, "E0131", "The condition of a correlation cannot be read or cannot hold";
     UnknownMember, "E0132", "A correlation names a rule that does not exist";
     CorrelationUse, "E0133", "A correlation is put together in a way that cannot work";
     Duration, "E0134", "A length of time cannot be read";
     BadMember, "E0135", "A correlation names a rule that has errors";
-    UnsupportedDocument, "E0140", "A kind of document that is not supported yet";
+    TableUse, "E0140", "A table is put together in a way that cannot work";
+    TableFile, "E0141", "The file a table is read from cannot be used";
+    FilterUse, "E0142", "An exception is put together in a way that cannot work";
+    UnknownTarget, "E0143", "An exception names a rule that does not exist";
+    Sql, "E0144", "A query is not one that can be run on a schedule";
     Duplicate, "E0151", "Two rules have the same id or name";
     Test, "E0160", "A test inside a rule cannot be read";
     UnknownField, "W0201", "A field is not in the cicd taxonomy and will be looked up as a native path";
@@ -76,7 +82,17 @@ codes! {
     NoId, "W0204", "A rule has neither id nor name";
     SingleAll, "W0205", "`all` on a single value has no effect";
     YesNo, "W0206", "An unquoted yes, no, on or off is text here but a boolean in older YAML";
-    UnknownSource, "W0208", "A required source is not a source type";
+    UnknownSource, "W0208", "A required source is neither a source type nor a feed";
+    UnboundSource, "W0209", "A correlation looks at a rule that no source type feeds";
+    UnknownGroupKey, "W0210", "A group key is not among the fields of the sources";
+    AbsenceSource, "W0211", "The source of what must not happen is not among those the rule requires";
+    AbsenceShort, "W0212", "What must not happen is awaited for less time than its source may be late";
+    NoLearn, "W0213", "A rule on what is new begins without learning what is known";
+    NoExpiry, "W0214", "An exception never ends";
+    WideFilter, "W0215", "An exception covers more than the rule it is for";
+    UnusedFilter, "W0216", "An exception covers no event of a rule it is for";
+    EmptyNamedList, "W0217", "A list that a condition names is empty";
+    SameDigest, "W0218", "Two rules find the same";
 }
 
 impl Code {
@@ -167,16 +183,22 @@ impl Diagnostic {
     }
 }
 
+/// Most problems told of one file: a file with more is no rule file that somebody will mend line by line.
+const PROBLEMS_MAX: usize = 1_000;
+/// Longest name for which a similar one is looked for, in bytes.
+const SIMILAR_BYTES_MAX: usize = 80;
+
 /// Collects the problems of one file.
 #[derive(Debug)]
 pub(crate) struct Report<'f> {
     file: &'f str,
     pub(crate) found: Vec<Diagnostic>,
+    errors: usize,
 }
 
 impl<'f> Report<'f> {
     pub(crate) fn new(file: &'f str) -> Self {
-        Self { file, found: Vec::new() }
+        Self { file, found: Vec::new(), errors: 0 }
     }
 
     pub(crate) fn add(&mut self, code: Code, place: Place, message: impl Into<String>) {
@@ -184,9 +206,15 @@ impl<'f> Report<'f> {
     }
 
     pub(crate) fn add_help(&mut self, code: Code, place: Place, message: impl Into<String>, help: Option<String>) {
+        let severity = code.severity();
+        self.errors += usize::from(severity == Severity::Error);
+        // The first error is always told, or a file would be refused without a word.
+        if self.found.len() >= PROBLEMS_MAX && (severity == Severity::Warning || self.errors > 1) {
+            return;
+        }
         self.found.push(Diagnostic {
             code,
-            severity: code.severity(),
+            severity,
             file: self.file.to_owned(),
             place,
             message: message.into(),
@@ -195,7 +223,12 @@ impl<'f> Report<'f> {
     }
 
     pub(crate) fn errors(&self) -> usize {
-        self.found.iter().filter(|problem| problem.severity == Severity::Error).count()
+        self.errors
+    }
+
+    /// Whether so much is wrong that it is not worth the time to guess what was meant.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.found.len() >= PROBLEMS_MAX / 5
     }
 }
 
@@ -206,8 +239,14 @@ pub(crate) fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k s
 
 /// The known name that a misspelt one most probably stands for.
 pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    if name.len() > SIMILAR_BYTES_MAX {
+        return None;
+    }
     let limit = (name.chars().count() / 3).clamp(1, 3);
-    let near = known.into_iter().map(|other| (distance(name, other), other)).filter(|(steps, _)| *steps <= limit);
+    // Each edit changes the length by at most one character of at most four bytes.
+    let close = |other: &&str| other.len() <= SIMILAR_BYTES_MAX && other.len().abs_diff(name.len()) <= 4 * limit;
+    let near = known.into_iter().filter(close).map(|other| (distance(name, other), other));
+    let near = near.filter(|(steps, _)| *steps <= limit);
     near.min().map(|(_, other)| other)
 }
 

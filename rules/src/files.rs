@@ -71,6 +71,15 @@ pub fn read_lists(path: &Path) -> Result<Lists, ReadError> {
     Ok(lists)
 }
 
+/// Reads a file that a rule file names, by its path relative to that file; the error is one line.
+pub(crate) fn read_beside(rule: &Path, file: &str) -> Result<String, String> {
+    let path = rule.parent().unwrap_or(Path::new("")).join(file);
+    read(&path).map_err(|error| match error {
+        ReadError::Io { path, cause } => format!("cannot read {}: {cause}", path.display()),
+        other => other.to_string(),
+    })
+}
+
 pub(crate) fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ReadError> {
     let failed = |cause| ReadError::Io { path: path.to_owned(), cause };
     let metadata = fs::metadata(path).map_err(failed)?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pipeproof_engine::source::SourceType;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,7 +11,7 @@ use crate::metadata::{closed, duration, duration_of, text, texts};
 use crate::yaml::{Data, Node, Scalar};
 
 /// Most events one test may have.
-const EVENTS_MAX: usize = 100_000;
+pub(crate) const EVENTS_MAX: usize = 100_000;
 
 /// A test of a rule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,14 +20,20 @@ pub struct RuleTest {
     pub name: String,
     /// Line of the file, from 1.
     pub line: usize,
+    /// Events from before the start, the latest first: their times count backwards from it.
+    pub history: Vec<TestEvent>,
     /// Events, in the order written.
     pub events: Vec<TestEvent>,
     /// Lists that replace those of the rule set.
     pub lists: BTreeMap<String, Vec<String>>,
     /// To where time goes on after the last event; a little beyond it if absent.
     pub until: Option<Duration>,
-    /// The findings, all of them, in the order of their times.
+    /// The findings, in the order of their times.
     pub expect: Vec<Expected>,
+    /// Whether those are all findings. If not, one finding is enough.
+    pub exact: bool,
+    /// Whether events reach only the rules that their sources feed, as in production.
+    pub routed: bool,
 }
 
 /// An event of a test.
@@ -38,8 +43,9 @@ pub struct TestEvent {
     pub at: Duration,
     /// When it is received; at once if absent.
     pub arrives: Duration,
-    /// Type of its source; chosen by the rule's logsource if absent.
-    pub source: Option<SourceType>,
+    /// Its source: a source type, a feed, or any other name. Chosen by what the rule requires, or by its logsource, if
+    /// absent.
+    pub source: Option<String>,
     /// Its fields, under the names as written.
     pub fields: BTreeMap<String, Value>,
 }
@@ -70,15 +76,16 @@ fn test(node: &Node, report: &mut Report<'_>) -> Option<RuleTest> {
     }
     let before = report.errors();
     closed(node, "tests", &["name", "given", "events", "lists", "until", "expect", "history"], report);
-    if let Some(history) = node.get("history") {
-        report.add(Code::Test, history.place, "`history` of a test is not supported yet");
-    }
     let name = text(node, "name", report).unwrap_or_default().to_owned();
     if node.get("name").is_none() {
         report.add(Code::Test, node.place, "the test has no `name`");
     }
     let given = node.get("given").map(|given| fields(given, report)).unwrap_or_default();
     let events = events(node, &given, report);
+    let history = history(node, &given, report);
+    if history.len() + events.len() > EVENTS_MAX {
+        report.add(Code::Test, node.place, format!("a test has at most {EVENTS_MAX} events"));
+    }
     let until = duration_of(node, "until", report);
     let expect = match node.get("expect").map(|expect| (expect, expect.list())) {
         Some((_, Some(items))) => items.iter().filter_map(|item| expected(item, report)).collect(),
@@ -98,7 +105,43 @@ fn test(node: &Node, report: &mut Report<'_>) -> Option<RuleTest> {
             lists.insert(key.text.clone(), values.collect());
         }
     }
-    (report.errors() == before).then(|| RuleTest { name, line: node.place.line, events, lists, until, expect })
+    let line = node.place.line;
+    let (exact, routed) = (true, true);
+    (report.errors() == before)
+        .then(|| RuleTest { name, line, history, events, lists, until, expect, exact, routed })
+}
+
+/// `history: {every, times, count}`: the given event, `count` times at each of `times` moments before the start.
+fn history(node: &Node, given: &BTreeMap<String, Value>, report: &mut Report<'_>) -> Vec<TestEvent> {
+    let Some(found) = node.get("history") else { return Vec::new() };
+    closed(found, "history", &["every", "times", "count", "given"], report);
+    let every = duration_of(found, "every", report);
+    let whole = |key: &str| match found.get(key).map(Node::scalar) {
+        None => Some(1),
+        Some(Some(Scalar::Int(number))) => usize::try_from(number).ok().filter(|number| (1..=EVENTS_MAX).contains(number)),
+        Some(_) => None,
+    };
+    let (Some(every), Some(times), Some(count)) = (every, whole("times"), whole("count")) else {
+        let message = "`history` has `every`, and the whole numbers `times` and `count`";
+        report.add(Code::Test, found.place, message);
+        return Vec::new();
+    };
+    if times.saturating_mul(count) > EVENTS_MAX {
+        report.add(Code::Test, found.place, format!("a test has at most {EVENTS_MAX} events"));
+        return Vec::new();
+    }
+    let mut own = given.clone();
+    own.extend(found.get("given").map(|more| fields(more, report)).unwrap_or_default());
+    let source = own.remove("source").and_then(|source| source.as_str().map(str::to_owned));
+    let mut events = Vec::with_capacity(times * count);
+    for number in 1..=u32::try_from(times).unwrap_or(u32::MAX) {
+        for part in 0..u32::try_from(count).unwrap_or(u32::MAX) {
+            // A little apart, so that they have an order; a moment stays inside its bucket.
+            let at = every.saturating_mul(number).saturating_sub(Duration::from_millis(1).saturating_mul(part));
+            events.push(TestEvent { at, arrives: at, source: source.clone(), fields: own.clone() });
+        }
+    }
+    events
 }
 
 fn events(node: &Node, given: &BTreeMap<String, Value>, report: &mut Report<'_>) -> Vec<TestEvent> {
@@ -117,6 +160,8 @@ fn events(node: &Node, given: &BTreeMap<String, Value>, report: &mut Report<'_>)
         return Vec::new();
     };
     closed(events, "events", &["repeat", "every"], report);
+    let mut given = given.clone();
+    let source = given.remove("source").and_then(|source| source.as_str().map(str::to_owned));
     let Some(count) = usize::try_from(repeat).ok().filter(|count| *count <= EVENTS_MAX) else {
         report.add(Code::Test, events.place, format!("a test has at most {EVENTS_MAX} events"));
         return Vec::new();
@@ -124,7 +169,7 @@ fn events(node: &Node, given: &BTreeMap<String, Value>, report: &mut Report<'_>)
     (0..count)
         .map(|number| {
             let at = every.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
-            TestEvent { at, arrives: at, source: None, fields: given.clone() }
+            TestEvent { at, arrives: at, source: source.clone(), fields: given.clone() }
         })
         .collect()
 }
@@ -139,23 +184,17 @@ fn event(node: &Node, given: &BTreeMap<String, Value>, report: &mut Report<'_>) 
         return None;
     };
     let arrives = span("arrives", report).unwrap_or(at);
-    let source = match node.get("source").and_then(Node::text).map(str::parse::<SourceType>) {
-        None => None,
-        Some(Ok(source)) => Some(source),
-        Some(Err(error)) => {
-            report.add(Code::Test, node.place, error.to_string());
-            return None;
-        }
-    };
     let mut fields = given.clone();
     fields.extend(own);
-    for key in ["at", "arrives", "source"] {
+    let source = fields.remove("source").and_then(|source| source.as_str().map(str::to_owned));
+    for key in ["at", "arrives"] {
         fields.remove(key);
     }
     Some(TestEvent { at, arrives, source, fields })
 }
 
-fn fields(node: &Node, report: &mut Report<'_>) -> BTreeMap<String, Value> {
+/// The fields of an event, under the names as written.
+pub(crate) fn fields(node: &Node, report: &mut Report<'_>) -> BTreeMap<String, Value> {
     let Some(entries) = node.map() else {
         report.add(Code::Test, node.place, "an event of a test must be a mapping");
         return BTreeMap::new();

@@ -1,5 +1,5 @@
-//! The rule language: Sigma YAML (v2.1 detections, correlations `event_count` and `temporal_ordered`) and our metadata,
-//! compiled to the engine's rules, with positions, "did you mean", and the tests inside rules.
+//! The rule language: Sigma YAML (v2.1 detections, correlations, filters; v2.2 conditions of correlations), our additions
+//! to it and our metadata, compiled to the engine's rules, with positions, "did you mean", and the tests inside rules.
 //!
 //! What it is not: matching and correlating, which is the engine's. What is not supported is refused by name; nothing
 //! in a rule is ignored silently except metadata that has no meaning for us.
@@ -9,23 +9,32 @@ mod correlation;
 mod detection;
 mod diagnostic;
 mod digest;
+mod exemplar;
 mod files;
+mod filter;
 mod folder;
 mod inline;
 mod library;
+mod link;
+mod lint;
 mod lists;
 mod load;
+mod lookup;
 mod metadata;
+mod modifiers;
+mod rows;
 mod run;
+mod sql;
+mod table;
 mod value;
 mod yaml;
 
-pub use detection::known_modifiers;
+pub use modifiers::known_modifiers;
 pub use diagnostic::{Code, Diagnostic, Place, Severity};
 pub use files::{ReadError, read_dir, read_lists};
 pub use folder::{is_content, read_folder};
 pub use inline::{Expected, RuleTest, TestEvent};
 pub use library::{ACTIVE, library, library_files, library_lists};
 pub use lists::Lists;
-pub use load::{Origin, RuleSet, RuleTests, load};
-pub use run::{Got, TestOutcome, run_tests};
+pub use load::{Beside, Origin, RuleSet, RuleTests, load, load_with};
+pub use run::{Got, SqlEvent, SqlRunner, TestOutcome, run_tests, run_tests_with};

@@ -1,19 +1,22 @@
-//! From files to rules: every document is read, members of correlations are found, digests are computed. What is wrong
-//! with one rule keeps that rule out, and those that build on it, and nothing else.
+//! From files to rules: every document is read, then they are linked (see `link`). What is wrong with one rule keeps that
+//! rule out, and those that build on it, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
 
-use pipeproof_engine::rule::{DetectionRule, Rule, RuleMeta, Taxonomy};
+use pipeproof_engine::plan::Content;
+use pipeproof_engine::rule::{DetectionRule, Filter, Rule, SqlRule, Table, Taxonomy};
 use pipeproof_engine::source::Logsource;
 use serde::Serialize;
 
-use crate::correlation::Draft;
-use crate::detection::Context;
+use crate::detection::{Context, check_field};
 use crate::diagnostic::{Code, Diagnostic, Place, Report, Severity, did_you_mean};
 use crate::inline::RuleTest;
+use crate::link::link;
 use crate::lists::Lists;
+use crate::lookup::TableUse;
 use crate::yaml::{Node, Scalar};
-use crate::{correlation, detection, digest, inline, metadata, yaml};
+use crate::{correlation, detection, exemplar, files, filter, inline, metadata, sql, table, yaml};
 
 /// Rules with what was said about them.
 #[derive(Clone, Debug, Default)]
@@ -24,17 +27,29 @@ pub struct RuleSet {
     pub origins: Vec<Origin>,
     /// The tests inside them, for those that have any.
     pub tests: Vec<RuleTests>,
+    /// The tables they look things up in.
+    pub tables: Vec<Table>,
+    /// Where each of the tables stands.
+    pub table_origins: Vec<Origin>,
+    /// The exceptions to them.
+    pub filters: Vec<Filter>,
+    /// Where each of the exceptions stands.
+    pub filter_origins: Vec<Origin>,
     /// What is wrong, in the order of the files.
     pub diagnostics: Vec<Diagnostic>,
     /// The files they came from, as given.
     pub(crate) files: Vec<(String, String)>,
     /// The lists they were compiled with.
     pub(crate) lists: Lists,
-    /// For each correlation: the numbers of its members, and whether they report findings of their own.
-    uses: Vec<(Vec<usize>, bool)>,
 }
 
 impl RuleSet {
+    /// What a plan is compiled from.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content { rules: self.rules.clone(), tables: self.tables.clone(), filters: self.filters.clone() }
+    }
+
     /// Whether anything is wrong that keeps a rule out.
     #[must_use]
     pub fn has_errors(&self) -> bool {
@@ -73,32 +88,51 @@ pub struct RuleTests {
     pub tests: Vec<RuleTest>,
 }
 
-enum Kind {
-    Detection(Box<DetectionRule>),
-    Correlation(Box<Draft>),
+/// What a document is.
+pub(crate) enum Kind {
+    Detection(Box<DetectionRule>, Vec<TableUse>),
+    Correlation(Box<correlation::Draft>),
+    Sql(Box<SqlRule>),
+    Table(Box<table::Draft>),
+    Filter(Box<filter::Draft>),
 }
 
-struct Document {
-    file: usize,
-    line: usize,
-    kind: Kind,
-    tests: Vec<RuleTest>,
+/// A document that was read.
+pub(crate) struct Document {
+    /// Number of its file.
+    pub(crate) file: usize,
+    pub(crate) place: Place,
+    pub(crate) kind: Kind,
+    pub(crate) tests: Vec<RuleTest>,
+    /// Whether it names a severity: what does is meant to be found, whatever else looks at it.
+    pub(crate) leveled: bool,
 }
 
-/// Reads rule files: (path, text) each. Never fails as a whole: what is wrong is among the diagnostics.
+/// Reads rule files: (path, text) each. Never fails as a whole: what is wrong is among the diagnostics. The files that
+/// tables name are read from disk, beside the rule file that names them.
 #[must_use]
 pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
+    load_with(files, lists, &|rule, file| files::read_beside(Path::new(rule), file))
+}
+
+/// Gives the text of a file that a table names: the path of the rule file, and the path as the table writes it.
+pub type Beside<'f> = dyn Fn(&str, &str) -> Result<String, String> + 'f;
+
+/// Reads rule files of which nothing stands on disk: `beside` gives the files that tables name.
+#[must_use]
+pub fn load_with(files: &[(String, String)], lists: &Lists, beside: &Beside<'_>) -> RuleSet {
     let mut documents = Vec::new();
     let mut reports: Vec<Report<'_>> = Vec::new();
-    // Ids and names of documents that have errors: a correlation over them has another problem than a wrong name.
-    let mut broken: Vec<String> = Vec::new();
+    // Ids and names of documents that have errors: what builds on them has another problem than a wrong name.
+    let mut broken: BTreeSet<String> = BTreeSet::new();
     for (number, (path, text)) in files.iter().enumerate() {
         let mut report = Report::new(path);
         for node in yaml::read(text, &mut report) {
             let before = report.errors();
-            match document(&node, lists, &mut report) {
+            match document(&node, path, lists, beside, &mut report) {
                 Some((kind, tests)) if report.errors() == before => {
-                    documents.push(Document { file: number, line: node.place.line, kind, tests });
+                    let leveled = node.get("level").is_some();
+                    documents.push(Document { file: number, place: node.place, kind, tests, leveled });
                 }
                 _ => broken.extend(["id", "name"].iter().filter_map(|key| Some(node.get(key)?.text()?.to_owned()))),
             }
@@ -117,19 +151,22 @@ pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
     set
 }
 
-fn document(node: &Node, lists: &Lists, report: &mut Report<'_>) -> Option<(Kind, Vec<RuleTest>)> {
+/// Keys of which a document has exactly one: what it is.
+const KINDS: [&str; 5] = ["detection", "correlation", "sql", "table", "filter"];
+
+fn document(
+    node: &Node,
+    path: &str,
+    lists: &Lists,
+    beside: &Beside<'_>,
+    report: &mut Report<'_>,
+) -> Option<(Kind, Vec<RuleTest>)> {
     if node.map().is_none() {
         // An empty document, as after a trailing `---`, is none.
         if node.scalar() != Some(Scalar::Null) {
             report.add(Code::Document, node.place, format!("a rule must be a mapping, not {}", node.kind()));
         }
         return None;
-    }
-    for kind in ["filter", "table", "sql"] {
-        if let Some(found) = node.get(kind) {
-            report.add(Code::UnsupportedDocument, found.place, format!("`{kind}:` documents are not supported yet"));
-            return None;
-        }
     }
     if let Some(action) = node.get("action")
         && node.get("detection").is_none()
@@ -138,32 +175,59 @@ fn document(node: &Node, lists: &Lists, report: &mut Report<'_>) -> Option<(Kind
         report.add(Code::Obsolete, action.place, message);
         return None;
     }
-    let logsource = logsource(node, report);
-    let taxonomy = taxonomy(node, &logsource, report);
-    let meta = metadata::read(node, taxonomy, report);
-    let tests = inline::read(node, report);
-    let kind = match (node.get("detection"), node.get("correlation")) {
-        (Some(found), None) => {
-            if node.get("logsource").is_none() {
-                report.add(Code::MissingKey, node.place, "the rule has no `logsource`");
-            }
-            let condition = detection::compile(found, &Context { taxonomy, lists }, report)?;
-            let mut rule = DetectionRule { meta, logsource, taxonomy, condition };
-            rule.meta.digest = digest::detection(&rule);
-            Kind::Detection(Box::new(rule))
-        }
-        (None, Some(found)) => Kind::Correlation(Box::new(correlation::read(node, found, meta, taxonomy, report)?)),
-        (Some(_), Some(found)) => {
-            report.add(Code::Document, found.place, "a rule has either `detection` or `correlation`");
+    let kinds: Vec<(&str, &Node)> = KINDS.iter().filter_map(|kind| Some((*kind, node.get(kind)?))).collect();
+    let (kind, found) = match kinds.as_slice() {
+        [only] => *only,
+        [] => {
+            let keys = node.map().unwrap_or_default().iter().map(|(key, _)| key.text.as_str());
+            let help = keys.take(100).filter_map(|key| did_you_mean(key, KINDS)).next();
+            let message = format!("the document has none of {}", KINDS.map(|kind| format!("`{kind}`")).join(", "));
+            report.add_help(Code::Document, node.place, message, help);
             return None;
         }
-        (None, None) => {
-            let keys = node.map().unwrap_or_default().iter().map(|(key, _)| key.text.as_str());
-            let help = keys.filter_map(|key| did_you_mean(key, ["detection", "correlation"])).next();
-            report.add_help(Code::Document, node.place, "the document has neither `detection` nor `correlation`", help);
+        [(one, _), (other, place), ..] => {
+            report.add(Code::Document, place.place, format!("a document has either `{one}` or `{other}`"));
             return None;
         }
     };
+    let logsource = logsource(node, report);
+    let said = taxonomy(node, report);
+    let cicd = logsource.product.as_deref() == Some("cicd") || matches!(kind, "sql" | "table");
+    let taxonomy = said.unwrap_or(if cicd { Taxonomy::Cicd } else { Taxonomy::Sigma });
+    match kind {
+        "table" => {
+            let beside = |file: &str| beside(path, file);
+            let draft = table::read(node, found, taxonomy, &beside, report)?;
+            return Some((Kind::Table(Box::new(draft)), Vec::new()));
+        }
+        "filter" => {
+            exemplar::refuse(node, report);
+            let draft = filter::read(node, found, logsource, taxonomy, lists, report)?;
+            return Some((Kind::Filter(Box::new(draft)), Vec::new()));
+        }
+        _ => {}
+    }
+    let (meta, mut named) = metadata::read(node, report);
+    let mut tests = inline::read(node, report);
+    let kind = match kind {
+        "detection" => {
+            if node.get("logsource").is_none() {
+                report.add(Code::MissingKey, node.place, "the rule has no `logsource`");
+            }
+            named.iter().for_each(|(field, place)| check_field(field, *place, taxonomy, report));
+            let context = Context::new(taxonomy, lists);
+            let condition = detection::compile(found, &context, report)?;
+            let rule = DetectionRule { meta, logsource, taxonomy, condition };
+            Kind::Detection(Box::new(rule), context.tables.into_inner())
+        }
+        "sql" => Kind::Sql(Box::new(sql::read(found, meta, report)?)),
+        _ => {
+            let mut draft = correlation::read(node, found, meta, said, report)?;
+            draft.fields.append(&mut named);
+            Kind::Correlation(Box::new(draft))
+        }
+    };
+    tests.extend(exemplar::read(node, matches!(kind, Kind::Correlation(_)), report));
     Some((kind, tests))
 }
 
@@ -181,170 +245,10 @@ fn logsource(node: &Node, report: &mut Report<'_>) -> Logsource {
     logsource
 }
 
-/// The names a rule uses: those it says, else the cicd taxonomy for rules on cicd events and Sigma's for all others.
-fn taxonomy(node: &Node, logsource: &Logsource, report: &mut Report<'_>) -> Taxonomy {
+/// The names a document says its fields have.
+fn taxonomy(node: &Node, report: &mut Report<'_>) -> Option<Taxonomy> {
     let names = [("cicd", Taxonomy::Cicd), ("sigma", Taxonomy::Sigma)];
-    let cicd = logsource.product.as_deref() == Some("cicd") || node.get("correlation").is_some();
-    let default = if cicd { Taxonomy::Cicd } else { Taxonomy::Sigma };
-    metadata::word(node, "taxonomy", &names, report).unwrap_or(default)
-}
-
-/// Rules while they are put together.
-struct Linker<'f> {
-    set: RuleSet,
-    /// Rule numbers by id and name.
-    numbers: BTreeMap<String, usize>,
-    files: &'f [(String, String)],
-}
-
-impl Linker<'_> {
-    fn find(&self, name: &str) -> Option<usize> {
-        self.numbers.get(name).copied()
-    }
-
-    /// Adds a rule unless one is called the same; true if it was added.
-    fn add(&mut self, rule: Rule, at: (usize, usize), tests: Vec<RuleTest>, report: &mut Report<'_>) -> bool {
-        let (file, line) = at;
-        let meta = rule.meta();
-        let name = meta.name.clone().filter(|name| *name != meta.id);
-        let handles: Vec<String> = std::iter::once(meta.id.clone()).chain(name).collect();
-        for handle in &handles {
-            if let Some(other) = self.find(handle).and_then(|other| self.set.origins.get(other)) {
-                let message = format!("a rule called `{handle}` stands at {}:{} already", other.file, other.line);
-                report.add(Code::Duplicate, Place { line, column: 1 }, message);
-                return false;
-            }
-        }
-        let number = self.set.rules.len();
-        self.numbers.extend(handles.into_iter().map(|handle| (handle, number)));
-        let file = self.files.get(file).map(|(path, _)| path.clone()).unwrap_or_default();
-        self.set.origins.push(Origin { file, line });
-        self.set.rules.push(rule);
-        if !tests.is_empty() {
-            self.set.tests.push(RuleTests { rule: number, tests });
-        }
-        true
-    }
-}
-
-/// A correlation that waits for its members.
-type Waiting = ((usize, usize), Box<Draft>, Vec<RuleTest>);
-
-/// Finds the members of correlations, and computes what depends on them.
-fn link(
-    documents: Vec<Document>,
-    broken: &[String],
-    reports: &mut [Report<'_>],
-    files: &[(String, String)],
-) -> RuleSet {
-    let mut linker = Linker { set: RuleSet::default(), numbers: BTreeMap::new(), files };
-    let mut waiting: Vec<Waiting> = Vec::new();
-    for Document { file, line, kind, tests } in documents {
-        match kind {
-            Kind::Detection(rule) => {
-                if let Some(report) = reports.get_mut(file) {
-                    linker.add(Rule::Detection(*rule), (file, line), tests, report);
-                }
-            }
-            Kind::Correlation(draft) => waiting.push(((file, line), draft, tests)),
-        }
-    }
-    // A correlation can be added once all its members are; round after round, until no more can. Chains are short.
-    loop {
-        let (ready, later): (Vec<_>, Vec<_>) = waiting
-            .into_iter()
-            .partition(|(_, draft, _)| draft.members.iter().all(|(name, _)| linker.find(name).is_some()));
-        waiting = later;
-        if ready.is_empty() {
-            break;
-        }
-        for (at, draft, tests) in ready {
-            let Some(report) = reports.get_mut(at.0) else { continue };
-            let generate = draft.generate;
-            let Some((rule, members)) = complete(*draft, &linker, report) else { continue };
-            if linker.add(rule, at, tests, report) {
-                linker.set.uses.push((members, generate));
-            }
-        }
-    }
-    let others: Vec<RuleMeta> = waiting.iter().map(|(_, other, _)| other.rule.meta.clone()).collect();
-    for ((file, _), draft, _) in &waiting {
-        if let Some(report) = reports.get_mut(*file) {
-            unresolved(draft, &linker, broken, &others, report);
-        }
-    }
-    linker.set.mute_members();
-    linker.set
-}
-
-/// Gives a correlation its digest, and the numbers of its members.
-fn complete(draft: Draft, linker: &Linker<'_>, report: &mut Report<'_>) -> Option<(Rule, Vec<usize>)> {
-    let Draft { mut rule, members, alias_names, .. } = draft;
-    let before = report.errors();
-    let numbers: Vec<usize> = members.iter().filter_map(|(name, _)| linker.find(name)).collect();
-    for (name, place) in &alias_names {
-        if !linker.find(name).is_some_and(|number| numbers.contains(&number)) {
-            let help = did_you_mean(name, members.iter().map(|(member, _)| member.as_str()));
-            report.add_help(Code::UnknownMember, *place, format!("`{name}` is none of the correlation's rules"), help);
-        }
-    }
-    let metas: Vec<_> = numbers.iter().filter_map(|number| linker.set.rules.get(*number)).map(Rule::meta).collect();
-    for alias in rule.group_by.iter().filter(|field| rule.aliases.contains_key(*field)) {
-        let fields = rule.aliases.get(alias);
-        for meta in &metas {
-            let named = |name: &str| fields.is_some_and(|fields| fields.contains_key(name));
-            if !named(&meta.id) && !meta.name.as_deref().is_some_and(named) {
-                let message = format!("the alias `{alias}` says nothing for the rule `{}`", meta.title);
-                report.add(Code::CorrelationUse, draft.place, message);
-            }
-        }
-    }
-    if report.errors() > before {
-        return None;
-    }
-    let members: Vec<_> =
-        metas.iter().map(|meta| (meta.id.as_str(), meta.name.as_deref(), meta.digest.as_str())).collect();
-    rule.meta.digest = digest::correlation(&rule, &members);
-    Some((Rule::Correlation(rule), numbers))
-}
-
-/// Says why the members of a correlation cannot be found.
-fn unresolved(draft: &Draft, linker: &Linker<'_>, broken: &[String], waiting: &[RuleMeta], report: &mut Report<'_>) {
-    for (name, place) in &draft.members {
-        let known = |rule: &RuleMeta| rule.id == *name || rule.name.as_ref() == Some(name);
-        if linker.find(name).is_some() {
-            continue;
-        }
-        if broken.contains(name) {
-            report.add(Code::BadMember, *place, format!("the rule `{name}` has errors"));
-        } else if waiting.iter().any(known) {
-            report.add(
-                Code::BadMember,
-                *place,
-                format!("the rule `{name}` cannot be completed, or leads back to this one"),
-            );
-        } else {
-            let help = did_you_mean(name, linker.numbers.keys().map(String::as_str));
-            report.add_help(Code::UnknownMember, *place, format!("no rule is called `{name}`"), help);
-        }
-    }
-}
-
-impl RuleSet {
-    /// A rule that others look at reports nothing itself, unless one of them says `generate: true`.
-    fn mute_members(&mut self) {
-        let mut generate: BTreeMap<usize, bool> = BTreeMap::new();
-        for (members, own) in std::mem::take(&mut self.uses) {
-            for member in members {
-                *generate.entry(member).or_default() |= own;
-            }
-        }
-        for (number, generate) in generate {
-            if let Some(rule) = self.rules.get_mut(number) {
-                rule.meta_mut().emits = generate;
-            }
-        }
-    }
+    metadata::word(node, "taxonomy", &names, report)
 }
 
 #[cfg(test)]

@@ -3,42 +3,52 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pipeproof_engine::rule::{AlertSpec, Level, RuleMeta, RuleState, Taxonomy};
-use pipeproof_engine::source::SourceType;
+use pipeproof_engine::feed;
+use pipeproof_engine::rule::{AlertSpec, Level, RuleMeta, RuleState};
 use pipeproof_engine::time::parse_span;
 
-use crate::detection::check_field;
 use crate::diagnostic::{Code, Place, Report, did_you_mean, nearest};
 use crate::yaml::{Node, Scalar};
 
 /// Keys of a rule document: Sigma's and ours. Others are kept out of the rule, but are allowed.
 pub(crate) const KEYS: &[&str] = &[
     "alert",
+    "approved_by",
     "author",
     "controls",
     "correlation",
+    "custom_attributes",
     "date",
     "description",
     "detection",
     "emit",
+    "expires",
     "falsepositives",
     "fields",
+    "filter",
+    "generate",
     "id",
     "level",
     "license",
     "logsource",
     "modified",
     "name",
+    "reason",
     "references",
     "related",
     "requires",
     "risk",
+    "rsigma.exemplars",
     "scope",
+    "sigma-version",
+    "sql",
     "state",
     "status",
+    "table",
     "tags",
     "taxonomy",
     "tests",
+    "ticket",
     "title",
     "version",
 ];
@@ -115,32 +125,21 @@ pub(crate) fn duration_of(document: &Node, key: &str, report: &mut Report<'_>) -
 pub(crate) fn closed(node: &Node, what: &str, known: &[&str], report: &mut Report<'_>) {
     for (key, _) in node.map().unwrap_or_default() {
         if !known.contains(&key.text.as_str()) {
-            let help = did_you_mean(&key.text, known.iter().copied());
-            let help = help.or_else(|| Some(format!("known keys: {}", known.join(", "))));
+            let near = (!report.is_crowded()).then(|| did_you_mean(&key.text, known.iter().copied())).flatten();
+            let help = near.or_else(|| Some(format!("known keys: {}", known.join(", "))));
             report.add_help(Code::UnknownKey, key.place, format!("`{what}` has no key `{}`", key.text), help);
         }
     }
 }
 
-/// Metadata of a rule; the digest is filled in once the logic is compiled.
-pub(crate) fn read(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>) -> RuleMeta {
-    for (key, _) in document.map().unwrap_or_default() {
-        let known = KEYS.contains(&key.text.as_str());
-        if let Some(near) = (!known).then(|| nearest(&key.text, KEYS.iter().copied())).flatten() {
-            let help = Some(format!("did you mean `{near}`?"));
-            report.add_help(Code::SimilarKey, key.place, format!("the key `{}` has no meaning here", key.text), help);
-        }
-    }
-    let title = text(document, "title", report).unwrap_or_default().to_owned();
-    if document.get("title").is_none() {
-        report.add(Code::MissingKey, document.place, "the rule has no `title`");
-    }
-    let name = text(document, "name", report).map(str::to_owned);
-    let id = text(document, "id", report).map(str::to_owned).or_else(|| name.clone()).unwrap_or_else(|| {
-        let help = Some("an id keeps findings the same when the title changes".to_owned());
-        report.add_help(Code::NoId, document.place, "the rule has neither id nor name; its title stands for it", help);
-        title.clone()
-    });
+/// A field of the events that a document names, with its place.
+pub(crate) type NamedField = (String, Place);
+
+/// Metadata of a rule, and the fields it names; the digest is filled in once the logic is compiled.
+pub(crate) fn read(document: &Node, report: &mut Report<'_>) -> (RuleMeta, Vec<NamedField>) {
+    check_keys(document, report);
+    let title = title(document, "rule", report);
+    let (id, name) = handles(document, &title, "rule", report);
     let levels = [
         ("informational", Level::Informational),
         ("low", Level::Low),
@@ -155,7 +154,8 @@ pub(crate) fn read(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>)
         (Some(author), Some(license)) => Some(format!("{author} ({license})")),
         (author, license) => author.or(license).map(str::to_owned),
     };
-    RuleMeta {
+    let (alert, fields) = alert(document, report);
+    let meta = RuleMeta {
         id,
         name,
         title,
@@ -164,12 +164,48 @@ pub(crate) fn read(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>)
         digest: String::new(),
         state: word(document, "state", &states, report).unwrap_or_default(),
         emits: true,
-        alert: alert(document, taxonomy, report),
+        alert,
         tags: texts(document, "tags", report).into_iter().map(|(tag, _)| tag).collect(),
         controls: controls(document, report),
         requires: requires(document, report),
         author,
+    };
+    (meta, fields)
+}
+
+/// Reports keys of a document that look like misspelt ones; others are allowed, and have no meaning for us.
+pub(crate) fn check_keys(document: &Node, report: &mut Report<'_>) {
+    for (key, _) in document.map().unwrap_or_default() {
+        if report.is_crowded() {
+            return;
+        }
+        let known = KEYS.contains(&key.text.as_str());
+        if let Some(near) = (!known).then(|| nearest(&key.text, KEYS.iter().copied())).flatten() {
+            let help = Some(format!("did you mean `{near}`?"));
+            report.add_help(Code::SimilarKey, key.place, format!("the key `{}` has no meaning here", key.text), help);
+        }
     }
+}
+
+/// The title every document has.
+pub(crate) fn title(document: &Node, what: &str, report: &mut Report<'_>) -> String {
+    if document.get("title").is_none() {
+        report.add(Code::MissingKey, document.place, format!("the {what} has no `title`"));
+    }
+    text(document, "title", report).unwrap_or_default().to_owned()
+}
+
+/// Id and name of a document; what has neither goes by its title.
+pub(crate) fn handles(document: &Node, title: &str, what: &str, report: &mut Report<'_>) -> (String, Option<String>) {
+    let name = text(document, "name", report).map(str::to_owned);
+    let id = text(document, "id", report).map(str::to_owned).or_else(|| name.clone());
+    let id = id.unwrap_or_else(|| {
+        let help = Some("an id keeps findings the same when the title changes".to_owned());
+        let message = format!("the {what} has neither id nor name; its title stands for it");
+        report.add_help(Code::NoId, document.place, message, help);
+        title.to_owned()
+    });
+    (id, name)
 }
 
 fn version(document: &Node, report: &mut Report<'_>) -> Option<u64> {
@@ -198,28 +234,28 @@ fn controls(document: &Node, report: &mut Report<'_>) -> BTreeMap<String, Vec<St
 fn requires(document: &Node, report: &mut Report<'_>) -> Vec<String> {
     let named = texts(document, "requires", report);
     for (name, place) in &named {
-        if name.parse::<SourceType>().is_err() {
-            let known: Vec<_> = SourceType::ALL.iter().map(|kind| kind.name()).collect();
-            let help = did_you_mean(name, known.iter().copied());
-            let help = help.or_else(|| Some(format!("source types: {}", known.join(", "))));
-            report.add_help(Code::UnknownSource, *place, format!("`{name}` is not a source type"), help);
+        if feed::resolve(name).is_err() && !report.is_crowded() {
+            let help = did_you_mean(name, feed::names());
+            let help = help.or_else(|| Some(format!("known: {}", feed::names().collect::<Vec<_>>().join(", "))));
+            report.add_help(Code::UnknownSource, *place, format!("`{name}` is neither a source type nor a feed"), help);
         }
     }
     named.into_iter().map(|(name, _)| name).collect()
 }
 
-fn alert(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>) -> AlertSpec {
-    let Some(node) = document.get("alert") else { return AlertSpec::default() };
+fn alert(document: &Node, report: &mut Report<'_>) -> (AlertSpec, Vec<NamedField>) {
+    let Some(node) = document.get("alert") else { return Default::default() };
     if node.map().is_none() {
         report.add(Code::WrongType, node.place, format!("`alert` must be a mapping, not {}", node.kind()));
-        return AlertSpec::default();
+        return Default::default();
     }
     closed(node, "alert", &["title", "entity", "dedup", "quiet", "resolve_on"], report);
     let mut entity = Vec::new();
+    let mut fields = Vec::new();
     for (text, place) in texts(node, "entity", report) {
         match text.split_once(':') {
             Some((kind, field)) if !kind.is_empty() && !field.is_empty() => {
-                check_field(field, place, taxonomy, report);
+                fields.push((field.to_owned(), place));
                 entity.push((kind.to_owned(), field.to_owned()));
             }
             _ => {
@@ -229,16 +265,15 @@ fn alert(document: &Node, taxonomy: Taxonomy, report: &mut Report<'_>) -> AlertS
         }
     }
     let dedup = texts(node, "dedup", report);
-    for (field, place) in &dedup {
-        check_field(field, *place, taxonomy, report);
-    }
-    AlertSpec {
+    fields.extend(dedup.iter().cloned());
+    let alert = AlertSpec {
         title: text(node, "title", report).map(str::to_owned),
         entity,
         dedup: dedup.into_iter().map(|(field, _)| field).collect(),
         quiet: duration_of(node, "quiet", report),
         resolve_on: text(node, "resolve_on", report).map(str::to_owned),
-    }
+    };
+    (alert, fields)
 }
 
 #[cfg(test)]

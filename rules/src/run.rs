@@ -1,34 +1,31 @@
 //! Runs the tests inside rules through the detector that serves production, on a virtual clock.
 //!
-//! Only the rule under test and the rules it looks at are loaded. Time begins at a fixed instant; every event arrives in
-//! a record of its own, after a tick, and ticks go on after the last one until every source's lateness has passed. Each
-//! test runs in several deliveries of the same records, which must give the same findings.
+//! Only the rule under test and what it builds on are loaded: rules, tables, and the exceptions to those rules. Time
+//! begins at a fixed instant; every event arrives in a record of its own, after a tick, and ticks go on after the last
+//! one until every source's lateness has passed. Each test runs in several deliveries of the same records, which must give
+//! the same findings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use pipeproof_engine::commit::Restored;
-use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
-use pipeproof_engine::detect::{Decoded, Detector, must_be_heard};
-use pipeproof_engine::event::{Event, EventId};
-use pipeproof_engine::fields::{Field, FieldKind, Fields, Value};
-use pipeproof_engine::finding::Finding;
-use pipeproof_engine::plan::Plan;
-use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record};
-use pipeproof_engine::rule::{Rule, RuleState};
-use pipeproof_engine::source::SourceType;
-use pipeproof_engine::time::Timestamp;
+use pipeproof_engine::feed;
+use pipeproof_engine::plan::{Content, Plan, Routing};
+use pipeproof_engine::rule::{Condition, Rule, RuleState};
 use serde::Serialize;
 
-use crate::inline::{Expected, RuleTest, TestEvent};
+use crate::inline::{Expected, RuleTest};
 use crate::lists::Lists;
 use crate::load::{RuleSet, load};
 
-/// 2026-01-05T12:00:00Z, a Monday: when every test begins.
-const START: Timestamp = Timestamp::from_secs(1_767_614_400);
-const DAY: Duration = Duration::from_secs(86_400);
+mod deliver;
+mod query;
+mod stage;
+
+pub use query::{SqlEvent, SqlRunner};
+
+use deliver::Course;
+use stage::{START, Stage};
 
 /// What came of one test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,6 +42,8 @@ pub struct TestOutcome {
     pub name: String,
     /// Whether the rule found exactly what the test expects.
     pub passed: bool,
+    /// It was not run, and so has not passed; `message` says why.
+    pub skipped: bool,
     /// What the test expects.
     pub expected: Vec<Expected>,
     /// What the rule found, in the order of times.
@@ -67,20 +66,35 @@ pub struct Got {
     pub because: Vec<String>,
 }
 
-/// Runs every test of the set.
+/// What came of running a test.
+enum Run {
+    Got(Vec<Got>),
+    Skipped(String),
+}
+
+/// Runs every test of the set; those of rules that ask the stored events are skipped.
 #[must_use]
 pub fn run_tests(set: &RuleSet) -> Vec<TestOutcome> {
+    run_tests_with(set, None)
+}
+
+/// Runs every test of the set, those of rules that ask the stored events with the query engine given.
+#[must_use]
+pub fn run_tests_with(set: &RuleSet, sql: Option<&dyn SqlRunner>) -> Vec<TestOutcome> {
+    let content = set.content();
     let mut outcomes = Vec::new();
     for tests in &set.tests {
         for test in &tests.tests {
             if let (Some(rule), Some(source)) = (set.rules.get(tests.rule), set.origins.get(tests.rule)) {
                 let meta = rule.meta();
-                let run = run_test(set, tests.rule, test);
-                let (got, problem) = match run {
-                    Ok(got) => (got, None),
-                    Err(problem) => (Vec::new(), Some(problem)),
+                let (got, skipped, message) = match run_test(set, &content, tests.rule, test, sql) {
+                    Ok(Run::Got(got)) => {
+                        let message = difference(test, &got);
+                        (got, false, message)
+                    }
+                    Ok(Run::Skipped(why)) => (Vec::new(), true, Some(why)),
+                    Err(problem) => (Vec::new(), false, Some(problem)),
                 };
-                let message = problem.or_else(|| difference(&test.expect, &got));
                 outcomes.push(TestOutcome {
                     rule: meta.id.clone(),
                     title: meta.title.clone(),
@@ -88,6 +102,7 @@ pub fn run_tests(set: &RuleSet) -> Vec<TestOutcome> {
                     line: test.line,
                     name: test.name.clone(),
                     passed: message.is_none(),
+                    skipped,
                     expected: test.expect.clone(),
                     got,
                     message,
@@ -99,11 +114,15 @@ pub fn run_tests(set: &RuleSet) -> Vec<TestOutcome> {
 }
 
 /// How what was found differs from what was expected, if it does.
-fn difference(expected: &[Expected], got: &[Got]) -> Option<String> {
+fn difference(test: &RuleTest, got: &[Got]) -> Option<String> {
+    let expected = &test.expect;
     let fits = |expected: &Expected, got: &Got| {
         expected.at.is_none_or(|at| at == got.at)
             && expected.key.iter().all(|(name, value)| got.key.get(name) == Some(value))
     };
+    if !test.exact && !got.is_empty() {
+        return None;
+    }
     let equal = expected.len() == got.len() && expected.iter().zip(got).all(|(expected, got)| fits(expected, got));
     if equal {
         return None;
@@ -123,53 +142,39 @@ fn difference(expected: &[Expected], got: &[Got]) -> Option<String> {
     ))
 }
 
-/// How the same records reach the detector. What is found must not depend on it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    /// One batch a record: the run that is shown.
-    Once,
-    /// Every record of a source is delivered again right away.
-    Twice,
-    /// All records in one batch.
-    OneBatch,
-    /// After every record the detector is stopped and restored from its state.
-    Restored,
-}
-
-impl Delivery {
-    const OTHERS: [(Self, &'static str); 3] = [
-        (Self::Twice, "with every record delivered twice"),
-        (Self::OneBatch, "with all records in one batch"),
-        (Self::Restored, "with a restart after every record"),
-    ];
-}
-
 /// Runs one test and gives the findings of the rule.
-fn run_test(set: &RuleSet, rule: usize, test: &RuleTest) -> Result<Vec<Got>, String> {
-    let Some(id) = set.rules.get(rule).map(|rule| rule.meta().id.clone()) else { return Ok(Vec::new()) };
-    let mut rules = needed(&set.rules, &id);
+fn run_test(
+    set: &RuleSet,
+    content: &Content,
+    rule: usize,
+    test: &RuleTest,
+    sql: Option<&dyn SqlRunner>,
+) -> Result<Run, String> {
+    let Some(id) = content.rules.get(rule).map(|rule| rule.meta().id.clone()) else {
+        return Err("the rule is gone".to_owned());
+    };
+    let mut needed = needed(content, rule);
     if !test.lists.is_empty() {
-        // Lists are part of the rules, so other lists make other rules.
-        let mut lists: Lists = set.lists.clone();
-        test.lists.iter().for_each(|(name, values)| lists.set(name, values.clone()));
-        let ids: BTreeSet<&str> = rules.iter().map(|rule| rule.meta().id.as_str()).collect();
-        let origins = set.rules.iter().zip(&set.origins).filter(|(rule, _)| ids.contains(rule.meta().id.as_str()));
-        let paths: BTreeSet<&str> = origins.map(|(_, origin)| origin.file.as_str()).collect();
-        let files: Vec<_> = set.files.iter().filter(|(path, _)| paths.contains(path.as_str())).cloned().collect();
-        rules = needed(&load(&files, &lists).rules, &id);
+        needed = with_lists(set, &needed, test, &id)?;
     }
-    let default = default_source(&rules, &id);
-    let plan = Arc::new(Plan::compile(rules).map_err(|error| error.to_string())?);
-    let records = script(test, default, &must_be_heard(&plan))?;
-    let findings = deliver(&plan, &records, Delivery::Once)?;
-    let ids =
-        |findings: &[Finding]| -> BTreeSet<String> { findings.iter().map(|finding| finding.id.clone()).collect() };
-    for (delivery, how) in Delivery::OTHERS {
-        if ids(&deliver(&plan, &records, delivery)?) != ids(&findings) {
-            return Err(format!("{how}, the findings are others: this is an error of the engine, not of the rule"));
-        }
+    let own = needed.rules.iter().find(|rule| rule.meta().id == id).cloned();
+    let Some(own) = own else { return Err("the rule is gone".to_owned()) };
+    let stage = Stage::new(test, &needed, &id);
+    if let Rule::Sql(own) = &own {
+        let Some(runner) = sql else {
+            return Ok(Run::Skipped("there is no query engine here to run the rule's query".to_owned()));
+        };
+        return query::run(own, &stage, runner).map(Run::Got);
     }
+    let unfed = needed.rules.iter().any(
+        |rule| matches!(rule, Rule::Detection(rule) if feed::of_logsource(&rule.logsource).is_empty()),
+    );
+    let routing = if test.routed && !unfed { Routing::BySource } else { Routing::Unrouted };
+    let plan = Arc::new(Plan::compile(needed).map_err(|error| error.to_string())?);
+    let findings = Course { plan: &plan, routing }.run(&stage, &own)?;
+    // What history alone has led to is no matter of the test, nor what happens after its end.
     let own = findings.into_iter().filter(|finding| finding.rule_id == id);
+    let own = own.filter(|finding| (START..=stage.end).contains(&finding.time));
     let mut got: Vec<Got> = own
         .map(|finding| Got {
             at: Duration::from_micros(u64::try_from(finding.time.micros_since(START)).unwrap_or_default()),
@@ -179,214 +184,90 @@ fn run_test(set: &RuleSet, rule: usize, test: &RuleTest) -> Result<Vec<Got>, Str
         })
         .collect();
     got.sort_by(|left, right| (left.at, &left.key).cmp(&(right.at, &right.key)));
-    Ok(got)
+    Ok(Run::Got(got))
 }
 
-/// The records of a test in the order in which they arrive, ticks among them.
-fn script(test: &RuleTest, default: SourceType, heard: &[Vec<SourceType>]) -> Result<Vec<Decoded>, String> {
-    let mut script = Script::default();
-    let mut kinds: BTreeSet<SourceType> = test.events.iter().map(|event| event.source.unwrap_or(default)).collect();
-    // In a test no source is silent: what a rule must hear of to find that something is missing speaks before every
-    // tick, and has nothing to say.
-    let speaking: Vec<SourceType> = heard
-        .iter()
-        .filter(|types| !types.iter().any(|kind| kinds.contains(kind)))
-        .filter_map(|types| types.first().copied())
-        .collect();
-    kinds.extend(&speaking);
-    let speaking: BTreeSet<SourceType> =
-        kinds.iter().copied().filter(|kind| heard.iter().any(|types| types.contains(kind))).collect();
-    for kind in &kinds {
-        script.control(START.minus(DAY), &Control::SourceAdded(connected(*kind)))?;
-    }
-    let mut arrivals: Vec<&TestEvent> = test.events.iter().collect();
-    arrivals.sort_by_key(|event| event.arrives);
-    for event in &arrivals {
-        script.tick(START.plus(event.arrives), &speaking)?;
-        script.event(event, event.source.unwrap_or(default))?;
-    }
-    let last = arrivals.iter().map(|event| event.arrives.max(event.at)).max().unwrap_or_default();
-    let end = test.until.unwrap_or_default().max(last);
-    let lateness = kinds.iter().map(|kind| kind.info().lateness).max().unwrap_or_default();
-    for at in [end, end.saturating_add(lateness).saturating_add(Duration::from_secs(1))] {
-        script.tick(START.plus(at), &speaking)?;
-    }
-    Ok(script.0)
-}
-
-/// Feeds records to a new detector and gives all findings.
-fn deliver(plan: &Arc<Plan>, records: &[Decoded], delivery: Delivery) -> Result<Vec<Finding>, String> {
-    let mut log: Vec<Decoded> = Vec::new();
-    for record in records {
-        let again = delivery == Delivery::Twice && record.record.envelope.auth != Authenticity::Own;
-        for _ in 0..=usize::from(again) {
-            let index = log.len() as u64;
-            let mut copy = Decoded { index, ..record.clone() };
-            for event in copy.events.iter_mut().flatten() {
-                event.id.position.index = index;
-            }
-            log.push(copy);
-        }
-    }
-    let batches = match delivery {
-        Delivery::OneBatch => vec![log],
-        Delivery::Once | Delivery::Twice | Delivery::Restored => log.into_iter().map(|record| vec![record]).collect(),
+/// The rule under test, made active and loud, with all it builds on.
+fn needed(content: &Content, rule: usize) -> Content {
+    let (rules, tables) = stage::needed(content, rule);
+    let mut needed = Content {
+        rules: rules.iter().filter_map(|number| content.rules.get(*number).cloned()).collect(),
+        tables: tables.iter().filter_map(|number| content.tables.get(*number).cloned()).collect(),
+        filters: content.filters.clone(),
     };
-    let mut detector = Detector::new(Arc::clone(plan), 0);
-    let mut findings = Vec::new();
-    for batch in batches {
-        let received = batch.last().map(|decoded| decoded.record.envelope.received).unwrap_or_default();
-        let commit = detector.apply(batch, received).map_err(|error| error.to_string())?;
-        if let Some(dead) = commit.dead_letters.first() {
-            return Err(format!("the detector refused a record: {}", dead.reason));
-        }
-        findings.extend(commit.findings);
-        if delivery == Delivery::Restored {
-            let position = detector.position();
-            let state = detector.snapshot().map_err(|error| error.to_string())?;
-            let restored = Restored { position, snapshot: Some((position, state)), deltas: Vec::new() };
-            detector = Detector::restore(Arc::clone(plan), 0, &restored).map_err(|error| error.to_string())?;
-        }
-    }
-    Ok(findings)
-}
-
-/// The rule under test, made active and loud, and every rule it looks at.
-fn needed(rules: &[Rule], id: &str) -> Vec<Rule> {
-    let find =
-        |name: &str| rules.iter().position(|rule| rule.meta().id == name || rule.meta().name.as_deref() == Some(name));
-    let mut numbers = BTreeSet::new();
-    let mut open: Vec<usize> = find(id).into_iter().collect();
-    while let Some(number) = open.pop() {
-        if !numbers.insert(number) {
-            continue;
-        }
-        if let Some(Rule::Correlation(rule)) = rules.get(number) {
-            open.extend(rule.members.iter().filter_map(|member| find(member)));
-        }
-    }
-    let mut needed: Vec<Rule> = numbers.into_iter().filter_map(|number| rules.get(number).cloned()).collect();
-    for rule in &mut needed {
+    let own = content.rules.get(rule).map(|rule| rule.meta().id.clone()).unwrap_or_default();
+    for rule in &mut needed.rules {
         let meta = rule.meta_mut();
         meta.state = RuleState::Active;
-        meta.emits = meta.id == id;
+        meta.emits = meta.id == own;
     }
+    let handles: BTreeSet<String> = needed
+        .rules
+        .iter()
+        .flat_map(|rule| std::iter::once(rule.meta().id.clone()).chain(rule.meta().name.clone()))
+        .collect();
+    for filter in &mut needed.filters {
+        // An exception may be for rules that are not here.
+        if let Some(rules) = &mut filter.rules {
+            rules.retain(|name| handles.contains(name));
+        }
+    }
+    needed.filters.retain(|filter| filter.rules.as_ref().is_none_or(|rules| !rules.is_empty()));
     needed
 }
 
-/// The type of source a test's events come from unless they say: the first the rule requires, else the one its
-/// logsource is fed by.
-fn default_source(rules: &[Rule], id: &str) -> SourceType {
-    let required = rules.iter().filter(|rule| rule.meta().id == id).flat_map(|rule| &rule.meta().requires);
-    if let Some(kind) = required.filter_map(|name| name.parse().ok()).next() {
-        return kind;
-    }
-    let fed = rules.iter().filter_map(|rule| match rule {
-        Rule::Detection(rule) => SourceType::ALL.iter().copied().find(|kind| {
-            kind.info().native.is_some_and(|(product, service)| {
-                rule.logsource.product.as_deref() == Some(product)
-                    && rule.logsource.service.as_deref().is_none_or(|wanted| wanted == service)
-            })
-        }),
-        Rule::Correlation(_) | Rule::Sql(_) => None,
-    });
-    fed.into_iter().next().unwrap_or(SourceType::Json)
+/// The same with the lists of a test: lists are part of the rules, so other lists make other rules.
+fn with_lists(set: &RuleSet, needed_before: &Content, test: &RuleTest, id: &str) -> Result<Content, String> {
+    let mut lists: Lists = set.lists.clone();
+    test.lists.iter().for_each(|(name, values)| lists.set(name, values.clone()));
+    let rules: BTreeSet<&str> = needed_before.rules.iter().map(|rule| rule.meta().id.as_str()).collect();
+    let tables: BTreeSet<&str> = needed_before.tables.iter().map(|table| table.name.as_str()).collect();
+    let filters: BTreeSet<&str> = needed_before.filters.iter().map(|filter| filter.id.as_str()).collect();
+    let of_rules = set.rules.iter().zip(&set.origins).filter(|(rule, _)| rules.contains(rule.meta().id.as_str()));
+    let of_tables = set.tables.iter().zip(&set.table_origins).filter(|(table, _)| tables.contains(table.name.as_str()));
+    let of_filters =
+        set.filters.iter().zip(&set.filter_origins).filter(|(filter, _)| filters.contains(filter.id.as_str()));
+    let paths: BTreeSet<&str> = of_rules
+        .map(|(_, origin)| origin)
+        .chain(of_tables.map(|(_, origin)| origin))
+        .chain(of_filters.map(|(_, origin)| origin))
+        .map(|origin| origin.file.as_str())
+        .collect();
+    let files: Vec<_> = set.files.iter().filter(|(path, _)| paths.contains(path.as_str())).cloned().collect();
+    let other = load(&files, &lists);
+    let rule = other.rules.iter().position(|rule| rule.meta().id == *id);
+    let Some(rule) = rule else {
+        let why = other.diagnostics.iter().find(|problem| problem.severity == crate::Severity::Error);
+        let why = why.map(|problem| format!(": {problem}")).unwrap_or_default();
+        return Err(format!("with the lists of the test, the rule cannot be loaded{why}"));
+    };
+    Ok(needed(&other.content(), rule))
 }
 
-fn connected(kind: SourceType) -> SourceRecord {
-    SourceRecord {
-        name: kind.name().to_owned(),
-        source_type: kind,
-        labels: BTreeMap::new(),
-        connected: START.minus(DAY),
-        generation: 0,
-        actor: "test".to_owned(),
+/// Whether a condition looks something up in a table.
+fn names_table(condition: &Condition, table: &str) -> bool {
+    match condition {
+        Condition::And(parts) | Condition::Or(parts) => parts.iter().any(|part| names_table(part, table)),
+        Condition::Not(part) => names_table(part, table),
+        Condition::Lookup(lookup) => lookup.table == table,
+        Condition::Field { .. } | Condition::Keyword(_) => false,
     }
 }
 
-/// Records, one after the other.
-#[derive(Default)]
-struct Script(Vec<Decoded>);
-
-impl Script {
-    fn control(&mut self, received: Timestamp, control: &Control) -> Result<(), String> {
-        let body = serde_json::to_vec(control).map_err(|error| error.to_string())?;
-        let mut record = record(OWN_SOURCE, SourceType::Pipeproof, received, format!("id:{}", self.0.len()), body);
-        record.envelope.auth = Authenticity::Own;
-        self.0.push(Decoded { index: self.0.len() as u64, record, events: Ok(Vec::new()) });
-        Ok(())
-    }
-
-    /// A second passes, and these sources are heard.
-    fn tick(&mut self, received: Timestamp, speaking: &BTreeSet<SourceType>) -> Result<(), String> {
-        for kind in speaking {
-            let index = self.0.len() as u64;
-            let record = record(kind.name(), *kind, received, format!("id:{index}"), b"{}".to_vec());
-            self.0.push(Decoded { index, record, events: Ok(Vec::new()) });
-        }
-        self.control(received, &Control::Tick {})
-    }
-
-    fn event(&mut self, event: &TestEvent, kind: SourceType) -> Result<(), String> {
-        let native = serde_json::to_vec(&event.fields).map_err(|error| error.to_string())?;
-        let received = START.plus(event.arrives);
-        let index = self.0.len() as u64;
-        let record = record(kind.name(), kind, received, format!("id:{index}"), native.clone());
-        let decoded = Event {
-            id: EventId { position: Position { partition: 0, index }, sub: 0 },
-            source: kind.name().into(),
-            source_type: kind,
-            item: record.envelope.item.as_str().into(),
-            time: START.plus(event.at),
-            time_known: true,
-            received,
-            auth: Authenticity::Bearer,
-            mode: CollectionMode::Live,
-            fields: normalised(&event.fields),
-            native: Bytes::from(native),
+/// A text with its `{field}` filled in; `?` stands for what is not there.
+fn filled(template: &str, read: &dyn Fn(&str) -> Option<String>) -> String {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        text.push_str(before);
+        let Some((field, after)) = after.split_once('}') else {
+            text.push('{');
+            rest = after;
+            continue;
         };
-        self.0.push(Decoded { index, record, events: Ok(vec![decoded]) });
-        Ok(())
+        text.push_str(&read(field).unwrap_or_else(|| "?".to_owned()));
+        rest = after;
     }
-}
-
-fn record(source: &str, kind: SourceType, received: Timestamp, item: String, body: Vec<u8>) -> Record {
-    Record {
-        envelope: Envelope {
-            source: source.to_owned(),
-            source_type: kind,
-            received,
-            auth: Authenticity::Bearer,
-            key_id: None,
-            item,
-            mode: CollectionMode::Live,
-            attributes: BTreeMap::new(),
-            redacted: Vec::new(),
-        },
-        salt: [0; 16],
-        body: Bytes::from(body),
-    }
-}
-
-/// The fields of a test event that are in the cicd taxonomy, in its types.
-fn normalised(given: &BTreeMap<String, serde_json::Value>) -> Fields {
-    let mut fields = Fields::default();
-    for (name, value) in given {
-        let Some(field) = Field::from_name(name) else { continue };
-        let text = match value {
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => continue,
-            scalar => scalar.to_string(),
-        };
-        let typed = match field.kind() {
-            FieldKind::Text => Some(Value::Text(text)),
-            FieldKind::Int => text.parse().ok().map(Value::Int),
-            FieldKind::Bool => text.parse().ok().map(Value::Bool),
-            FieldKind::Time => Timestamp::parse(&text).map(Value::Time),
-        };
-        if let Some(typed) = typed {
-            fields.set(field, typed);
-        }
-    }
-    fields
+    text.push_str(rest);
+    text
 }

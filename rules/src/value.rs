@@ -112,6 +112,87 @@ pub(crate) fn product<L, R>(left: &[L], right: &[R], join: impl Fn(&L, &R) -> L)
     Ok(left.iter().flat_map(|before| right.iter().map(|choice| join(before, choice)).collect::<Vec<_>>()).collect())
 }
 
+/// What a string is turned into by the modifiers, from left to right.
+pub(crate) enum Form {
+    /// Text with wildcards.
+    Pattern(Vec<WildcardPart>),
+    /// The same in UTF-16.
+    Wide { parts: Vec<WildcardPart>, little: bool, mark: bool },
+}
+
+impl Form {
+    /// Applies a modifier; those that change no text pass it on. A value can become several.
+    pub(crate) fn apply(self, name: &str, next: &mut Vec<Self>) -> Result<(), String> {
+        let wide = match name {
+            "wide" | "utf16le" => Some((true, false)),
+            "utf16be" => Some((false, false)),
+            "utf16" => Some((true, true)),
+            _ => None,
+        };
+        match (name, self) {
+            ("windash", Self::Pattern(parts)) => next.extend(windash(&parts)?.into_iter().map(Self::Pattern)),
+            ("windash", Self::Wide { .. }) => return Err("`windash` comes before encodings".to_owned()),
+            ("base64", form) => next.push(Self::literal(base64(&form.bytes(name)?))),
+            ("base64offset", form) => {
+                next.extend(base64_offsets(&form.bytes(name)?).into_iter().map(Self::literal));
+            }
+            (_, form) => match (wide, form) {
+                (Some((little, mark)), Self::Pattern(parts)) => next.push(Self::Wide { parts, little, mark }),
+                (Some(_), Self::Wide { .. }) => return Err(format!("`{name}` cannot encode what is encoded already")),
+                (None, form) => next.push(form),
+            },
+        }
+        Ok(())
+    }
+
+    fn literal(text: String) -> Self {
+        Self::Pattern(vec![WildcardPart::Literal(text)])
+    }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, String> {
+        let (Self::Pattern(parts) | Self::Wide { parts, .. }) = self;
+        let text = plain(parts).ok_or_else(|| format!("`{name}` cannot encode a value with wildcards"))?;
+        Ok(match self {
+            Self::Pattern(_) => text.into_bytes(),
+            Self::Wide { little, mark, .. } => utf16(&text, *little, *mark),
+        })
+    }
+
+    /// The text to look for. UTF-16 that nothing encoded further is looked for as JSON would hold its bytes: with a
+    /// zero character beside every character, which exists only for ASCII.
+    pub(crate) fn text(self) -> Result<Vec<WildcardPart>, String> {
+        let (parts, little, mark) = match self {
+            Self::Pattern(parts) => return Ok(parts),
+            Self::Wide { parts, little, mark } => (parts, little, mark),
+        };
+        let mut spread = Vec::with_capacity(parts.len() + 1);
+        if mark {
+            spread.push(WildcardPart::Literal('\u{feff}'.to_string()));
+        }
+        for part in parts {
+            spread.push(match part {
+                WildcardPart::Literal(text) if text.is_ascii() => {
+                    let pair = |char: char| if little { [char, '\0'] } else { ['\0', char] };
+                    WildcardPart::Literal(text.chars().flat_map(pair).collect())
+                }
+                WildcardPart::Literal(text) => {
+                    return Err(format!("`{text}` in UTF-16 is no text; let `base64` or `base64offset` follow"));
+                }
+                other => other,
+            });
+        }
+        // Neighbouring literals are one.
+        let mut joined: Vec<WildcardPart> = Vec::with_capacity(spread.len());
+        for part in spread {
+            match (joined.last_mut(), part) {
+                (Some(WildcardPart::Literal(before)), WildcardPart::Literal(more)) => before.push_str(&more),
+                (_, part) => joined.push(part),
+            }
+        }
+        Ok(joined)
+    }
+}
+
 /// UTF-16 bytes of a text.
 pub(crate) fn utf16(text: &str, little: bool, mark: bool) -> Vec<u8> {
     let units = text.encode_utf16();

@@ -54,22 +54,28 @@ pub(super) fn test(options: &RuleFiles, format: Option<Format>) -> Result<(), Fa
         return Err(Failure::Usage(format!("the rules have errors:\n{}", rule_sets::problems(&set))));
     }
     let outcomes = run_tests(&set);
-    let failed = outcomes.iter().filter(|outcome| !outcome.passed).count();
+    let skipped = outcomes.iter().filter(|outcome| outcome.skipped).count();
+    let failed = outcomes.iter().filter(|outcome| !outcome.passed && !outcome.skipped).count();
     match show::format(format) {
         Format::Junit => show::line(&junit(&outcomes, failed))?,
         Format::Human => {
             for outcome in &outcomes {
-                let mark = if outcome.passed { "ok    " } else { "FAILED" };
+                let mark = match outcome {
+                    outcome if outcome.passed => "ok     ",
+                    outcome if outcome.skipped => "skipped",
+                    _ => "FAILED ",
+                };
                 show::plain(&format!("{mark} {}:{} {} / {}", outcome.file, outcome.line, outcome.title, outcome.name))?;
                 if let Some(message) = &outcome.message {
                     show::plain(&format!("         {message}"))?;
                 }
             }
-            show::plain(&format!("{} passed, {failed} failed", outcomes.len() - failed))?;
+            let passed = outcomes.len() - failed - skipped;
+            show::plain(&format!("{passed} passed, {failed} failed, {skipped} skipped"))?;
         }
         Format::Json | Format::Jsonl | Format::Csv => {
             let rows: Vec<Value> = outcomes.iter().filter_map(|outcome| serde_json::to_value(outcome).ok()).collect();
-            show::rows(&rows, &["passed", "file", "line", "title", "name", "message"], format)?;
+            show::rows(&rows, &["passed", "skipped", "file", "line", "title", "name", "message"], format)?;
         }
     }
     if failed > 0 { Err(Failure::Found) } else { Ok(()) }
@@ -84,8 +90,9 @@ fn junit(outcomes: &[pipeproof_rules::TestOutcome], failed: usize) -> String {
             .replace('"', "&quot;")
     };
     let mut xml = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"pipeproof rules\" tests=\"{}\" failures=\"{failed}\">\n",
-        outcomes.len()
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"pipeproof rules\" tests=\"{}\" failures=\"{failed}\" skipped=\"{}\">\n",
+        outcomes.len(),
+        outcomes.iter().filter(|outcome| outcome.skipped).count()
     );
     for outcome in outcomes {
         xml.push_str(&format!(
@@ -96,6 +103,9 @@ fn junit(outcomes: &[pipeproof_rules::TestOutcome], failed: usize) -> String {
             outcome.line
         ));
         match &outcome.message {
+            Some(message) if outcome.skipped => {
+                xml.push_str(&format!("><skipped message=\"{}\"/></testcase>\n", escape(message)));
+            }
             Some(message) => xml.push_str(&format!("><failure message=\"{}\"/></testcase>\n", escape(message))),
             None => xml.push_str("/>\n"),
         }

@@ -58,7 +58,8 @@ pub(crate) fn read_content(content: &Content) -> Result<RuleSet, SetError> {
             _ => {}
         }
     }
-    let mut set = pipeproof_rules::load(&files, &lists);
+    let beside = |rule: &str, file: &str| content.beside(rule, file);
+    let mut set = pipeproof_rules::load_with(&files, &lists, &beside);
     for rule in &mut set.rules {
         let meta = rule.meta_mut();
         if let Some(state) = content.states.get(&meta.id) {
@@ -86,8 +87,8 @@ pub(crate) fn compile(set: RuleSet) -> Result<Rules, SetError> {
         });
         origins.insert(meta.id.clone(), origin.clone());
     }
+    let plan = Plan::compile(set.content())?;
     let warnings = set.diagnostics;
-    let plan = Plan::compile(set.rules)?;
     Ok(Rules { plan: Arc::new(plan), texts, origins, warnings })
 }
 

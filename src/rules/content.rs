@@ -122,6 +122,24 @@ impl Content {
         self.files.iter().filter(move |(path, _)| path.starts_with(&prefix)).map(|(path, bytes)| (path.as_str(), bytes))
     }
 
+    /// The text of the file that a table in the file `rule` names, which must stand in the same layer.
+    pub(crate) fn beside(&self, rule: &str, file: &str) -> Result<String, String> {
+        let missing = || format!("`{file}` is not among the files of the rules");
+        let (layer, _) = rule.split_once('/').ok_or_else(missing)?;
+        let mut parts: Vec<&str> = rule.split('/').collect();
+        parts.pop();
+        for part in file.split('/') {
+            match part {
+                "" | "." => {}
+                ".." if parts.len() > 1 => drop(parts.pop()),
+                ".." => return Err(missing()),
+                name => parts.push(name),
+            }
+        }
+        let bytes = self.files.get(&parts.join("/")).filter(|_| parts.first() == Some(&layer)).ok_or_else(missing)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| format!("`{file}` is not UTF-8 text"))
+    }
+
     /// The digest that names the set.
     pub(crate) fn digest(&self) -> String {
         hex::encode(Sha256::digest(self.manifest()))
@@ -258,6 +276,17 @@ mod tests {
             assert!(content().insert(Layer::Deployed, path, Bytes::new()).is_err(), "{path:?}");
         }
         assert!(content().insert(Layer::Deployed, "ä/regel eins.yml", Bytes::new()).is_ok());
+    }
+
+    #[test]
+    fn a_table_reads_files_of_its_own_layer_only() {
+        let mut content = content();
+        content.insert(Layer::Deployed, "tables/t.csv", Bytes::from_static(b"a,b")).unwrap();
+        assert_eq!(content.beside("deployed/x/r.yml", "../tables/./t.csv").unwrap(), "a,b");
+        assert_eq!(content.beside("deployed/r.yml", "tables/t.csv").unwrap(), "a,b");
+        for file in ["../library/a/one.yml", "../../deployed/tables/t.csv", "/etc/passwd", "t.csv", ""] {
+            assert!(content.beside("deployed/r.yml", file).is_err(), "{file}");
+        }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use pipeproof_engine::feed;
 use pipeproof_engine::plan::Plan;
 use pipeproof_engine::rule::{Rule, RuleState};
-use pipeproof_engine::source::SourceType;
 
 use super::*;
+use crate::diagnostic::Code;
 use crate::files::{read_dir, read_lists};
 use crate::load::load;
 use crate::run::run_tests;
@@ -29,11 +30,16 @@ fn the_registry_is_the_folder() {
 #[test]
 fn every_rule_loads_and_passes_its_tests() {
     let set = load(&library(), &Lists::shipped());
-    assert!(set.diagnostics.is_empty(), "{}", set.render_diagnostics(&library()));
+    // Some lists are for the operator to fill in.
+    let others: Vec<_> =
+        set.diagnostics.iter().filter(|problem| problem.code != Code::EmptyNamedList).map(ToString::to_string).collect();
+    assert!(others.is_empty(), "{others:#?}");
     let outcomes = run_tests(&set);
-    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
+    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed && !outcome.skipped).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(Plan::compile(set.rules).is_ok());
+    let skipped = outcomes.iter().filter(|outcome| outcome.skipped);
+    assert!(skipped.clone().all(|outcome| outcome.title.contains("audit events")), "only queries are skipped here");
+    assert!(Plan::compile(set.content()).is_ok());
 }
 
 #[test]
@@ -51,7 +57,7 @@ fn every_rule_has_a_firing_and_a_near_miss_test_controls_and_sources() {
         );
         assert!(!meta.controls.is_empty(), "{} names no controls", meta.title);
         assert!(!meta.requires.is_empty(), "{} names no sources", meta.title);
-        assert!(meta.requires.iter().all(|name| name.parse::<SourceType>().is_ok()), "{}", meta.title);
+        assert!(meta.requires.iter().all(|name| feed::resolve(name).is_ok()), "{}", meta.title);
         let id: Vec<char> = meta.id.chars().collect();
         assert!(id.len() == 36 && id[14] == '4' && "89ab".contains(id[19]), "{} has no UUIDv4", meta.title);
         let name = meta.name.as_deref().unwrap_or_default();
@@ -69,8 +75,8 @@ fn the_named_dozen_is_active_and_the_catalogue_is_covered() {
     assert_eq!(ACTIVE.len(), 15, "say in the change log when the number of rules that page changes");
     let texts: String = library().into_iter().map(|(_, text)| text).collect();
     for id in [
-        "TOK-04", "TOK-09", "SEC-03", "SEC-09", "PIP-13", "ADM-02", "ADM-03", "SCM-01", "SCM-02", "LOG-02", "LEK-01",
-        "LEK-02",
+        "TOK-03", "TOK-04", "TOK-09", "SEC-01", "SEC-03", "SEC-09", "PIP-04", "PIP-13", "PIP-14", "ART-01", "ADM-02",
+        "ADM-03", "SCM-01", "SCM-02", "LOG-02", "LOG-07", "LEK-01", "LEK-02",
     ] {
         assert!(texts.contains(&format!("# Catalogue: {id}")), "{id}");
     }
