@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pipeproof_engine::clock::Clock;
 use pipeproof_engine::commit::{Restored, Store};
 use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
-use pipeproof_engine::detect::{DetectCounters, Detector, RestoreError};
+use pipeproof_engine::detect::{DetectCounters, Detector, ExceptionStatus, RestoreError, RuleStatus, TableStatus};
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
@@ -77,6 +77,14 @@ impl NodeError {
     }
 }
 
+/// What rules, tables and exceptions hold, as detection last told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DetectStatus {
+    pub(crate) rules: Vec<RuleStatus>,
+    pub(crate) tables: Vec<TableStatus>,
+    pub(crate) exceptions: Vec<ExceptionStatus>,
+}
+
 /// What every role shares.
 pub(crate) struct Shared {
     pub(crate) data: PathBuf,
@@ -102,6 +110,7 @@ pub(crate) struct Shared {
     /// Why the store or the lake cannot be written just now.
     pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
     pub(crate) counters: RwLock<DetectCounters>,
+    status: RwLock<DetectStatus>,
     pub(crate) metrics: Metrics,
     pub(crate) deliverer: Option<Arc<Deliverer<SqliteStore>>>,
     controls: AtomicU64,
@@ -163,6 +172,7 @@ impl Node {
             stopping: watch::Sender::new(false),
             trouble: RwLock::default(),
             counters: RwLock::default(),
+            status: RwLock::default(),
             metrics: Metrics::new().map_err(NodeError::part("register metrics"))?,
             controls: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
@@ -318,6 +328,16 @@ impl Shared {
         let archived = self.archived.subscribe();
         self.archive_now.notify_one();
         target == 0 || wait_past(archived, target - 1, limit).await
+    }
+
+    /// What rules, tables and exceptions hold, as detection last told.
+    pub(crate) fn status(&self) -> DetectStatus {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is told about them.
+    pub(crate) fn tell_status(&self, change: impl FnOnce(&mut DetectStatus)) {
+        change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Why events cannot be accepted just now, if so.

@@ -144,6 +144,8 @@ impl Registry {
             Control::Tick {}
             | Control::Started { .. }
             | Control::Stopped { .. }
+            | Control::SqlRun(_)
+            | Control::ExceptionAdded(_)
             | Control::IncidentStep { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

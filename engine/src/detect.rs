@@ -5,9 +5,11 @@
 //! are cut.
 
 mod control;
+mod deferred;
 mod feed;
 mod replace;
 mod report;
+mod sql;
 mod status;
 mod text;
 mod topology;
@@ -22,17 +24,19 @@ use crate::correlate::DetailWriter;
 use crate::correlate::journal::Journal;
 use crate::coverage::{DOWN_AFTER, Observed};
 use crate::dedup::item_hash;
+use crate::deferred::Deferred;
 use crate::event::Event;
 use crate::incident::Incident;
 use crate::plan::{Plan, Routing};
 use crate::record::{Authenticity, CollectionMode, Record};
 use crate::source::SourceType;
-use crate::state::{Delta, QuietKey, State, StateError};
+use crate::state::{Delta, Named, QuietKey, State, StateError, named};
+use crate::table::Rows;
 use crate::time::{Timestamp, micros};
 use crate::watermark::Lane;
 
 pub use replace::RestoreError;
-pub use status::{RuleStatus, must_be_heard};
+pub use status::{ExceptionStatus, RuleStatus, TableStatus, must_be_heard};
 pub(crate) use topology::Topology;
 
 /// How far back an outage is written into windows of their own: longer ones are shown by the windows that are missing.
@@ -62,8 +66,10 @@ pub struct DetectCounters {
     pub quieted: u64,
     /// Signals that came after their rule's watermark.
     pub late: u64,
-    /// Signals and groups dropped at a bound.
+    /// Signals, groups, candidates and rows of tables dropped at a bound.
     pub evicted: u64,
+    /// Matches that an exception let go.
+    pub excepted: u64,
 }
 
 /// The detector of one log partition.
@@ -93,6 +99,10 @@ struct Batch {
     quiet: BTreeMap<QuietKey, Option<Timestamp>>,
     incidents: BTreeSet<String>,
     forgotten: Vec<String>,
+    /// Exceptions whose counts changed.
+    exceptions: BTreeSet<Named>,
+    /// SQL rules that ran.
+    episodes: BTreeSet<Named>,
     marks_moved: bool,
 }
 
@@ -168,6 +178,9 @@ impl Detector {
                 counters.evicted += counts.evicted;
             }
         }
+        let waits = self.state.deferred.values().flat_map(|lanes| [&lanes.live, &lanes.backfill]);
+        counters.evicted += waits.map(Deferred::evicted).sum::<u64>();
+        counters.evicted += self.state.tables.iter().map(Rows::evicted).sum::<u64>();
         counters
     }
 
@@ -188,7 +201,7 @@ impl Detector {
     /// # Errors
     /// [`StateError`] if it cannot be encoded.
     pub fn snapshot(&self) -> Result<Vec<u8>, StateError> {
-        self.state.snapshot(&self.topology)
+        self.state.snapshot(&self.plan, &self.topology)
     }
 
     /// Evaluates the records that follow the detector's position, in order, and returns what to commit. `committed` is
@@ -317,6 +330,10 @@ impl Detector {
             names: self.state.names.take_new(),
             correlations: Vec::new(),
             journal,
+            tables: self.state.table_changes(&self.plan),
+            deferred: self.state.deferred_changes(&self.plan),
+            exceptions: named(&self.state.exceptions, &batch.exceptions),
+            episodes: named(&self.state.episodes, &batch.episodes),
             quiet: batch.quiet.into_iter().collect(),
             incidents: commit.incidents.clone(),
             forgotten_incidents: batch.forgotten,

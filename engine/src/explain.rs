@@ -11,15 +11,19 @@ use crate::compiler::{Compiler, Source};
 use crate::event::Event;
 use crate::fields::Field;
 use crate::json::Json;
+use crate::lookup::{Asked, CompiledLookup, Question, Reason, Residual};
 use crate::program::{Program, Workspace};
 use crate::rule::{
     AffixKind, Comparison, Condition, DetectionRule, Number, Predicate, Taxonomy, TextTest, WildcardPart,
 };
+use crate::time::Timestamp;
 
 /// Longest value shown, in characters.
 const SHOWN_MAX: usize = 200;
 /// Most values of one field shown.
 const VALUES_MAX: usize = 8;
+/// Most values of one field looked up in a table.
+const VALUES_MAX_ASKED: usize = 64;
 
 /// Why a rule matches an event, or why not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +49,9 @@ pub struct Clause {
     pub held: bool,
     /// The clause as one line: `field test (values)`.
     pub text: String,
+    /// For a lookup: its number in the condition. Whether it holds is not known from the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<u16>,
 }
 
 impl Explanation {
@@ -64,9 +71,17 @@ impl Clause {
             values,
             held: passed != negated,
             text: String::new(),
+            lookup: None,
         };
         clause.write();
         clause
+    }
+
+    /// The clause of a lookup: it may hold.
+    fn of_lookup(number: u16, row: String, negated: bool) -> Self {
+        let article = if negated { "no" } else { "a" };
+        let text = format!("{article} {row}: not known from the event alone");
+        Self { field: None, predicate: row, negated, values: Vec::new(), held: true, text, lookup: Some(number) }
     }
 
     fn write(&mut self) {
@@ -105,18 +120,40 @@ impl Explainer {
         Self { program: compiler.build(), leaves: leaves.len() }
     }
 
-    pub(crate) fn explain(&self, rule: &DetectionRule, event: &Event) -> Explanation {
+    pub(crate) fn explain(&self, rule: &DetectionRule, lookups: &[CompiledLookup], event: &Event) -> Explanation {
+        let (residual, walk) = self.walk(rule, lookups, event);
+        Explanation { matched: residual.may_hold(), clauses: walk.clauses }
+    }
+
+    /// What is left of the rule's condition for this event, and the reasons that would speak for the match.
+    pub(crate) fn question(&self, rule: &DetectionRule, lookups: &[CompiledLookup], event: &Event) -> Question {
+        let (residual, walk) = self.walk(rule, lookups, event);
+        let reason = |clause: Clause| match clause.lookup {
+            Some(number) => Reason::Row { number, negated: clause.negated, row: clause.predicate },
+            None => Reason::Known(clause.text),
+        };
+        let reasons = walk.clauses.into_iter().filter(|clause| clause.held).map(reason).collect();
+        Question { residual, asked: walk.asked, reasons }
+    }
+
+    fn walk<'e>(&self, rule: &DetectionRule, lookups: &'e [CompiledLookup], event: &'e Event) -> (Residual, Walk<'e>) {
         let mut held = vec![false; self.leaves];
         self.program.run(std::slice::from_ref(event), &[0], &mut Workspace::default(), |_, leaf| {
             if let Some(slot) = held.get_mut(leaf) {
                 *slot = true;
             }
         });
-        let mut walk =
-            Walk { held: held.into_iter(), taxonomy: rule.taxonomy, event, json: Json::parse(&event.native).ok() };
-        let mut clauses = Vec::new();
-        let matched = walk.condition(&rule.condition, false, &mut clauses);
-        Explanation { matched, clauses }
+        let mut walk = Walk {
+            held: held.into_iter(),
+            taxonomy: rule.taxonomy,
+            event,
+            json: Json::parse(&event.native).ok(),
+            lookups: lookups.iter(),
+            asked: Vec::new(),
+            clauses: Vec::new(),
+        };
+        let residual = walk.condition(&rule.condition, false);
+        (residual, walk)
     }
 }
 
@@ -135,45 +172,77 @@ struct Walk<'e> {
     taxonomy: Taxonomy,
     event: &'e Event,
     json: Option<Json>,
+    /// The rule's lookups, in the order of its condition.
+    lookups: std::slice::Iter<'e, CompiledLookup>,
+    /// What was asked of each so far.
+    asked: Vec<Option<Asked>>,
+    clauses: Vec<Clause>,
 }
 
 impl Walk<'_> {
-    /// Whether the condition holds; every leaf is visited, also where the answer is known before.
-    fn condition(&mut self, condition: &Condition, negated: bool, clauses: &mut Vec<Clause>) -> bool {
+    /// What the condition comes down to; every leaf is visited, also where the answer is known before.
+    fn condition(&mut self, condition: &Condition, negated: bool) -> Residual {
         match condition {
-            Condition::And(parts) => {
-                let mut all = true;
-                for part in parts {
-                    all &= self.condition(part, negated, clauses);
-                }
-                all
-            }
+            Condition::And(parts) => Residual::all(parts.iter().map(|part| self.condition(part, negated)).collect()),
             Condition::Or(parts) => {
-                let start = clauses.len();
-                let mut any = false;
-                for part in parts {
-                    any |= self.condition(part, negated, clauses);
-                }
+                let start = self.clauses.len();
+                let any = Residual::any(parts.iter().map(|part| self.condition(part, negated)).collect());
                 if parts.iter().all(|part| matches!(part, Condition::Field { .. } | Condition::Keyword(_))) {
-                    shorten(clauses, start);
+                    shorten(&mut self.clauses, start);
                 }
                 any
             }
-            Condition::Not(part) => !self.condition(part, !negated, clauses),
+            Condition::Not(part) => self.condition(part, !negated).negate(),
             Condition::Field { field, predicate } => {
                 let held = self.held.next().unwrap_or(false);
                 let values = self.values(field);
-                clauses.push(Clause::new(Some(field), words(predicate), negated, values, held));
-                held
+                self.clauses.push(Clause::new(Some(field), words(predicate), negated, values, held));
+                Residual::Known(held)
             }
-            // Not decided by the event alone.
-            Condition::Lookup(_) => !negated,
+            Condition::Lookup(_) => self.lookup(negated),
             Condition::Keyword(predicate) => {
                 let held = self.held.next().unwrap_or(false);
-                clauses.push(Clause::new(None, words(predicate), negated, Vec::new(), held));
-                held
+                self.clauses.push(Clause::new(None, words(predicate), negated, Vec::new(), held));
+                Residual::Known(held)
             }
         }
+    }
+
+    fn lookup(&mut self, negated: bool) -> Residual {
+        let Ok(number) = u16::try_from(self.asked.len()) else { return Residual::Known(false) };
+        let Some(lookup) = self.lookups.next() else { return Residual::Known(false) };
+        let keys: Vec<Vec<String>> = lookup.keys.iter().map(|field| self.texts(field)).collect();
+        let at = lookup.during.as_deref().and_then(|field| self.instant(field));
+        let asked = lookup.ask(&keys, at);
+        let mut clause = Clause::of_lookup(number, lookup.words(&keys, at), negated);
+        let residual = if asked.is_some() { Residual::Row(number) } else { Residual::Known(false) };
+        if asked.is_none() {
+            clause.held = negated;
+            clause.text = format!("no {}", clause.predicate);
+        }
+        self.asked.push(asked);
+        self.clauses.push(clause);
+        residual
+    }
+
+    /// The texts a field has, whole.
+    fn texts(&self, field: &str) -> Vec<String> {
+        if self.taxonomy == Taxonomy::Cicd
+            && let Some(field) = Field::from_name(field)
+        {
+            return self.event.fields.get(field).map(ToString::to_string).into_iter().collect();
+        }
+        let Some(json) = &self.json else { return Vec::new() };
+        let values = json.root().lookup(field).into_iter().filter(|value| !value.is_null() && !value.is_array());
+        values.take(VALUES_MAX_ASKED).map(|value| value.text().into_owned()).collect()
+    }
+
+    /// The time a field says; `time` is the event's.
+    fn instant(&self, field: &str) -> Option<Timestamp> {
+        if field == "time" {
+            return Some(self.event.time);
+        }
+        self.texts(field).iter().find_map(|text| Timestamp::parse(text))
     }
 
     fn values(&self, field: &str) -> Vec<String> {

@@ -70,6 +70,9 @@ pub const CATEGORIES: &[(&str, &[SourceType])] = &[
     ("cloud", &[Vault, Aws, Kubernetes, Json]),
 ];
 
+/// Sigma categories under which everything of a source type is filed.
+const NATIVE_CATEGORIES: &[(SourceType, &[&str])] = &[(Kubernetes, &["application"])];
+
 /// A name that is neither a source type nor a feed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is neither a source type nor a feed")]
@@ -116,6 +119,12 @@ pub fn of_logsource(logsource: &Logsource) -> BTreeSet<SourceType> {
         Some((_, sources)) => sources.iter().copied().collect(),
         None => external.collect(),
     }
+}
+
+/// Whether Sigma files everything of this source type under the category, so that it says nothing about an event.
+#[must_use]
+pub fn is_native_category(kind: SourceType, category: &str) -> bool {
+    NATIVE_CATEGORIES.iter().any(|(of, categories)| *of == kind && categories.contains(&category))
 }
 
 /// Whether events of this source type are natively of a logsource, as far as product and service say.

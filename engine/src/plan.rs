@@ -5,17 +5,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::compiler::{Compiler, Source};
 use crate::event::Event;
+use crate::exception::{RuleExceptions, Verdict};
 use crate::explain::{Explainer, Explanation};
+use crate::feed;
 use crate::fields::Field;
 use crate::json::Json;
+use crate::lookup::{CompiledLookup, Question};
 use crate::program::{Program, ROWS, Workspace};
 use crate::rule::{Condition, DetectionRule, Filter, Predicate, Rule, RuleState, Table, Taxonomy};
 use crate::source::{Logsource, SourceType};
+use crate::table::{Edge, Rows, Shape};
+
+mod check;
+mod tables;
+
+use self::check::{check_regexes, topological};
+use self::tables::Tables;
 
 /// An event matched a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,9 +86,48 @@ pub enum PlanError {
         /// The name it uses.
         member: String,
     },
-    /// A correlation looks at itself, directly or through others.
+    /// A correlation looks at itself, directly or through others, or a rule looks up what it feeds.
     #[error("rule `{0}` looks at itself")]
     Cycle(String),
+    /// A table names a rule that is not there.
+    #[error("table `{table}` is fed by rule `{rule}`, which is not among the rules")]
+    UnknownFeeder {
+        /// The table.
+        table: String,
+        /// The name it uses.
+        rule: String,
+    },
+    /// A rule looks something up in a table that is not there.
+    #[error("rule `{rule}` looks something up in table `{table}`, which is not among the tables")]
+    UnknownTable {
+        /// The rule.
+        rule: String,
+        /// The name it uses.
+        table: String,
+    },
+    /// A rule looks something up in a column that is not there.
+    #[error("rule `{rule}` looks something up in column `{column}`, which table `{table}` does not have")]
+    UnknownColumn {
+        /// The rule.
+        rule: String,
+        /// The table.
+        table: String,
+        /// The name it uses.
+        column: String,
+    },
+    /// A row of a written-down table does not say when it holds.
+    #[error("table `{table}`: `{column}` of a row is `{text}`, which is no RFC 3339 time")]
+    RowTime {
+        /// The table.
+        table: String,
+        /// `valid_from` or `valid_to`.
+        column: String,
+        /// What it says.
+        text: String,
+    },
+    /// An exception looks something up.
+    #[error("filter `{0}` looks something up in a table, which only a rule can")]
+    FilterLookup(String),
     /// A regular expression does not compile.
     #[error("rule `{rule}`: the regular expression `{pattern}` on `{field}` cannot be used")]
     Regex {
@@ -117,6 +167,14 @@ pub struct Plan {
     tables: Vec<Table>,
     filters: Vec<Filter>,
     members: Vec<Vec<usize>>,
+    lookups: Tables,
+    /// By rule: the rules whose matches it rests on, by being a correlation or by lookups.
+    needs: Vec<Vec<usize>>,
+    /// Every rule after those it needs.
+    order: Vec<usize>,
+    /// By rule: see [`Plan::lag`].
+    lags: Vec<Duration>,
+    exceptions: Vec<RuleExceptions>,
     explainers: Vec<OnceLock<Box<Explainer>>>,
     programs: Mutex<BTreeMap<Route, Arc<Program>>>,
 }
@@ -157,9 +215,46 @@ impl Plan {
                 }
             });
         }
-        check_cycles(&rules, &members)?;
+        let lookups = Tables::compile(&rules, &tables, &by_name)?;
+        let mut needs = members.clone();
+        for (number, needs) in needs.iter_mut().enumerate() {
+            needs.extend(lookups.needs(number));
+        }
+        let order = topological(&rules, &needs)?;
+        let mut lags = vec![Duration::ZERO; rules.len()];
+        for number in &order {
+            let of = |rule: usize| lags.get(rule).copied().unwrap_or_default();
+            let through = members.get(*number).into_iter().flatten().map(|member| of(*member)).max();
+            let lag = through.unwrap_or_default().max(lookups.lag(*number, of));
+            if let Some(slot) = lags.get_mut(*number) {
+                *slot = lag;
+            }
+        }
+        for filter in &filters {
+            if filter.condition.has_lookup() {
+                return Err(PlanError::FilterLookup(filter.id.clone()));
+            }
+            check_regexes(&filter.id, &filter.condition)?;
+        }
+        let exceptions = rules.iter().map(|rule| match rule {
+            Rule::Detection(rule) => RuleExceptions::of(rule, &filters),
+            Rule::Correlation(_) | Rule::Sql(_) => RuleExceptions::default(),
+        });
+        let exceptions = exceptions.collect();
         let explainers = rules.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { rules, tables, filters, members, explainers, programs: Mutex::default() })
+        Ok(Self {
+            rules,
+            tables,
+            filters,
+            members,
+            lookups,
+            needs,
+            order,
+            lags,
+            exceptions,
+            explainers,
+            programs: Mutex::default(),
+        })
     }
 
     /// The rules; a rule's number is its index.
@@ -186,7 +281,68 @@ impl Plan {
         self.members.get(rule).map_or(&[], Vec::as_slice)
     }
 
-    /// SHA-256 (hexadecimal) over id, digest and state of all rules, in the order of their ids.
+    /// The rules a rule's matches rest on: members of a correlation, and what feeds the tables a rule looks things up in.
+    #[must_use]
+    pub fn needs(&self, rule: usize) -> &[usize] {
+        self.needs.get(rule).map_or(&[], Vec::as_slice)
+    }
+
+    /// The lookups of a rule, in the order of its condition.
+    #[must_use]
+    pub fn lookups(&self, rule: usize) -> &[CompiledLookup] {
+        self.lookups.lookups.get(rule).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tables a rule feeds, and what its matches do there.
+    #[must_use]
+    pub fn table_feeds(&self, rule: usize) -> &[(usize, Edge)] {
+        self.lookups.feeds.get(rule).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is settled about a table.
+    #[must_use]
+    pub fn table_shape(&self, table: usize) -> Option<&Arc<Shape>> {
+        self.lookups.shapes.get(table)
+    }
+
+    /// The rows of a table that is written down.
+    #[must_use]
+    pub fn given_rows(&self, table: usize) -> Option<&Rows> {
+        self.lookups.given.get(table)?.as_ref()
+    }
+
+    /// How long after an event's time a match of the rule is known, beyond its watermark: the graces of the tables on the
+    /// way to it.
+    #[must_use]
+    pub fn lag(&self, rule: usize) -> Duration {
+        self.lags.get(rule).copied().unwrap_or_default()
+    }
+
+    /// The numbers of all rules, each after those it needs.
+    #[must_use]
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// What is left of a detection rule's condition once all but its lookups is decided for an event.
+    #[must_use]
+    pub fn question(&self, rule: usize, event: &Event) -> Option<Question> {
+        let Some(Rule::Detection(detection)) = self.rules.get(rule) else { return None };
+        Some(self.explainer(rule, detection)?.question(detection, self.lookups(rule), event))
+    }
+
+    /// What the exceptions say about an event that matches a detection rule.
+    #[must_use]
+    pub fn judge(&self, rule: usize, event: &Event) -> Verdict {
+        self.exceptions.get(rule).map_or_else(Verdict::default, |own| own.judge(&self.filters, event))
+    }
+
+    fn explainer(&self, rule: usize, detection: &DetectionRule) -> Option<&Explainer> {
+        Some(self.explainers.get(rule)?.get_or_init(|| Box::new(Explainer::new(detection))))
+    }
+
+    /// SHA-256 (hexadecimal) over id, digest and state of all rules, in the order of their ids, and over name and digest
+    /// of tables and exceptions.
     #[must_use]
     pub fn set_digest(&self) -> String {
         let mut lines: Vec<_> = self
@@ -203,6 +359,11 @@ impl Plan {
                 format!("{} {state} {} {}\n", meta.digest, meta.id.len(), meta.id)
             })
             .collect();
+        let tables = self.tables.iter().map(|table| ("table", &table.digest, &table.name));
+        let filters = self.filters.iter().map(|filter| ("filter", &filter.digest, &filter.id));
+        lines.extend(
+            tables.chain(filters).map(|(kind, digest, name)| format!("{digest} {kind} {} {name}\n", name.len())),
+        );
         lines.sort_unstable();
         let mut hash = Sha256::new_with_prefix(b"pipeproof rule set v1\n");
         lines.iter().for_each(|line| hash.update(line));
@@ -246,12 +407,9 @@ impl Plan {
     /// Why an event matches a rule, or why not. A correlation never matches a single event.
     #[must_use]
     pub fn explain(&self, rule: usize, event: &Event) -> Explanation {
-        match (self.rules.get(rule), self.explainers.get(rule)) {
-            (Some(Rule::Detection(rule)), Some(cell)) => {
-                cell.get_or_init(|| Box::new(Explainer::new(rule))).explain(rule, event)
-            }
-            _ => Explanation::default(),
-        }
+        let Some(Rule::Detection(detection)) = self.rules.get(rule) else { return Explanation::default() };
+        let explainer = self.explainer(rule, detection);
+        explainer.map_or_else(Explanation::default, |own| own.explain(detection, self.lookups(rule), event))
     }
 
     /// The text of a field, for group keys, entities and the placeholders of alerts: a normalised field under
@@ -308,7 +466,8 @@ impl Route {
                 let fits = fits(product, native.map(|(product, _)| product))
                     && fits(service, native.map(|(_, service)| service))
                     && (product.is_some() || service.is_some() || category.is_some());
-                fits.then_some(check)
+                // Sigma files all of a Kubernetes audit log under one category, which says nothing about an event.
+                fits.then_some(check.filter(|(category, _)| !feed::is_native_category(*kind, category)))
             }
             Self::Logsource(own) => {
                 let fits = |wanted: Option<&str>, own: &Option<String>| match (wanted, own) {
@@ -320,57 +479,6 @@ impl Route {
                 fits.then_some(check.filter(|_| cicd && own.category.is_none()))
             }
         }
-    }
-}
-
-fn check_regexes(rule: &str, condition: &Condition) -> Result<(), PlanError> {
-    let (field, predicate) = match condition {
-        Condition::And(parts) | Condition::Or(parts) => {
-            return parts.iter().try_for_each(|part| check_regexes(rule, part));
-        }
-        Condition::Not(part) => return check_regexes(rule, part),
-        Condition::Field { field, predicate } => (field.as_str(), predicate),
-        Condition::Keyword(predicate) => ("keywords", predicate),
-        Condition::Lookup(lookup) => {
-            let field = |(column, predicate): &(String, Predicate)| Condition::Field {
-                field: column.clone(),
-                predicate: predicate.clone(),
-            };
-            return lookup.columns.iter().map(field).try_for_each(|part| check_regexes(rule, &part));
-        }
-    };
-    match predicate {
-        Predicate::Regex(pattern) => regex::Regex::new(pattern).map(|_| ()).map_err(|cause| PlanError::Regex {
-            rule: rule.to_owned(),
-            field: field.to_owned(),
-            pattern: pattern.clone(),
-            cause: Box::new(cause),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn check_cycles(rules: &[Rule], members: &[Vec<usize>]) -> Result<(), PlanError> {
-    // Take away, again and again, the rules all of whose members are gone; what stays leads into a circle.
-    let mut settled: Vec<bool> = members.iter().map(Vec::is_empty).collect();
-    loop {
-        let ready = |number: &usize| {
-            settled.get(*number) == Some(&false)
-                && members.get(*number).into_iter().flatten().all(|member| settled.get(*member) == Some(&true))
-        };
-        let next: Vec<usize> = (0..rules.len()).filter(ready).collect();
-        if next.is_empty() {
-            break;
-        }
-        for number in next {
-            if let Some(slot) = settled.get_mut(number) {
-                *slot = true;
-            }
-        }
-    }
-    match settled.iter().position(|settled| !settled).and_then(|number| rules.get(number)) {
-        Some(rule) => Err(PlanError::Cycle(rule.meta().id.clone())),
-        None => Ok(()),
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A delta of correlations is what was done to them, which restoring does again; a snapshot holds them as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +14,14 @@ use crate::correlate::journal::{Bytes, CorrelationName, Journal, Op};
 use crate::correlate::{Correlation, Fired, Moment, Names, Signal};
 use crate::coverage::Coverage;
 use crate::dedup::{Dedup, ItemHash};
+use crate::deferred::{self, Deferred};
 use crate::detect::Topology;
+use crate::exception::ExceptionCount;
 use crate::incident::{Incident, Incidents};
 use crate::plan::Plan;
 use crate::rule::{CorrelationRule, Rule};
+use crate::sql::Episodes;
+use crate::table::{self, Rows};
 use crate::time::Timestamp;
 use crate::watermark::{Lane, Mark, Watermarks};
 
@@ -40,15 +45,18 @@ pub enum StateError {
 /// When a rule last spoke about a key: (rule digest, dedup values).
 pub(crate) type QuietKey = (String, Vec<String>);
 
-/// The two lanes of a correlation.
+/// Id and digest: what decides otherwise starts anew.
+pub(crate) type Named = (String, String);
+
+/// What is kept of a rule, by lane.
 #[derive(Debug, Default)]
-pub(crate) struct Lanes {
-    pub(crate) live: Correlation,
-    pub(crate) backfill: Correlation,
+pub(crate) struct Lanes<T> {
+    pub(crate) live: T,
+    pub(crate) backfill: T,
 }
 
-impl Lanes {
-    const fn of(&mut self, lane: Lane) -> &mut Correlation {
+impl<T> Lanes<T> {
+    pub(crate) const fn of(&mut self, lane: Lane) -> &mut T {
         match lane {
             Lane::Live => &mut self.live,
             Lane::Backfill => &mut self.backfill,
@@ -70,7 +78,13 @@ pub(crate) struct State {
     /// Names that signals hold as numbers.
     pub(crate) names: Names,
     /// In the order of the topology's links.
-    pub(crate) correlations: Vec<Lanes>,
+    pub(crate) correlations: Vec<Lanes<Correlation>>,
+    /// By number of the table; those that are written down have no rows here.
+    pub(crate) tables: Vec<Rows>,
+    /// By number of the rule: candidates of rules with lookups.
+    pub(crate) deferred: BTreeMap<usize, Lanes<Deferred>>,
+    pub(crate) exceptions: BTreeMap<Named, ExceptionCount>,
+    pub(crate) episodes: BTreeMap<Named, Episodes>,
     pub(crate) quiet: BTreeMap<QuietKey, Timestamp>,
     pub(crate) incidents: Incidents,
     pub(crate) coverage: Coverage,
@@ -93,6 +107,12 @@ pub(crate) struct Delta {
     pub(crate) correlations: Vec<(CorrelationName, Bytes, Bytes)>,
     /// What was done to correlations.
     pub(crate) journal: Journal,
+    /// By name and digest of the table.
+    pub(crate) tables: Vec<(Named, Vec<table::Change>)>,
+    /// By id and digest of the rule.
+    pub(crate) deferred: Vec<(Named, Lane, Vec<deferred::Change>)>,
+    pub(crate) exceptions: Vec<(Named, ExceptionCount)>,
+    pub(crate) episodes: Vec<(Named, Episodes)>,
     pub(crate) quiet: Vec<(QuietKey, Option<Timestamp>)>,
     pub(crate) incidents: Vec<Incident>,
     pub(crate) forgotten_incidents: Vec<String>,
@@ -136,6 +156,10 @@ impl State {
     fn make_room(&mut self, plan: &Plan) -> Topology {
         let topology = Topology::new(plan, &mut self.names);
         self.correlations = topology.links.iter().map(|_| Lanes::default()).collect();
+        let shapes = (0..plan.tables().len()).filter_map(|number| plan.table_shape(number));
+        self.tables = shapes.map(|shape| Rows::new(Arc::clone(shape))).collect();
+        let lookups = topology.steps.iter().filter(|step| !plan.lookups(step.number).is_empty());
+        self.deferred = lookups.map(|step| (step.number, Lanes::default())).collect();
         topology
     }
 
@@ -165,15 +189,24 @@ impl State {
         Ok((state, topology))
     }
 
-    /// Goes on under another plan: correlations that decide as before keep what they hold, others begin anew.
-    pub(crate) fn relink(&mut self, before: &Topology, plan: &Plan) -> Topology {
+    /// Goes on under another plan: what decides as before keeps what it holds, all else begins anew.
+    pub(crate) fn relink(&mut self, before: &Plan, topology: &Topology, plan: &Plan) -> Topology {
         let lanes = std::mem::take(&mut self.correlations);
-        let mut kept: BTreeMap<&CorrelationName, Lanes> = before.links.iter().map(|link| &link.name).zip(lanes).collect();
-        let topology = Topology::new(plan, &mut self.names);
-        self.correlations = topology.links.iter().map(|link| kept.remove(&link.name).unwrap_or_default()).collect();
+        let mut kept: BTreeMap<&CorrelationName, Lanes<Correlation>> =
+            topology.links.iter().map(|link| &link.name).zip(lanes).collect();
+        // Which columns a table is searched by depends on the whole plan, so rows are put in anew.
+        let tables = table_names(before).zip(&self.tables).map(|(name, rows)| (name, rows.as_changes())).collect();
+        let deferred = self.deferred_as_changes(before);
+        let next = self.make_room(plan);
+        for (link, lanes) in next.links.iter().zip(&mut self.correlations) {
+            if let Some(kept) = kept.remove(&link.name) {
+                *lanes = kept;
+            }
+        }
+        self.restore_tables(plan, tables, deferred);
         // The snapshot that must follow tells all names.
         drop(self.names.take_new());
-        topology
+        next
     }
 
     fn apply(&mut self, plan: &Plan, topology: &Topology, delta: Delta) -> Result<(), StateError> {
@@ -204,6 +237,9 @@ impl State {
         }
         let links: Vec<Option<usize>> = delta.journal.rules.iter().map(|name| places.get(name).copied()).collect();
         self.replay(plan, topology, &links, &delta.journal)?;
+        self.restore_tables(plan, delta.tables, delta.deferred);
+        self.exceptions.extend(delta.exceptions);
+        self.episodes.extend(delta.episodes);
         for (key, time) in delta.quiet {
             match time {
                 Some(time) => self.quiet.insert(key, time),
@@ -297,7 +333,7 @@ impl State {
     }
 
     /// The whole state as one delta from nothing.
-    pub(crate) fn snapshot(&self, topology: &Topology) -> Result<Vec<u8>, StateError> {
+    pub(crate) fn snapshot(&self, plan: &Plan, topology: &Topology) -> Result<Vec<u8>, StateError> {
         let encode = |of: &Correlation| postcard::to_stdvec(of).map(Bytes).map_err(StateError::Encoding);
         let mut correlations = Vec::with_capacity(self.correlations.len());
         for (lanes, link) in self.correlations.iter().zip(&topology.links) {
@@ -313,6 +349,10 @@ impl State {
             names: self.names.iter().map(str::to_owned).collect(),
             correlations,
             journal: Journal::default(),
+            tables: table_names(plan).zip(self.tables.iter().map(Rows::as_changes)).collect(),
+            deferred: self.deferred_as_changes(plan),
+            exceptions: self.exceptions.iter().map(|(name, count)| (name.clone(), *count)).collect(),
+            episodes: self.episodes.iter().map(|(name, episodes)| (name.clone(), episodes.clone())).collect(),
             quiet: self.quiet.iter().map(|(key, time)| (key.clone(), Some(*time))).collect(),
             incidents: self.incidents.iter().cloned().collect(),
             forgotten_incidents: Vec::new(),
@@ -322,7 +362,70 @@ impl State {
         .encode()
     }
 
+    /// The changes of tables since they were last taken.
+    pub(crate) fn table_changes(&mut self, plan: &Plan) -> Vec<(Named, Vec<table::Change>)> {
+        let changes = table_names(plan).zip(self.tables.iter_mut().map(Rows::take_changes));
+        changes.filter(|(_, changes)| !changes.is_empty()).collect()
+    }
+
+    /// The changes of candidates since they were last taken.
+    pub(crate) fn deferred_changes(&mut self, plan: &Plan) -> Vec<(Named, Lane, Vec<deferred::Change>)> {
+        let mut all = Vec::new();
+        for (number, lanes) in &mut self.deferred {
+            for lane in [Lane::Live, Lane::Backfill] {
+                let changes = lanes.of(lane).take_changes();
+                all.extend((!changes.is_empty()).then(|| (rule_name(plan, *number), lane, changes)));
+            }
+        }
+        all
+    }
+
+    fn deferred_as_changes(&self, plan: &Plan) -> Vec<(Named, Lane, Vec<deferred::Change>)> {
+        let of = |(number, lanes): (&usize, &Lanes<Deferred>)| {
+            let name = rule_name(plan, *number);
+            [(name.clone(), Lane::Live, lanes.live.as_changes()), (name, Lane::Backfill, lanes.backfill.as_changes())]
+        };
+        self.deferred.iter().flat_map(of).filter(|(.., changes)| !changes.is_empty()).collect()
+    }
+
+    /// Repeats what was done to tables and candidates. Those of tables and rules that are no longer there, or decide
+    /// otherwise now, are let go.
+    fn restore_tables(
+        &mut self,
+        plan: &Plan,
+        tables: Vec<(Named, Vec<table::Change>)>,
+        deferred: Vec<(Named, Lane, Vec<deferred::Change>)>,
+    ) {
+        for (name, changes) in tables {
+            let number = table_names(plan).position(|known| known == name);
+            if let Some(rows) = number.and_then(|number| self.tables.get_mut(number)) {
+                changes.into_iter().for_each(|change| rows.restore(change));
+            }
+        }
+        let numbers: BTreeMap<Named, usize> =
+            self.deferred.keys().map(|number| (rule_name(plan, *number), *number)).collect();
+        for (name, lane, changes) in deferred {
+            if let Some(lanes) = numbers.get(&name).and_then(|number| self.deferred.get_mut(number)) {
+                changes.into_iter().for_each(|change| lanes.of(lane).restore(change));
+            }
+        }
+    }
+
     pub(crate) fn marks(&self) -> Vec<(String, Lane, Mark)> {
         self.watermarks.iter().map(|(source, lane, mark)| (source.to_owned(), lane, *mark)).collect()
     }
+}
+
+fn table_names(plan: &Plan) -> impl Iterator<Item = Named> + '_ {
+    plan.tables().iter().map(|table| (table.name.clone(), table.digest.clone()))
+}
+
+fn rule_name(plan: &Plan, number: usize) -> Named {
+    let meta = plan.rules().get(number).map(Rule::meta);
+    meta.map(|meta| (meta.id.clone(), meta.digest.clone())).unwrap_or_default()
+}
+
+/// What is kept under these names.
+pub(crate) fn named<T: Clone>(all: &BTreeMap<Named, T>, names: &BTreeSet<Named>) -> Vec<(Named, T)> {
+    names.iter().filter_map(|name| Some((name.clone(), all.get(name)?.clone()))).collect()
 }

@@ -307,7 +307,7 @@ mod tests {
             ("(a", "E0120", "not closed"),
             ("a b", "E0120", "unexpected `b`"),
             ("a AND b", "E0120", "unexpected `AND` (write `and`)"),
-            ("NOT a", "E0120", "unexpected `a`"),
+            ("NOT a", "E0121", "did you mean `not`?"),
             ("sel_*", "E0120", "needs `1 of`"),
             ("2 of them", "E0120", "no quantity"),
             ("a | count() > 5", "E0122", "obsolete"),

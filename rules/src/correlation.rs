@@ -182,8 +182,8 @@ fn temporal(node: &Node, kind: &str, members: &[(String, Place)], report: &mut R
         Some((found, None)) => how_many(found, kind, members.len(), report),
     };
     let Some(clauses) = clauses else { return Found::default() };
-    let trivial = clauses.iter().any(|clause| clause.present.len() + clause.absent.len() < 2);
-    if trivial && !members.is_empty() {
+    let lone = |clause: &TemporalClause| clause.present.len() + clause.absent.len() < 2;
+    if members.len() == 1 && clauses.iter().all(lone) {
         let message = format!("`{kind}` needs at least two rules, or one and its absence");
         report.add(Code::CorrelationUse, node.place, message);
     }

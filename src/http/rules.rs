@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use bytes::Bytes;
+use pipeproof_engine::detect::RuleStatus;
 use pipeproof_engine::rule::{Rule, RuleState};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
@@ -35,6 +36,8 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
     let connected = connected(&shared).await?;
     let head = shared.rules.head();
     let sights = rules::sights(head.plan(), &connected);
+    let status = shared.status();
+    let held: BTreeMap<&str, &RuleStatus> = status.rules.iter().map(|held| (held.rule.as_str(), held)).collect();
     let rules: Vec<Value> = head
         .plan()
         .rules()
@@ -53,14 +56,14 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
                 "state": meta.state, "version": meta.version, "digest": meta.digest, "emits": meta.emits,
                 "requires": meta.requires, "controls": meta.controls, "tags": meta.tags, "author": meta.author,
                 "file": origin.map(|origin| &origin.file), "line": origin.map(|origin| origin.line),
-                "sight": sight, "findings": findings.get(&meta.id).copied().unwrap_or(0),
+                "sight": sight, "status": held.get(meta.id.as_str()), "findings": findings.get(&meta.id).copied().unwrap_or(0),
             })
         })
         .collect();
     let in_force = shared.registry().rules.clone();
     Ok(Json(json!({
         "set": head.digest, "deciding": shared.rules.deciding(), "in_force": in_force,
-        "trouble": shared.rules.trouble(), "warnings": head.rules.warnings, "rules": rules,
+        "trouble": shared.rules.trouble(), "warnings": head.rules.warnings, "tables": status.tables, "rules": rules,
     })))
 }
 
@@ -205,14 +208,8 @@ pub(crate) async fn set_state(
 }
 
 pub(crate) async fn exceptions(State(shared): State<Arc<Shared>>) -> Answer {
-    let used = shared.store.exceptions_used().await.map_err(internal("read what exceptions let go"))?;
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for used in &used {
-        *counts.entry(&used.filter).or_default() += used.matches;
-    }
     let head = shared.rules.head();
-    let let_go = |id: &str| counts.get(id).copied().unwrap_or(0);
-    let exceptions = rules::listed(&head, shared.clock.now(), let_go);
+    let exceptions = rules::listed(&head, shared.clock.now(), &shared.status().exceptions);
     Ok(Json(json!({ "set": head.digest, "exceptions": exceptions })))
 }
 

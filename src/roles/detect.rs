@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pipeproof_engine::commit::{Commit, Store};
@@ -23,6 +23,8 @@ const BATCH_RECORDS: usize = 4_096;
 const BATCH_BYTES: usize = 8 << 20;
 /// Deltas are replaced by a snapshot after this many bytes of them: what a restart reads back at most, about.
 const SNAPSHOT_AFTER_BYTES: usize = 16 << 20;
+/// How often lists of rules learn what the rules hold.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait before a failed write is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -44,6 +46,7 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
     let mut stopping = shared.stopping.subscribe();
     let at_start = *durable.borrow();
     let mut delta_bytes = 0;
+    let mut told: Option<Instant> = None;
     loop {
         let position = detector.position();
         if position >= at_start {
@@ -95,6 +98,14 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
                 return;
             }
             published(shared, &detector, &commit);
+        }
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            // It walks what rules hold, which may be much.
+            told = Some(Instant::now());
+            shared.tell_status(|status| {
+                status.rules = detector.rule_status();
+                status.tables = detector.table_status();
+            });
         }
         if delta_bytes > SNAPSHOT_AFTER_BYTES {
             delta_bytes = 0;
@@ -189,6 +200,7 @@ fn commit_until_done(
 fn published(shared: &Shared, detector: &Detector, commit: &Commit) {
     shared.metrics.observe(commit, &detector.counters());
     *shared.counters.write().unwrap_or_else(PoisonError::into_inner) = detector.counters();
+    shared.tell_status(|status| status.exceptions = detector.exception_status());
     shared.detected.send_replace(commit.to);
     if !commit.outbox.is_empty()
         && let Some(deliverer) = &shared.deliverer

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pipeproof_engine::detect::ExceptionStatus;
 use pipeproof_engine::rule::{Filter, Rule, Taxonomy};
 use pipeproof_engine::source::Logsource;
 use pipeproof_engine::time::Timestamp;
@@ -175,14 +176,16 @@ pub(super) fn without(set: &Set, id: &str) -> Result<Content, ChangeError> {
 }
 
 /// The exceptions of a set for people: what they let go of, until when, and how often they did.
-pub(crate) fn listed(set: &Set, now: Timestamp, let_go: impl Fn(&str) -> u64) -> Vec<Value> {
+pub(crate) fn listed(set: &Set, now: Timestamp, used: &[ExceptionStatus]) -> Vec<Value> {
     let row = |filter: &Filter| {
         let expired = filter.expires.is_some_and(|expires| expires <= now);
+        let count = used.iter().find(|used| used.id == filter.id).map(|used| used.count).unwrap_or_default();
         json!({
             "id": filter.id, "title": filter.title, "state": if expired { "expired" } else { "in force" },
             "expires": filter.expires, "reason": filter.reason, "approved_by": filter.approved_by,
             "ticket": filter.ticket, "rules": filter.rules, "logsource": filter.logsource,
-            "digest": filter.digest, "let_go": let_go(&filter.id),
+            "digest": filter.digest, "let_go": count.let_go, "first": count.first,
+            "last": count.last, "found_since_expiry": count.unfiltered,
         })
     };
     set.plan().filters().iter().map(row).collect()

@@ -57,7 +57,9 @@ impl Detector {
                     }),
                 }
             }
-            Control::Started { .. }
+            Control::SqlRun(run) => self.sql_run(&run, now, batch),
+            Control::ExceptionAdded(_)
+            | Control::Started { .. }
             | Control::Stopped { .. }
             | Control::TokenCreated(_)
             | Control::TokenRevoked { .. }

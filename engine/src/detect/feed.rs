@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::topology::Wanted;
+use super::topology::{Turn, Wanted};
 use super::{Batch, Detector};
 use crate::correlate::{DetailWriter, FieldValue, Fired, Head, Moment, Signal};
 use crate::event::Event;
@@ -36,7 +36,8 @@ impl Detector {
         }
     }
 
-    /// A detection rule matched an event: correlations see it, and it is a finding if the rule makes findings.
+    /// A detection rule matched an event: if nothing has to be looked up first and no exception lets it go, tables and
+    /// correlations see it, and it is a finding if the rule makes findings.
     pub(super) fn matched(
         &mut self,
         plan: &Plan,
@@ -46,6 +47,15 @@ impl Detector {
         now: Timestamp,
         batch: &mut Batch,
     ) {
+        if !plan.lookups(number).is_empty() {
+            return self.defer(plan, number, event, now, batch);
+        }
+        if self.lets_go(plan, number, rule, event, now, batch) {
+            return;
+        }
+        self.feed_tables(plan, number, (event.time, event.id), &|taxonomy, field| {
+            Plan::field_text(taxonomy, field, event)
+        });
         if self.topology.feeds.get(number).is_some_and(|feeds| !feeds.is_empty()) {
             let signal = self.signal(number, event);
             self.offer(plan, number, Lane::from(event.mode), &signal, now, batch);
@@ -62,6 +72,13 @@ impl Detector {
     }
 
     fn signal(&mut self, number: usize, event: &Event) -> Signal {
+        let topology = Arc::clone(&self.topology);
+        self.begin_signal(topology.wanted.get(number).map_or(&[], Vec::as_slice), event);
+        Signal { time: event.time, event: event.id, member: 0, detail: self.writer.detail() }
+    }
+
+    /// Begins the block of a signal with these fields.
+    pub(super) fn begin_signal(&mut self, wanted: &[Wanted], event: &Event) {
         let head = Head {
             source: self.state.names.number(&event.source),
             source_type: self.state.names.number(event.source_type.name()),
@@ -72,9 +89,7 @@ impl Detector {
             retro: self.is_retro(event),
         };
         self.writer.begin(&head);
-        let topology = Arc::clone(&self.topology);
-        write_fields(&mut self.writer, topology.wanted.get(number).map_or(&[], Vec::as_slice), event);
-        Signal { time: event.time, event: event.id, member: 0, detail: self.writer.detail() }
+        write_fields(&mut self.writer, wanted, event);
     }
 
     /// Shows a match of a rule to the correlations it is a member of.
@@ -142,20 +157,28 @@ impl Detector {
         let topology = Arc::clone(&self.topology);
         let lowest = [Lane::Live, Lane::Backfill].map(|lane| self.state.watermarks.lowest(lane, now));
         let heard = self.state.watermarks.heard(now);
-        let mut reached: Vec<[Timestamp; 2]> = Vec::with_capacity(topology.links.len());
-        for (at, link) in topology.links.iter().enumerate() {
-            let mut own = lowest.map(|lowest| lowest.over(&link.types)).map(|watermark| {
+        let mut reached: Vec<[Timestamp; 2]> = Vec::with_capacity(topology.steps.len());
+        for step in &topology.steps {
+            let mut own = lowest.map(|lowest| lowest.over(&step.types)).map(|watermark| {
                 // The end of a backfill is not put off: nothing comes after it.
-                if watermark == Timestamp::MAX { watermark } else { watermark.minus(link.lag) }
+                if watermark == Timestamp::MAX { watermark } else { watermark.minus(step.lag) }
             });
-            for inner in link.inner.iter().filter_map(|inner| reached.get(*inner)) {
+            for inner in step.inner.iter().filter_map(|inner| reached.get(*inner)) {
                 own.iter_mut().zip(inner).for_each(|(own, inner)| *own = (*own).min(*inner));
             }
             reached.push(own);
             let hears = |types: &Vec<_>| types.iter().any(|kind| heard.get(*kind as usize) == Some(&true));
-            let blind = !self.trusts_silence && !link.needs.iter().all(hears);
+            let blind = !self.trusts_silence && !step.needs.iter().all(hears);
             for (lane, watermark) in [Lane::Live, Lane::Backfill].into_iter().zip(own) {
                 let moment = Moment { watermark, now, blind: blind && lane == Lane::Live };
+                let at = match step.of {
+                    Turn::Correlation(at) => at,
+                    Turn::Lookups => {
+                        self.decide_ready(&plan, step, lane, moment, batch);
+                        continue;
+                    }
+                };
+                let Some(link) = topology.links.get(at) else { continue };
                 if !self.state.is_ready(&plan, &topology, at, lane, moment) {
                     continue;
                 }
@@ -172,6 +195,7 @@ impl Detector {
         if interval != self.state.swept {
             self.state.swept = interval;
             self.sweep(now, batch);
+            self.sweep_tables(&plan, &reached, now);
         }
     }
 

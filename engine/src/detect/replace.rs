@@ -43,7 +43,7 @@ impl Detector {
     /// record that names the set, before it is evaluated itself. The state must be kept as a [`Detector::snapshot`] then:
     /// deltas before and after the switch are not read back under one plan.
     pub fn replace_plan(&mut self, plan: Arc<Plan>) {
-        self.topology = Arc::new(self.state.relink(&self.topology, &plan));
+        self.topology = Arc::new(self.state.relink(&self.plan, &self.topology, &plan));
         self.plan = plan;
     }
 
@@ -53,4 +53,3 @@ impl Detector {
         &self.plan
     }
 }
-

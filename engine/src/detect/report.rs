@@ -105,6 +105,9 @@ impl Detector {
             "value" if value.is_some() => value.clone(),
             _ => key.get(field).or_else(|| found.get(field)).cloned(),
         };
+        if let Some(anchor) = fired.anchor.as_ref().or(fired.signals.last()) {
+            self.feed_tables(plan, number, (fired.time, anchor.event), &|_, field| read(field));
+        }
         self.offer_finding(plan, number, lane, &fired, &read, now, batch);
         let dedup: BTreeMap<String, String> =
             meta.alert.dedup.iter().filter_map(|field| Some((field.clone(), read(field)?))).collect();
@@ -171,7 +174,7 @@ impl Detector {
     }
 
     /// Whether the rule spoke about this key less than `quiet` ago; if not, it speaks now.
-    fn is_quiet(
+    pub(super) fn is_quiet(
         &mut self,
         meta: &RuleMeta,
         key: &BTreeMap<String, String>,
@@ -192,7 +195,7 @@ impl Detector {
         false
     }
 
-    fn report(&mut self, mut finding: Finding, batch: &mut Batch) {
+    pub(super) fn report(&mut self, mut finding: Finding, batch: &mut Batch) {
         self.counters.findings += 1;
         if finding.state == RuleState::Active {
             let (incident, step) = self.state.incidents.admit(&finding);

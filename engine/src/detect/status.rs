@@ -1,15 +1,17 @@
-//! What each correlation holds right now, for lists of rules.
+//! What rules, tables and exceptions hold right now, for lists of them.
 
 use serde::Serialize;
 
 use super::Detector;
 use super::topology::heard_for;
 use crate::correlate::Size;
+use crate::exception::ExceptionCount;
 use crate::plan::Plan;
-use crate::rule::Rule;
+use crate::rule::{Filter, Rule, Table};
 use crate::source::SourceType;
+use crate::table::Rows;
 
-/// What a correlation rule holds, both lanes together.
+/// What a correlation, or a rule with lookups, holds, both lanes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RuleStatus {
     /// Id of the rule.
@@ -23,8 +25,56 @@ pub struct RuleStatus {
     pub evicted: u64,
 }
 
+/// What a table holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TableStatus {
+    /// Name of the table.
+    pub table: String,
+    /// Openings and closings kept; rows of a table that is written down.
+    pub entries: usize,
+    /// Those dropped at a bound, since the process started.
+    pub evicted: u64,
+}
+
+/// What an exception has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExceptionStatus {
+    /// Id of the exception.
+    pub id: String,
+    /// Whether it has expired by now.
+    pub expired: bool,
+    /// What it let go, and what it would have.
+    #[serde(flatten)]
+    pub count: ExceptionCount,
+}
+
 impl Detector {
-    /// What each correlation holds. Walks all groups of learning rules.
+    /// What each table holds.
+    #[must_use]
+    pub fn table_status(&self) -> Vec<TableStatus> {
+        let tables = self.plan.tables().iter().zip(&self.state.tables).enumerate();
+        let status = |(number, (table, rows)): (usize, (&Table, &Rows))| TableStatus {
+            table: table.name.clone(),
+            entries: self.plan.given_rows(number).unwrap_or(rows).len(),
+            evicted: rows.evicted(),
+        };
+        tables.map(status).collect()
+    }
+
+    /// What each exception has done, in the order of their ids.
+    #[must_use]
+    pub fn exception_status(&self) -> Vec<ExceptionStatus> {
+        let status = |filter: &Filter| ExceptionStatus {
+            id: filter.id.clone(),
+            expired: filter.expires.is_some_and(|expires| expires <= self.state.now),
+            count: self.state.exceptions.get(&(filter.id.clone(), filter.digest.clone())).copied().unwrap_or_default(),
+        };
+        let mut all: Vec<_> = self.plan.filters().iter().map(status).collect();
+        all.sort_by(|left, right| left.id.cmp(&right.id));
+        all
+    }
+
+    /// What each correlation and each rule with lookups holds. Walks all groups of learning rules.
     #[must_use]
     pub fn rule_status(&self) -> Vec<RuleStatus> {
         let mut all = Vec::with_capacity(self.topology.links.len());
@@ -40,6 +90,17 @@ impl Detector {
                 status.size.learning += learning;
                 status.late += lane.counts().late;
                 status.evicted += lane.counts().evicted;
+            }
+            all.push(status);
+        }
+        for (number, lanes) in &self.state.deferred {
+            let Some(rule) = self.plan.rules().get(*number) else { continue };
+            let mut status = RuleStatus { rule: rule.meta().id.clone(), ..RuleStatus::default() };
+            for lane in [&lanes.live, &lanes.backfill] {
+                let (waiting, parked) = lane.len();
+                status.size.waiting += waiting;
+                status.size.blind += parked;
+                status.evicted += lane.evicted();
             }
             all.push(status);
         }

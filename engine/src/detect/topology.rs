@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::correlate::journal::CorrelationName;
 use crate::correlate::{Names, Shape, names_read};
+use crate::feed;
 use crate::fields::Field;
 use crate::plan::Plan;
-use crate::rule::{Condition, CorrelationRule, Operator, Rule, RuleMeta, RuleState, Taxonomy};
+use crate::rule::{Condition, CorrelationRule, Operator, Rule, RuleMeta, RuleState, TableRows, Taxonomy};
 use crate::source::SourceType;
 
 /// Fields every signal keeps, for people who read a finding.
@@ -49,22 +50,43 @@ pub(crate) struct Link {
     /// What its state is kept under.
     pub(crate) name: CorrelationName,
     pub(crate) shape: Shape,
-    /// The source types its watermark is over.
-    pub(super) types: Vec<SourceType>,
-    /// How much later than their watermark its members match.
-    pub(super) lag: Duration,
-    /// The correlations among its members, which are advanced before it.
-    pub(super) inner: Vec<usize>,
-    /// Of each of these, some source must be heard for the rule to say that something did not happen.
-    pub(super) needs: Vec<Vec<SourceType>>,
     /// It learns from history and finds nothing in it.
     pub(crate) learns: bool,
 }
 
-/// All correlations, members before the rules that look at them.
+/// What is done about a rule when time moves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The correlation with this number among the links advances.
+    Correlation(usize),
+    /// Candidates whose tables can be asked are decided.
+    Lookups,
+}
+
+/// A rule that waits for a watermark.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Number of the rule.
+    pub(crate) number: usize,
+    pub(super) of: Turn,
+    /// The source types its watermark is over.
+    pub(super) types: Vec<SourceType>,
+    /// How much later than their watermark what it rests on is known.
+    pub(super) lag: Duration,
+    /// Steps it rests on, which come before it.
+    pub(super) inner: Vec<usize>,
+    /// Of each of these, some source must be heard for the rule to say that something did not happen.
+    pub(super) needs: Vec<Vec<SourceType>>,
+    /// How long sources must be heard again before what was parked is decided.
+    pub(super) settle: Duration,
+}
+
+/// How the rules of a plan hang together.
 #[derive(Debug)]
 pub(crate) struct Topology {
     pub(crate) links: Vec<Link>,
+    /// The rules that wait, each after those it rests on.
+    pub(crate) steps: Vec<Step>,
     /// By rule: the correlations it is a member of, with its number there.
     pub(super) feeds: Vec<Vec<(usize, u16)>>,
     /// By rule: the fields its signals keep.
@@ -75,26 +97,28 @@ impl Topology {
     /// Works out a plan.
     pub(crate) fn new(plan: &Plan, names: &mut Names) -> Self {
         let rules = plan.rules();
-        let mut order: Vec<usize> = Vec::new();
-        let mut settled: BTreeSet<usize> =
-            (0..rules.len()).filter(|number| !matches!(rules.get(*number), Some(Rule::Correlation(_)))).collect();
-        // The plan has no circles, so every round settles one at least.
-        loop {
-            let ready: Vec<usize> = (0..rules.len())
-                .filter(|number| !settled.contains(number))
-                .filter(|number| plan.members(*number).iter().all(|member| settled.contains(member)))
-                .collect();
-            if ready.is_empty() {
-                break;
-            }
-            settled.extend(&ready);
-            order.extend(ready);
-        }
-        let place_of: BTreeMap<usize, usize> =
-            order.iter().enumerate().map(|(place, number)| (*number, place)).collect();
         let mut feeds: Vec<Vec<(usize, u16)>> = vec![Vec::new(); rules.len()];
         let mut links: Vec<Link> = Vec::new();
-        for number in order {
+        let mut steps: Vec<Step> = Vec::new();
+        let mut step_of: BTreeMap<usize, usize> = BTreeMap::new();
+        for number in plan.order().iter().copied() {
+            let of = match rules.get(number) {
+                Some(Rule::Correlation(_)) => Turn::Correlation(links.len()),
+                Some(Rule::Detection(_)) if !plan.lookups(number).is_empty() => Turn::Lookups,
+                _ => continue,
+            };
+            let types = source_types(plan, number, 0);
+            let settle = types.iter().map(|kind| kind.info().lateness).max().unwrap_or_default();
+            step_of.insert(number, steps.len());
+            steps.push(Step {
+                number,
+                of,
+                types,
+                lag: plan.lag(number),
+                inner: plan.needs(number).iter().filter_map(|needed| step_of.get(needed).copied()).collect(),
+                needs: heard_for(plan, number),
+                settle,
+            });
             let Some(Rule::Correlation(rule)) = rules.get(number) else { continue };
             let members = plan.members(number);
             if rule.meta.state != RuleState::Paused {
@@ -104,13 +128,6 @@ impl Topology {
                     }
                 }
             }
-            let inner: Vec<usize> = members.iter().filter_map(|member| place_of.get(member).copied()).collect();
-            let lag_of = |member: &usize| match rules.get(*member) {
-                Some(Rule::Detection(rule)) => table_grace(plan, &rule.condition),
-                _ => place_of.get(member).and_then(|place| links.get(*place)).map_or(Duration::ZERO, |link| link.lag),
-            };
-            let lag = members.iter().map(lag_of).max().unwrap_or_default();
-            let types = source_types(plan, number, 0);
             let resolve = rule.meta.alert.resolve_on.as_deref().and_then(|name| {
                 let called = |member: &usize| {
                     rules
@@ -119,7 +136,6 @@ impl Topology {
                 };
                 members.iter().position(called).and_then(|place| u16::try_from(place).ok())
             });
-            let settle = types.iter().map(|kind| kind.info().lateness).max().unwrap_or_default();
             let field = |member: u16, name: &str| {
                 let meta = members.get(usize::from(member)).and_then(|member| rules.get(*member)).map(Rule::meta);
                 meta.and_then(|meta| aliased(rule, meta, name)).unwrap_or(name).to_owned()
@@ -128,15 +144,11 @@ impl Topology {
                 number,
                 name: (rule.meta.id.clone(), rule.meta.digest.clone()),
                 shape: Shape::new(rule, names, field, resolve, settle),
-                lag,
-                inner,
-                needs: heard_for(plan, number),
                 learns: matches!(rule.operator, Operator::New { .. } | Operator::Rare { .. } | Operator::Spike { .. }),
-                types,
             });
         }
         let wanted = (0..rules.len()).map(|number| wanted(plan, number, &feeds, &links, names)).collect();
-        Self { links, feeds, wanted }
+        Self { links, steps, feeds, wanted }
     }
 }
 
@@ -147,7 +159,17 @@ fn aliased<'r>(rule: &'r CorrelationRule, member: &RuleMeta, name: &str) -> Opti
     field.map(String::as_str)
 }
 
-/// The fields the signals of a rule keep: what the rules above it group by, judge and say.
+/// The fields of the tables a rule feeds.
+fn fed(plan: &Plan, number: usize) -> impl Iterator<Item = &String> {
+    let tables = plan.table_feeds(number).iter().filter_map(|(table, _)| plan.tables().get(*table));
+    tables.flat_map(|table| match &table.rows {
+        TableRows::Derived { key, columns, .. } => key.iter().chain(columns.values()).collect(),
+        TableRows::Given(_) => Vec::new(),
+    })
+}
+
+/// The fields the signals of a rule keep: what the rules above it group by, judge and say, and what they put into tables.
+/// Of a rule with lookups nothing but its signal is there when it says something, so it is what it says itself, too.
 fn wanted(plan: &Plan, number: usize, feeds: &[Vec<(usize, u16)>], links: &[Link], names: &mut Names) -> Vec<Wanted> {
     let Some(rule) = plan.rules().get(number) else { return Vec::new() };
     let taxonomy = match rule {
@@ -159,6 +181,10 @@ fn wanted(plan: &Plan, number: usize, feeds: &[Vec<(usize, u16)>], links: &[Link
     let mut open: Vec<(usize, usize)> = Vec::new();
     let above = |number: usize| feeds.get(number).into_iter().flatten().map(move |(link, _)| (number, *link));
     open.extend(above(number));
+    if !plan.lookups(number).is_empty() {
+        let own = said(rule.meta()).map(str::to_owned).chain(fed(plan, number).cloned());
+        wanted.extend(own.map(|name| (name, true)));
+    }
     let mut seen = BTreeSet::new();
     while let Some((member, link)) = open.pop() {
         let Some((above_number, Rule::Correlation(outer))) =
@@ -176,6 +202,9 @@ fn wanted(plan: &Plan, number: usize, feeds: &[Vec<(usize, u16)>], links: &[Link
         }
         for name in said(&outer.meta) {
             wanted.entry(name.to_owned()).or_insert(false);
+        }
+        for name in fed(plan, above_number) {
+            wanted.entry(name.clone()).or_insert(false);
         }
         open.extend(above(above_number));
     }
@@ -205,67 +234,54 @@ fn said(meta: &RuleMeta) -> impl Iterator<Item = &str> {
     placeholders.chain(entities).chain(meta.alert.dedup.iter().map(String::as_str))
 }
 
-/// The largest grace of the tables a condition looks things up in.
-fn table_grace(plan: &Plan, condition: &Condition) -> Duration {
-    match condition {
-        Condition::And(parts) | Condition::Or(parts) => {
-            parts.iter().map(|part| table_grace(plan, part)).max().unwrap_or_default()
-        }
-        Condition::Not(part) => table_grace(plan, part),
-        Condition::Lookup(lookup) => {
-            let table = plan.tables().iter().find(|table| table.name == lookup.table);
-            table.map_or(Duration::ZERO, |table| table.grace)
-        }
-        Condition::Field { .. } | Condition::Keyword(_) => Duration::ZERO,
-    }
-}
-
-/// The source types a name under `requires` stands for; none if it is unknown.
-fn required_types(name: &str) -> Vec<SourceType> {
-    name.parse().into_iter().collect()
-}
-
-/// The source types whose watermarks a rule waits for: those it requires, or those its members' logsources are fed by.
+/// The source types whose watermarks a rule waits for: those it requires, or those its members' logsources are fed by; and
+/// those that feed the tables it looks things up in.
 pub(super) fn source_types(plan: &Plan, number: usize, depth: usize) -> Vec<SourceType> {
     let Some(rule) = plan.rules().get(number) else { return Vec::new() };
-    let required: BTreeSet<SourceType> = rule.meta().requires.iter().flat_map(|name| required_types(name)).collect();
-    if !required.is_empty() {
-        return required.into_iter().collect();
-    }
-    match rule {
-        Rule::Correlation(_) if depth < 8 => {
-            let members = plan.members(number).iter().flat_map(|member| source_types(plan, *member, depth + 1));
-            let types: BTreeSet<SourceType> = members.collect();
-            types.into_iter().collect()
-        }
-        Rule::Correlation(_) | Rule::Sql(_) => Vec::new(),
+    let required = feed::resolve_all(&rule.meta().requires);
+    let rests_on = |numbers: &[usize]| -> BTreeSet<SourceType> {
+        let deeper = numbers.iter().filter(|_| depth < 8);
+        deeper.flat_map(|needed| source_types(plan, *needed, depth + 1)).collect()
+    };
+    let types = match rule {
         Rule::Detection(detection) => {
-            let wanted = |kind: &SourceType| {
-                let fits = |part: &Option<String>, of: &str| part.as_ref().is_none_or(|name| name == of);
-                detection.logsource.product.as_deref() == Some("cicd")
-                    || kind.info().native.is_some_and(|(product, service)| {
-                        fits(&detection.logsource.product, product) && fits(&detection.logsource.service, service)
-                    })
-            };
-            SourceType::ALL.iter().copied().filter(|kind| kind.is_external()).filter(wanted).collect()
+            let own = if required.is_empty() { feed::of_logsource(&detection.logsource) } else { required };
+            own.union(&rests_on(plan.needs(number))).copied().collect()
         }
-    }
+        Rule::Correlation(_) if required.is_empty() => rests_on(plan.members(number)),
+        Rule::Correlation(_) | Rule::Sql(_) => required,
+    };
+    types.into_iter().collect()
 }
 
 /// The sources without which a rule cannot say that something did not happen: of each list, one of its types must be
-/// heard. They are those the rule requires and those that feed members that must not match.
+/// heard. They are those the rule requires and those that feed members that must not match, or tables in which something
+/// must not be found.
 pub(super) fn heard_for(plan: &Plan, number: usize) -> Vec<Vec<SourceType>> {
-    let Some(Rule::Correlation(rule)) = plan.rules().get(number) else { return Vec::new() };
-    let Operator::Temporal { clauses, .. } = &rule.operator else { return Vec::new() };
-    let absent: BTreeSet<u16> = clauses.iter().flat_map(|clause| clause.absent.iter().copied()).collect();
+    let Some(rule) = plan.rules().get(number) else { return Vec::new() };
+    let absent: Vec<usize> = match rule {
+        Rule::Correlation(CorrelationRule { operator: Operator::Temporal { clauses, .. }, .. }) => {
+            let absent: BTreeSet<u16> = clauses.iter().flat_map(|clause| clause.absent.iter().copied()).collect();
+            absent.iter().filter_map(|member| plan.members(number).get(usize::from(*member)).copied()).collect()
+        }
+        Rule::Detection(rule) if seeks_absence(&rule.condition, false) => plan.needs(number).to_vec(),
+        Rule::Detection(_) | Rule::Correlation(_) | Rule::Sql(_) => Vec::new(),
+    };
     if absent.is_empty() {
         return Vec::new();
     }
-    let feeding = absent
-        .iter()
-        .filter_map(|member| plan.members(number).get(usize::from(*member)))
-        .map(|member| source_types(plan, *member, 0));
-    let required = rule.meta.requires.iter().map(|name| required_types(name));
+    let feeding = absent.iter().map(|member| source_types(plan, *member, 0));
+    let required = rule.meta().requires.iter().filter_map(|name| feed::resolve(name).ok());
     let needs: BTreeSet<Vec<SourceType>> = required.chain(feeding).filter(|types| !types.is_empty()).collect();
     needs.into_iter().collect()
+}
+
+/// Whether a lookup stands under `not`.
+fn seeks_absence(condition: &Condition, negated: bool) -> bool {
+    match condition {
+        Condition::And(parts) | Condition::Or(parts) => parts.iter().any(|part| seeks_absence(part, negated)),
+        Condition::Not(part) => seeks_absence(part, !negated),
+        Condition::Lookup(_) => negated,
+        Condition::Field { .. } | Condition::Keyword(_) => false,
+    }
 }

@@ -228,7 +228,6 @@ impl Rows {
             .execute(&mut *connection)
             .await?;
         }
-        super::exceptions::count(connection, commit).await?;
         self.insert_coverage(connection, commit).await
     }
 

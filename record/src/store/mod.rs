@@ -6,7 +6,6 @@
 mod commit;
 mod coverage;
 mod deliveries;
-mod exceptions;
 mod findings;
 mod ledger;
 mod schema;
@@ -24,7 +23,6 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use coverage::{StoredDeadLetter, StoredWindow};
 pub use deliveries::{Attempt, AttemptOutcome, Delivery, DeliveryChange, DeliveryFilter, DeliveryState, Due};
-pub use exceptions::ExceptionUse;
 pub use findings::{FindingFilter, IncidentFilter, StoredFinding, StoredIncident, StoredMessage, StoredStep};
 pub use ledger::{Counts, Pack, RuleText};
 pub use schema::SCHEMA_VERSION;

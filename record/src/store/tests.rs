@@ -383,29 +383,3 @@ async fn cursors_packs_and_rule_texts_are_kept() {
     assert_eq!(store.packs().await.unwrap(), vec![pack.clone()]);
     assert_eq!(store.pack("p1").await.unwrap(), Some(pack));
 }
-
-#[tokio::test]
-async fn what_exceptions_let_go_is_counted_once_by_exception_and_rule() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
-    let let_go = |filter: &str, rule: &str, received: Timestamp| engine::commit::Excepted {
-        filter: filter.into(),
-        filter_digest: "d".into(),
-        rule: rule.into(),
-        rule_digest: "d".into(),
-        event: "0-1-0".into(),
-        time: START,
-        received,
-    };
-    let later = START.plus(Duration::from_secs(9));
-    let mut commit = batch(0, 4);
-    commit.excepted = vec![let_go("train", "a", later), let_go("train", "a", START), let_go("train", "b", START)];
-    store.commit(&commit).await.unwrap();
-    assert!(store.commit(&commit).await.is_err(), "a repeated batch is refused");
-    let mut next = batch(4, 5);
-    next.excepted = vec![let_go("train", "a", later)];
-    store.commit(&next).await.unwrap();
-    let used = store.exceptions_used().await.unwrap();
-    let counts: Vec<_> = used.iter().map(|used| (used.rule.as_str(), used.matches, used.first, used.last)).collect();
-    assert_eq!(counts, [("a", 3, START, later), ("b", 1, START, START)]);
-}

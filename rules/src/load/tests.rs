@@ -144,7 +144,7 @@ fn problems_say_where_and_what_was_meant() {
         (both.replace("event_count", "event_cuont"), "r.yml:4:11", "E0130", "did you mean `event_count`?"),
         (both.replace("event_count", "value_count"), "r.yml:8:16", "E0105", "needs `field`"),
         (both.replace("{gte: 3}", "pushed"), "r.yml:8:16", "E0133", "compares a number"),
-        (both.replace("{gte: 3}", "{gte: 3, let: 5}"), "r.yml:8:26", "E0107", "did you mean `lt`?"),
+        (both.replace("{gte: 3}", "{gte: 3, let: 5}"), "r.yml:8:25", "E0107", "did you mean `lt`?"),
         (both.replace("{gte: 3}", "{}"), "r.yml:8:16", "E0133", "compares with nothing"),
         (both.replace("{gte: 3}", "{gte: -1}"), "r.yml:8:22", "E0106", "whole number"),
         (both.replace("event_count", "temporal"), "r.yml:8:16", "E0131", "so many cannot match"),
@@ -297,7 +297,7 @@ fn tables_and_lookups() {
         assert_eq!(digest(&text), base, "{from}");
     }
     for (from, to, at, code, said) in [
-        ("lookup: jobs.run_id", "lookup: jobs.run", "r.yml:26:29", "E0117", "did you mean `run_id`?"),
+        ("lookup: jobs.run_id", "lookup: jobs.run_i", "r.yml:26:29", "E0117", "did you mean `run_id`?"),
         ("lookup: jobs.run_id", "lookup: jobs.xyz", "r.yml:26:29", "E0117", "its columns: environment, run_id"),
         ("lookup: jobs.run_id", "lookup: job.run_id", "r.yml:26:29", "E0117", "did you mean `jobs`?"),
         ("open: started", "open: startd", "r.yml:5:11", "E0132", "did you mean `started`?"),
@@ -384,7 +384,7 @@ fn exceptions() {
         (both.replacen("category: scm", "category: job", 1), "r.yml:5:13", "W0216", "does not cover"),
         (
             both.replace("{actor.id: mallory}", "{actor.id|lookup: t.a}"),
-            "r.yml:6:33",
+            "r.yml:6:32",
             "E0142",
             "cannot look things up",
         ),
@@ -569,7 +569,7 @@ detection: {s: {action: artifact.signed}, condition: s}
         (both.replace("requires: [github.webhook, sigstore.bundle]\n", ""), "r.yml:5:21", "W0211", "`signed`"),
         (both.replace("timespan: 15m", "timespan: 30s"), "r.yml:7:15", "W0212", "60 s late"),
         (unlearnt, "r.yml:4:5", "W0213", "learn: {for: 14d}"),
-        (both.replace("[ci.repo]", "[ci.rep]"), "r.yml:6:16", "W0210", "did you mean `ci.repo`?"),
+        (both.replacen("[ci.repo]", "[ci.rpeo]", 1), "r.yml:6:16", "W0210", "did you mean `ci.repo`?"),
         (native, "r.yml:5:13", "W0209", "no source type feeds the rule `pushed`"),
         (
             format!("{RULE}---\n{}", RULE.replace("pushed", "again").replace("1850480", "1850481")),

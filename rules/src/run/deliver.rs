@@ -104,9 +104,8 @@ impl Course<'_> {
             Delivery::OneBatch => vec![log],
             _ => log.into_iter().map(|record| vec![record]).collect(),
         };
-        // A test is whole: what it does not tell did not happen.
-        let dressed = |detector: Detector| detector.with_routing(self.routing.clone()).trusting_silence();
-        let mut detector = dressed(Detector::new(Arc::clone(self.plan), 0));
+        let new = || Detector::new(Arc::clone(self.plan), 0).with_routing(self.routing.clone());
+        let mut detector = new();
         let mut deltas = Vec::new();
         let mut findings = Vec::new();
         for (number, batch) in batches.into_iter().enumerate() {
@@ -130,7 +129,7 @@ impl Course<'_> {
             };
             if number % every == 0 {
                 let next = Detector::restore(Arc::clone(self.plan), 0, &restored);
-                detector = dressed(next.map_err(|error| error.to_string())?);
+                detector = next.map_err(|error| error.to_string())?.with_routing(self.routing.clone());
             }
         }
         Ok(findings)
