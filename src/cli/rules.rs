@@ -28,7 +28,7 @@ pub(super) fn check(options: &RuleFiles, format: Option<Format>) -> Result<(), F
     if format.is_some_and(|format| format != Format::Human) {
         let rows: Vec<Value> =
             set.diagnostics.iter().filter_map(|problem| serde_json::to_value(problem).ok()).collect();
-        show::rows(&rows, &["severity", "code", "file", "place.line", "place.column", "message", "help"], format)?;
+        show::rows(&rows, &["severity", "code", "file", "line", "column", "message", "help"], format)?;
     } else {
         for problem in &set.diagnostics {
             show::plain(&problem.render(set.text(&problem.file).unwrap_or_default()))?;
