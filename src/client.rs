@@ -67,7 +67,7 @@ impl Client {
             }
         }
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Server::start(&place.data, &Config::embedded(), listen).await?;
+        let server = Server::start(&place.data, &Config::of_commands(), listen).await?;
         let (url, token) = (server.url(), server.local_token.clone());
         Self::new(&url, token, Some(server))
     }

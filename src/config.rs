@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) rules: Option<PathBuf>,
     /// Whether the shipped rules run.
     pub(crate) shipped_rules: bool,
+    /// The rules stay those the log says are in force, whatever this configuration would ask for.
+    pub(crate) keep_rules: bool,
     /// How often the lake takes in what was detected.
     pub(crate) archive_every: Duration,
     /// How much may wait for the log's writer, and how long it gathers.
@@ -160,6 +162,11 @@ impl Config {
     /// What runs without a file.
     pub(crate) fn embedded() -> Self {
         Self { shipped_rules: true, archive_every: ARCHIVE_EVERY, ..Self::default() }
+    }
+
+    /// What a command runs for itself on stored data: it decides nothing that a server would decide.
+    pub(crate) fn of_commands() -> Self {
+        Self { keep_rules: true, ..Self::embedded() }
     }
 
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {

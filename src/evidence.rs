@@ -160,7 +160,7 @@ fn short(time: Timestamp) -> String {
 fn versions(shared: &Shared) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("pipeproof".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("rule_set".to_owned(), shared.plan.set_digest()),
+        ("rule_set".to_owned(), shared.rules.head().digest.clone()),
     ])
 }
 

@@ -10,7 +10,7 @@ mod metrics;
 mod node;
 mod registry;
 mod roles;
-mod rule_set;
+mod rules;
 mod scope;
 mod secret_keys;
 mod sender;

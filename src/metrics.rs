@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) archived: IntGauge,
     pub(crate) queued_bytes: IntGauge,
     pub(crate) ready: IntGauge,
+    pub(crate) rules_deployed: IntCounterVec,
+    pub(crate) rules_refused: IntGauge,
 }
 
 impl Metrics {
@@ -74,6 +76,15 @@ impl Metrics {
             archived: gauge("pipeproof_archived_records", "records the lake has taken in")?,
             queued_bytes: gauge("pipeproof_log_queue_bytes", "bytes waiting for the log's writer")?,
             ready: gauge("pipeproof_ready", "1 while events are accepted")?,
+            rules_deployed: counters(
+                "pipeproof_rule_sets_total",
+                "rule sets put in force since the start, by what made them",
+                &["change"],
+            )?,
+            rules_refused: gauge(
+                "pipeproof_rules_refused",
+                "1 while the rules of program and configuration have errors and the set before stays in force",
+            )?,
             registry,
         })
     }

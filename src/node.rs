@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeproof_engine::clock::Clock;
-use pipeproof_engine::commit::Store;
-use pipeproof_engine::control::{Control, DeployedRule, OWN_SOURCE, SourceRecord};
-use pipeproof_engine::detect::{DetectCounters, Detector};
-use pipeproof_engine::plan::Plan;
+use pipeproof_engine::commit::{Restored, Store};
+use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
+use pipeproof_engine::detect::{DetectCounters, Detector, ExceptionStatus, RestoreError, RuleStatus, TableStatus};
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
@@ -31,6 +30,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::{self, Registry};
 use crate::roles;
+use crate::rules::{ChangeError, RuleSets, SetError};
 use crate::secret_keys::SecretKeys;
 
 /// Log partition of a single machine.
@@ -53,8 +53,17 @@ pub(crate) enum NodeError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("the rules have errors:\n{0}")]
-    Rules(String),
+    /// The rules that were asked for are no rules.
+    #[error(transparent)]
+    Rules(SetError),
+    #[error(
+        "the rule set {set}, which the log says is in force, cannot be used: restore its folder from a copy of the data folder"
+    )]
+    RulesInForce {
+        set: String,
+        #[source]
+        source: SetError,
+    },
     #[error("the configuration is not valid: {0}")]
     Targets(String),
 }
@@ -66,6 +75,14 @@ impl NodeError {
     {
         move |source| Self::Part { doing, source: source.into() }
     }
+}
+
+/// What rules, tables and exceptions hold, as detection last told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DetectStatus {
+    pub(crate) rules: Vec<RuleStatus>,
+    pub(crate) tables: Vec<TableStatus>,
+    pub(crate) exceptions: Vec<ExceptionStatus>,
 }
 
 /// What every role shares.
@@ -83,8 +100,7 @@ pub(crate) struct Shared {
     pub(crate) seal: Log,
     pub(crate) store: SqliteStore,
     pub(crate) lake: Lake,
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) rule_files: BTreeMap<String, String>,
+    pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,
     pub(crate) detected: watch::Sender<u64>,
     pub(crate) archived: watch::Sender<u64>,
@@ -94,6 +110,7 @@ pub(crate) struct Shared {
     /// Why the store or the lake cannot be written just now.
     pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
     pub(crate) counters: RwLock<DetectCounters>,
+    status: RwLock<DetectStatus>,
     pub(crate) metrics: Metrics,
     pub(crate) deliverer: Option<Arc<Deliverer<SqliteStore>>>,
     controls: AtomicU64,
@@ -126,11 +143,9 @@ impl Node {
         let secret_keys = SecretKeys::load_or_create(&data.join("keys")).map_err(NodeError::part("open the keys"))?;
         let keys =
             Keys::load_or_create(&data.join("keys"), &*clock).map_err(NodeError::part("open the signing keys"))?;
-        let rules = crate::rule_set::load(config.shipped_rules, config.rules.as_deref())?;
         let store = SqliteStore::open(&data.join("store.db"), Arc::clone(&clock))
             .await
             .map_err(NodeError::part("open the store"))?;
-        store.keep_rule_texts(&rules.texts).await.map_err(NodeError::part("keep the texts of the rules"))?;
         let lake = Lake::open(&data.join("lake")).await.map_err(NodeError::part("open the lake"))?;
         let restored = store.restore(PARTITION).await.map_err(NodeError::part("read where detection stands"))?;
         let archived = lake.archived(PARTITION).await.map_err(NodeError::part("read where the lake stands"))?;
@@ -139,9 +154,9 @@ impl Node {
         let options = LogOptions { partition: PARTITION, ..config.log.clone() };
         let log = open_log(&data.join("log").join(PARTITION.to_string()), known, options)?;
         roles::check_last_checkpoint(&keys, &log, &seal)?;
-        let detector = Detector::restore(Arc::clone(&rules.plan), PARTITION, &restored)
-            .map_err(NodeError::part("restore the state of detection"))?;
         let registry = roles::rebuild_registry(&data, &log)?;
+        let rules = open_rules(&data, &registry, config)?;
+        let detector = restore(&restored, &rules, registry.rules.is_some())?;
         let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };
         let deliverer = roles::deliverer(config, &store, &clock).await?;
         let configured = config.sources.iter().map(|source| (source.name.clone(), source.secrets.clone())).collect();
@@ -158,12 +173,12 @@ impl Node {
             stopping: watch::Sender::new(false),
             trouble: RwLock::default(),
             counters: RwLock::default(),
+            status: RwLock::default(),
             metrics: Metrics::new().map_err(NodeError::part("register metrics"))?,
             controls: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
             evidence: tokio::sync::Mutex::new(()),
-            plan: rules.plan,
-            rule_files: rules.files,
+            rules,
             data,
             clock,
             secret_keys,
@@ -180,25 +195,17 @@ impl Node {
         Ok(node)
     }
 
-    /// Writes down that we are here, which rules decide, and what the configuration connects.
+    /// Writes down that we are here, which rules decide if they are others than before, and what the configuration connects.
     async fn announce(&self, config: &Config) -> Result<(), NodeError> {
         let shared = &self.shared;
         let append = |control| async move {
             shared.control(control).await.map(drop).map_err(NodeError::part("write to the log"))
         };
         append(Control::Started { version: env!("CARGO_PKG_VERSION").to_owned(), run: shared.run.clone() }).await?;
-        append(Control::RulesDeployed {
-            set: shared.plan.set_digest(),
-            rules: shared
-                .plan
-                .rules()
-                .iter()
-                .map(|rule| rule.meta())
-                .map(|meta| DeployedRule { id: meta.id.clone(), digest: meta.digest.clone(), state: meta.state })
-                .collect(),
-            actor: OWN_SOURCE.to_owned(),
-        })
-        .await?;
+        crate::rules::start(shared, config).await.map_err(|error| match error {
+            ChangeError::Set(error) => NodeError::Rules(error),
+            other => NodeError::part("put the rules in force")(other),
+        })?;
         for source in &config.sources {
             let known = shared.registry().sources.get(&source.name).cloned();
             let now = shared.clock.now();
@@ -270,9 +277,10 @@ impl Shared {
     /// Appends a control record, folds it into the registry and returns its index. Durable when this returns.
     pub(crate) async fn control(&self, control: Control) -> Result<u64, AppendError> {
         let _turn = self.administration.lock().await;
-        let index = self.append_own(&control).await?;
+        let received = self.clock.now();
+        let index = self.append_own(&control, received).await?;
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
-        registry.apply(&control);
+        registry.apply(&control, index, received);
         registry.position = index + 1;
         drop(registry);
         if !control.is_tick() {
@@ -281,13 +289,13 @@ impl Shared {
         Ok(index)
     }
 
-    async fn append_own(&self, control: &Control) -> Result<u64, AppendError> {
+    async fn append_own(&self, control: &Control, received: Timestamp) -> Result<u64, AppendError> {
         let number = self.controls.fetch_add(1, Ordering::Relaxed);
         let record = Record {
             envelope: Envelope {
                 source: OWN_SOURCE.to_owned(),
                 source_type: SourceType::Pipeproof,
-                received: self.clock.now(),
+                received,
                 auth: Authenticity::Own,
                 key_id: None,
                 item: format!("id:{}-{number}", self.run),
@@ -323,6 +331,16 @@ impl Shared {
         target == 0 || wait_past(archived, target - 1, limit).await
     }
 
+    /// What rules, tables and exceptions hold, as detection last told.
+    pub(crate) fn status(&self) -> DetectStatus {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is told about them.
+    pub(crate) fn tell_status(&self, change: impl FnOnce(&mut DetectStatus)) {
+        change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Why events cannot be accepted just now, if so.
     pub(crate) fn not_ready(&self) -> Option<String> {
         if *self.stopping.borrow() {
@@ -351,6 +369,27 @@ impl Shared {
             }
         }
     }
+}
+
+fn open_rules(data: &Path, registry: &Registry, config: &Config) -> Result<RuleSets, NodeError> {
+    let in_force = registry.rules.as_ref();
+    RuleSets::open(data.join("rules"), in_force, config).map_err(|source| match in_force {
+        Some(in_force) => NodeError::RulesInForce { set: in_force.set.clone(), source },
+        None => NodeError::Rules(source),
+    })
+}
+
+/// The detector as the store left it, under the rules it stood under.
+fn restore(restored: &Restored, rules: &RuleSets, in_force: bool) -> Result<Detector, NodeError> {
+    let plan = |set: Option<&str>| rules.plan_at_start(set, in_force).map_err(|error| (set.map(str::to_owned), error));
+    let detector = Detector::restore_under(PARTITION, restored, plan).map_err(|error| match error {
+        RestoreError::State(error) => NodeError::part("restore the state of detection")(error),
+        RestoreError::Rules((set, source)) => NodeError::RulesInForce { set: set.unwrap_or_default(), source },
+    })?;
+    if let Some(set) = detector.rule_set() {
+        rules.decides(set);
+    }
+    Ok(detector)
 }
 
 async fn wait_past(mut mark: watch::Receiver<u64>, index: u64, limit: Duration) -> bool {

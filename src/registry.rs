@@ -1,4 +1,5 @@
-//! Sources and tokens: a fold over control records, so that the log says who could send what, and when.
+//! Sources, tokens and the set of rules in force: a fold over control records, so that the log says who could send what,
+//! and what decided, and when.
 //!
 //! A copy with its log position is kept in `registry.json`, so that a start needs only the records after it.
 
@@ -7,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use pipeproof_engine::control::{Control, SourceRecord, TokenRecord};
+use pipeproof_engine::control::{Approval, Control, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::receive::{Secret, SourceSettings};
@@ -24,6 +25,24 @@ pub(crate) struct Registry {
     pub(crate) position: u64,
     pub(crate) sources: BTreeMap<String, SourceRecord>,
     pub(crate) tokens: BTreeMap<String, TokenRecord>,
+    /// The set of rules whose record is the last one, if its content was kept.
+    #[serde(default)]
+    pub(crate) rules: Option<RulesInForce>,
+}
+
+/// The set of rules in force, and how it came to be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RulesInForce {
+    /// Digest of its content.
+    pub(crate) set: String,
+    /// Index of the record that put it in force.
+    pub(crate) record: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) change: RulesChange,
+    pub(crate) actor: String,
+    pub(crate) approved_by: Option<String>,
+    pub(crate) approval: Approval,
+    pub(crate) note: Option<String>,
 }
 
 /// Who is asking.
@@ -87,8 +106,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Folds in a control record.
-    pub(crate) fn apply(&mut self, control: &Control) {
+    /// Folds in the control record at `index`, received `at`.
+    pub(crate) fn apply(&mut self, control: &Control, index: u64, at: Timestamp) {
         match control {
             Control::SourceAdded(source) => {
                 self.sources.insert(source.name.clone(), source.clone());
@@ -109,10 +128,22 @@ impl Registry {
             Control::TokenRevoked { id, .. } => {
                 self.tokens.remove(id);
             }
+            Control::RulesDeployed(record) => {
+                // Without saying what changed, the record is of a version that did not keep content.
+                self.rules = record.change.clone().map(|change| RulesInForce {
+                    set: record.set.clone(),
+                    record: index,
+                    at,
+                    change,
+                    actor: record.actor.clone(),
+                    approved_by: record.approved_by.clone(),
+                    approval: record.approval,
+                    note: record.note.clone(),
+                });
+            }
             Control::Tick {}
             | Control::Started { .. }
             | Control::Stopped { .. }
-            | Control::RulesDeployed { .. }
             | Control::SqlRun(_)
             | Control::ExceptionAdded(_)
             | Control::IncidentStep { .. }

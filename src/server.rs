@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::http;
 use crate::node::{Node, NodeError, Shared};
 use crate::registry::new_token;
+use crate::rules::{self, ChangeError, Mandate};
 use crate::scope::Scope;
 
 /// Note of the token that a server makes for commands on the same machine.
@@ -55,6 +56,15 @@ impl Server {
     /// The address as a URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Reads the configured folder of rules again. What is wrong with it is logged and shown; the rules before stay.
+    pub(crate) async fn reload_rules(&self) {
+        match rules::reload(&self.node.shared, Mandate::own("SIGHUP")).await {
+            Err(error @ ChangeError::Usage(_)) => tracing::warn!(error = %error, "nothing to read again"),
+            // Told where it happened.
+            Ok(_) | Err(_) => {}
+        }
     }
 
     /// Stops in order.

@@ -2,10 +2,13 @@
 //!
 //! They are our own audit trail, and what makes a replay exact: a replay reads them where the live run did.
 
+mod rules;
+
 use serde::{Deserialize, Serialize};
 
+pub use rules::{Approval, DeployedException, DeployedRule, RulesChange, RulesRecord};
+
 use crate::incident::Verb;
-use crate::rule::RuleState;
 use crate::source::SourceType;
 use crate::time::Timestamp;
 
@@ -30,15 +33,8 @@ pub enum Control {
         /// Id of the run that ends.
         run: String,
     },
-    /// From here on this set of rules decides.
-    RulesDeployed {
-        /// Digest of the set.
-        set: String,
-        /// The rules.
-        rules: Vec<DeployedRule>,
-        /// Who deployed it.
-        actor: String,
-    },
+    /// From here on this set of rules decides: this record itself is the first that it is shown.
+    RulesDeployed(RulesRecord),
     /// A `sql:` rule ran; detection turns its rows into findings.
     SqlRun(SqlRun),
     /// An exception was added to the rules.
@@ -106,18 +102,6 @@ impl Control {
     pub const fn is_tick(&self) -> bool {
         matches!(self, Self::Tick {})
     }
-}
-
-/// A rule of a deployed set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeployedRule {
-    /// Id.
-    pub id: String,
-    /// Semantic digest.
-    pub digest: String,
-    /// State.
-    pub state: RuleState,
 }
 
 /// A run of a `sql:` rule over [`from`, `to`) of event time.

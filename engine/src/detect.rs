@@ -7,6 +7,7 @@
 mod control;
 mod deferred;
 mod feed;
+mod replace;
 mod report;
 mod sql;
 mod status;
@@ -34,6 +35,7 @@ use crate::table::Rows;
 use crate::time::{Timestamp, micros};
 use crate::watermark::Lane;
 
+pub use replace::RestoreError;
 pub use status::{ExceptionStatus, RuleStatus, TableStatus, must_be_heard};
 pub(crate) use topology::Topology;
 

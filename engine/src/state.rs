@@ -125,6 +125,11 @@ impl Delta {
         postcard::to_extend(self, vec![VERSION]).map_err(StateError::Encoding)
     }
 
+    /// Reads a snapshot and the deltas after it.
+    pub(crate) fn decode_all<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Self>, StateError> {
+        parts.map(Self::decode).collect()
+    }
+
     fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         match bytes.split_first() {
             Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(StateError::Encoding),
@@ -163,7 +168,11 @@ impl State {
         plan: &Plan,
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(Self, Topology), StateError> {
-        let mut deltas = parts.map(Delta::decode).collect::<Result<Vec<_>, _>>()?;
+        Self::rebuild(plan, Delta::decode_all(parts)?)
+    }
+
+    /// The same of deltas that were decoded.
+    pub(crate) fn rebuild(plan: &Plan, mut deltas: Vec<Delta>) -> Result<(Self, Topology), StateError> {
         let mut state = Self::default();
         // Names first: the topology gives numbers to names of its own.
         for delta in &mut deltas {
@@ -178,6 +187,26 @@ impl State {
             lanes.backfill.reset_counts();
         }
         Ok((state, topology))
+    }
+
+    /// Goes on under another plan: what decides as before keeps what it holds, all else begins anew.
+    pub(crate) fn relink(&mut self, before: &Plan, topology: &Topology, plan: &Plan) -> Topology {
+        let lanes = std::mem::take(&mut self.correlations);
+        let mut kept: BTreeMap<&CorrelationName, Lanes<Correlation>> =
+            topology.links.iter().map(|link| &link.name).zip(lanes).collect();
+        // Which columns a table is searched by depends on the whole plan, so rows are put in anew.
+        let tables = table_names(before).zip(&self.tables).map(|(name, rows)| (name, rows.as_changes())).collect();
+        let deferred = self.deferred_as_changes(before);
+        let next = self.make_room(plan);
+        for (link, lanes) in next.links.iter().zip(&mut self.correlations) {
+            if let Some(kept) = kept.remove(&link.name) {
+                *lanes = kept;
+            }
+        }
+        self.restore_tables(plan, tables, deferred);
+        // The snapshot that must follow tells all names.
+        drop(self.names.take_new());
+        next
     }
 
     fn apply(&mut self, plan: &Plan, topology: &Topology, delta: Delta) -> Result<(), StateError> {

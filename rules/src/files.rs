@@ -80,7 +80,7 @@ pub(crate) fn read_beside(rule: &Path, file: &str) -> Result<String, String> {
     })
 }
 
-fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ReadError> {
+pub(crate) fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), ReadError> {
     let failed = |cause| ReadError::Io { path: path.to_owned(), cause };
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_dir() {
@@ -102,7 +102,7 @@ fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Re
     Ok(())
 }
 
-fn read(path: &Path) -> Result<String, ReadError> {
+pub(crate) fn read(path: &Path) -> Result<String, ReadError> {
     let failed = |cause| ReadError::Io { path: path.to_owned(), cause };
     let bytes = fs::metadata(path).map_err(failed)?.len();
     if bytes > FILE_BYTES_MAX as u64 {

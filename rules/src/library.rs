@@ -63,6 +63,30 @@ const LISTS: &[(&str, &str)] = texts![
     "lists/unsigned_namespaces.txt",
 ];
 
+/// Names of the shipped rules that page from the start. Every other one begins in staging: it records findings until
+/// somebody who knows the place activates it.
+pub const ACTIVE: &[&str] = &[
+    "admission_policy_weakened",
+    "audit_stream_disabled",
+    "ci_identity_off_network",
+    "known_bad_action",
+    "long_lived_credential_created",
+    "prod_secret_off_network",
+    "protection_disabled",
+    "protection_lifted_push_restored",
+    "runner_secrets_dumped",
+    "secret_in_log",
+    "secret_read_burst",
+    "secret_store_weakened",
+    "unverified_image_admitted",
+    "workflow_guardrails_loosened",
+];
+
+/// Everything that is shipped: (path below `library/`, text).
+pub fn library_files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    RULES.iter().chain(LISTS).copied()
+}
+
 /// The shipped rules: (path, text), the path beginning with `library/`.
 #[must_use]
 pub fn library() -> Vec<(String, String)> {

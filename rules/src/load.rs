@@ -112,6 +112,15 @@ pub(crate) struct Document {
 /// tables name are read from disk, beside the rule file that names them.
 #[must_use]
 pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
+    load_with(files, lists, &|rule, file| files::read_beside(Path::new(rule), file))
+}
+
+/// Gives the text of a file that a table names: the path of the rule file, and the path as the table writes it.
+pub type Beside<'f> = dyn Fn(&str, &str) -> Result<String, String> + 'f;
+
+/// Reads rule files of which nothing stands on disk: `beside` gives the files that tables name.
+#[must_use]
+pub fn load_with(files: &[(String, String)], lists: &Lists, beside: &Beside<'_>) -> RuleSet {
     let mut documents = Vec::new();
     let mut reports: Vec<Report<'_>> = Vec::new();
     // Ids and names of documents that have errors: what builds on them has another problem than a wrong name.
@@ -120,7 +129,7 @@ pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
         let mut report = Report::new(path);
         for node in yaml::read(text, &mut report) {
             let before = report.errors();
-            match document(&node, path, lists, &mut report) {
+            match document(&node, path, lists, beside, &mut report) {
                 Some((kind, tests)) if report.errors() == before => {
                     let leveled = node.get("level").is_some();
                     documents.push(Document { file: number, place: node.place, kind, tests, leveled });
@@ -145,7 +154,13 @@ pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
 /// Keys of which a document has exactly one: what it is.
 const KINDS: [&str; 5] = ["detection", "correlation", "sql", "table", "filter"];
 
-fn document(node: &Node, path: &str, lists: &Lists, report: &mut Report<'_>) -> Option<(Kind, Vec<RuleTest>)> {
+fn document(
+    node: &Node,
+    path: &str,
+    lists: &Lists,
+    beside: &Beside<'_>,
+    report: &mut Report<'_>,
+) -> Option<(Kind, Vec<RuleTest>)> {
     if node.map().is_none() {
         // An empty document, as after a trailing `---`, is none.
         if node.scalar() != Some(Scalar::Null) {
@@ -181,7 +196,7 @@ fn document(node: &Node, path: &str, lists: &Lists, report: &mut Report<'_>) -> 
     let taxonomy = said.unwrap_or(if cicd { Taxonomy::Cicd } else { Taxonomy::Sigma });
     match kind {
         "table" => {
-            let beside = |file: &str| files::read_beside(Path::new(path), file);
+            let beside = |file: &str| beside(path, file);
             let draft = table::read(node, found, taxonomy, &beside, report)?;
             return Some((Kind::Table(Box::new(draft)), Vec::new()));
         }

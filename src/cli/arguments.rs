@@ -66,9 +66,12 @@ pub(crate) enum Command {
     /// Create, list and revoke API tokens
     #[command(subcommand)]
     Token(TokenAction),
-    /// Rules in force
+    /// Rules in force: list, deploy, activate, pause, and what they cover
     #[command(subcommand)]
-    Rules(ListAction),
+    Rules(RulesAction),
+    /// Exceptions to rules: add, list, remove
+    #[command(subcommand)]
+    Exceptions(ExceptionsAction),
     /// Records that could not be decoded
     #[command(subcommand)]
     Deadletters(ListAction),
@@ -216,6 +219,110 @@ pub(crate) enum ListAction {
     List,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesAction {
+    /// Rules with state, version, digest, file and number of findings
+    List,
+    /// Put the rules, lists and tables of a folder in force: all of them, or nothing is changed
+    Deploy {
+        dir: PathBuf,
+        #[command(flatten)]
+        change: ChangeOptions,
+    },
+    /// Have a rule's findings page
+    Activate {
+        /// Id or name
+        rule: String,
+        #[command(flatten)]
+        change: ChangeOptions,
+    },
+    /// Have a rule record findings without paging
+    Staging {
+        /// Id or name
+        rule: String,
+        #[command(flatten)]
+        change: ChangeOptions,
+    },
+    /// Have a rule not run
+    Pause {
+        /// Id or name
+        rule: String,
+        #[command(flatten)]
+        change: ChangeOptions,
+    },
+    /// Read the configured folder again
+    Reload {
+        #[command(flatten)]
+        change: ChangeOptions,
+    },
+    /// Which rules can see their sources, and what that covers
+    Coverage {
+        /// Which table; all of them for people, rules for csv
+        #[arg(long)]
+        by: Option<CoverageTable>,
+    },
+}
+
+/// A table of `rules coverage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CoverageTable {
+    Rules,
+    Sources,
+    /// ATT&CK techniques
+    Attack,
+    /// OWASP's ten risks of CI/CD
+    Owasp,
+    /// SOC 2 and ISO 27001
+    Controls,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangeOptions {
+    /// Who approved the change; recorded beside who makes it
+    #[arg(long)]
+    pub(crate) approved_by: Option<String>,
+    /// Why
+    #[arg(long)]
+    pub(crate) note: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExceptionsAction {
+    /// Exceptions, when they end, and how many matches they let go
+    List,
+    /// Let go of what a rule finds: a filter document, or fields with values
+    Add(ExceptionOptions),
+    /// Take back an exception that was added
+    Remove { id: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExceptionOptions {
+    /// File with one Sigma filter; it must have `expires` and `reason`
+    #[arg(required_unless_present = "rule", conflicts_with_all = ["rule", "conditions", "title", "reason", "ticket", "expires"])]
+    pub(crate) file: Option<PathBuf>,
+    /// Id or name of the rule
+    #[arg(long, requires = "conditions", requires = "reason", requires = "expires")]
+    pub(crate) rule: Option<String>,
+    /// field=value, as in a rule: all fields must fit; the same field again is another value for it
+    #[arg(long = "where", value_parser = key_value)]
+    pub(crate) conditions: Vec<(String, String)>,
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+    /// Why
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Who answers for it
+    #[arg(long)]
+    pub(crate) approved_by: Option<String>,
+    /// Where it was decided
+    #[arg(long)]
+    pub(crate) ticket: Option<String>,
+    /// From when on it no longer applies: a date, or RFC 3339
+    #[arg(long, value_parser = time)]
+    pub(crate) expires: Option<Timestamp>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct FindingsOptions {
     /// Of this rule
@@ -330,6 +437,6 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("a label is name=value")?;
+    let (name, value) = text.split_once('=').ok_or("not name=value")?;
     Ok((name.to_owned(), value.to_owned()))
 }

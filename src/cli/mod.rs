@@ -3,7 +3,10 @@
 //! Exit codes: 0 ok · 1 findings or tests failed · 2 usage or rule error · 3 configuration · 4 runtime · 5 verification failed.
 
 mod arguments;
+mod eval;
 mod evidence;
+mod explain;
+mod in_force;
 mod rules;
 mod serve;
 pub(crate) mod show;
@@ -95,12 +98,13 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(options) => crate::demo::run(&options).await,
         Command::Check(options) => rules::check(&options, format),
         Command::Test(options) => rules::test(&options, format),
-        Command::Eval(options) => rules::eval(&options),
-        Command::Explain(options) => rules::explain(&options, format),
+        Command::Eval(options) => eval::eval(&options, format),
+        Command::Explain(options) => explain::explain(&options, format),
         Command::Import(options) => stored::import(&options, &place, format).await,
         Command::Sources(action) => stored::sources(action, &place, format).await,
         Command::Token(action) => stored::tokens(action, &place, format).await,
-        Command::Rules(action) => stored::rules(&action, &place, format).await,
+        Command::Rules(action) => in_force::rules(action, &place, format).await,
+        Command::Exceptions(action) => in_force::exceptions(action, &place, format).await,
         Command::Deadletters(action) => stored::dead_letters(&action, &place, format).await,
         Command::Deliveries(action) => stored::deliveries(&action, &place, format).await,
         Command::Findings(options) => stored::findings(&options, &place, format).await,

@@ -29,11 +29,15 @@ pub(super) async fn serve(options: &ServeOptions, place: &Place) -> Result<(), F
     }
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
+    let mut hang_up = on(SignalKind::hangup())?;
     let server = Server::start(&place.data, &config, listen).await?;
     show::diagnostic(&format!("listening on {}", server.url()));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => server.reload_rules().await,
+        }
     }
     tracing::info!("stopping");
     server.stop().await?;

@@ -46,13 +46,16 @@ pub(crate) fn rows(rows: &[Value], columns: &[&str], asked: Option<Format>) -> R
         Format::Jsonl => rows.iter().try_for_each(|row| line(&row.to_string())),
         Format::Csv => {
             line(&columns.join(","))?;
-            rows.iter().try_for_each(|row| {
-                let cells: Vec<String> = columns.iter().map(|column| quoted(&cell(row, column))).collect();
-                line(&cells.join(","))
-            })
+            rows.iter().try_for_each(|row| csv_row(row, columns))
         }
         Format::Human => table(rows, columns),
     }
+}
+
+/// One row of CSV.
+pub(crate) fn csv_row(row: &Value, columns: &[&str]) -> Result<(), Failure> {
+    let cells: Vec<String> = columns.iter().map(|column| quoted(&cell(row, column))).collect();
+    line(&cells.join(","))
 }
 
 /// One object.

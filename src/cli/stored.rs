@@ -14,18 +14,18 @@ use crate::client::{Client, ClientError, Place};
 type Done = Result<(), Failure>;
 
 /// Runs one exchange with the server and lets go of it, whatever came out.
-async fn with<T>(place: &Place, work: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
+pub(super) async fn with<T>(place: &Place, work: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
     let client = Client::connect(place).await?;
     let result = work(&client).await;
     client.close().await?;
     Ok(result?)
 }
 
-fn list(value: &Value, name: &str) -> Vec<Value> {
+pub(super) fn list(value: &Value, name: &str) -> Vec<Value> {
     value.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -95,12 +95,6 @@ pub(super) async fn tokens(action: TokenAction, place: &Place, format: Option<Fo
             show::object(&revoked, format)
         }
     }
-}
-
-pub(super) async fn rules(action: &ListAction, place: &Place, format: Option<Format>) -> Done {
-    let ListAction::List = action;
-    let answer = with(place, async |client| client.get("/v1/rules").await).await?;
-    show::rows(&list(&answer, "rules"), &["level", "state", "name", "title", "requires", "id"], format)
 }
 
 pub(super) async fn dead_letters(action: &ListAction, place: &Place, format: Option<Format>) -> Done {

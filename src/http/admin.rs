@@ -1,4 +1,4 @@
-//! Sources, tokens, rules, dead letters. Every change is a control record before it takes effect.
+//! Sources, tokens, dead letters. Every change is a control record before it takes effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,23 +17,6 @@ use crate::node::Shared;
 use crate::registry::{Caller, LABELS_RULE, are_labels, is_source_name, new_token, source_secret};
 use crate::scope::Scope;
 use crate::sender;
-
-pub(crate) async fn rules(State(shared): State<Arc<Shared>>) -> Answer {
-    let rules: Vec<Value> = shared
-        .plan
-        .rules()
-        .iter()
-        .map(|rule| {
-            let meta = rule.meta();
-            json!({
-                "id": meta.id, "name": meta.name, "title": meta.title, "level": meta.level, "state": meta.state,
-                "digest": meta.digest, "emits": meta.emits, "requires": meta.requires, "controls": meta.controls,
-                "tags": meta.tags, "file": shared.rule_files.get(&meta.id),
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "set": shared.plan.set_digest(), "rules": rules })))
-}
 
 pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
     let now = shared.clock.now();

@@ -16,12 +16,20 @@ pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// What a program can make of it besides.
+    details: Option<(&'static str, Value)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), details: None }
+    }
+
+    /// With something for programs beside code and message.
+    pub(crate) fn with(mut self, name: &'static str, details: Value) -> Self {
+        self.details = Some((name, details));
+        self
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
@@ -95,8 +103,11 @@ impl From<TokenRefusal> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Json(json!({ "error": { "code": self.code, "message": self.message } }));
-        let mut response = (self.status, body).into_response();
+        let mut error = json!({ "code": self.code, "message": self.message });
+        if let (Some(error), Some((name, details))) = (error.as_object_mut(), self.details) {
+            error.insert(name.to_owned(), details);
+        }
+        let mut response = (self.status, Json(json!({ "error": error }))).into_response();
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -6,13 +6,14 @@ pub(crate) mod events;
 mod evidence;
 mod findings;
 mod openapi;
+mod rules;
 mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -98,7 +99,50 @@ pub(crate) const ROUTES: &[Route] = &[
         get(findings::deliveries)
     ),
     route!("GET", "/v1/kpi", Needs(Scope::KpiRead), "MTTD and the MTTR family over a period", get(evidence::kpi)),
-    route!("GET", "/v1/rules", Needs(Scope::RulesRead), "The rules in force", get(admin::rules)),
+    route!("GET", "/v1/rules", Needs(Scope::RulesRead), "The rules in force", get(rules::list)),
+    route!(
+        "POST",
+        "/v1/rules",
+        Needs(Scope::RulesWrite),
+        "Deploy a folder of rules: all of it is put in force, or nothing is changed",
+        post(rules::deploy).layer(DefaultBodyLimit::max(rules::DEPLOY_BYTES_MAX))
+    ),
+    route!(
+        "GET",
+        "/v1/rules/coverage",
+        Needs(Scope::RulesRead),
+        "Rules against connected sources, techniques, risks and controls",
+        get(rules::coverage)
+    ),
+    route!(
+        "POST",
+        "/v1/rules/reload",
+        Needs(Scope::RulesWrite),
+        "Read the configured folder of rules again",
+        post(rules::reload)
+    ),
+    route!(
+        "POST",
+        "/v1/rules/{rule}/{verb}",
+        Needs(Scope::RulesWrite),
+        "activate, staging or pause",
+        post(rules::set_state)
+    ),
+    route!("GET", "/v1/exceptions", Needs(Scope::RulesRead), "Exceptions to rules", get(rules::exceptions)),
+    route!(
+        "POST",
+        "/v1/exceptions",
+        Needs(Scope::RulesWrite),
+        "Add an exception with a reason and an end",
+        post(rules::add_exception)
+    ),
+    route!(
+        "DELETE",
+        "/v1/exceptions/{id}",
+        Needs(Scope::RulesWrite),
+        "Take back an exception that was added",
+        delete(rules::remove_exception)
+    ),
     route!("GET", "/v1/sources", Needs(Scope::SourcesRead), "Sources and their health", get(admin::sources)),
     route!("POST", "/v1/sources", Needs(Scope::SourcesWrite), "Connect a source", post(admin::add_source)),
     route!(

@@ -50,7 +50,9 @@ pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Answer {
         "durable": *shared.log.durable().borrow(),
         "detected": *shared.detected.borrow(),
         "archived": *shared.archived.borrow(),
-        "rule_set": shared.plan.set_digest(),
+        "rule_set": shared.rules.head().digest,
+        "rule_set_deciding": shared.rules.deciding(),
+        "rules_trouble": shared.rules.trouble(),
         "counts": counts,
     })))
 }

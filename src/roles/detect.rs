@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pipeproof_engine::commit::{Commit, Store};
+use pipeproof_engine::control::Control;
 use pipeproof_engine::detect::{Decoded, Detector};
-use pipeproof_engine::record::{Position, Record};
+use pipeproof_engine::record::{Authenticity, Position, Record};
+use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::decode::decode;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -21,6 +23,8 @@ const BATCH_RECORDS: usize = 4_096;
 const BATCH_BYTES: usize = 8 << 20;
 /// Deltas are replaced by a snapshot after this many bytes of them: what a restart reads back at most, about.
 const SNAPSHOT_AFTER_BYTES: usize = 16 << 20;
+/// How often lists of rules learn what the rules hold.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait before a failed write is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -42,6 +46,7 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
     let mut stopping = shared.stopping.subscribe();
     let at_start = *durable.borrow();
     let mut delta_bytes = 0;
+    let mut told: Option<Instant> = None;
     loop {
         let position = detector.position();
         if position >= at_start {
@@ -75,19 +80,33 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
             }
             continue;
         }
-        let batch = decode_batch(shared, &leaves);
-        let commit = match detector.apply(batch, shared.clock.now()) {
-            Ok(commit) => commit,
-            Err(error) => {
-                shared.set_trouble("detect", Some(crate::chain(&error)));
+        for (set, part) in by_set(decode_batch(shared, &leaves)) {
+            if let Some(set) = set
+                && !switch(shared, handle, &mut detector, &set, &mut stopping)
+            {
                 return;
             }
-        };
-        delta_bytes += commit.delta.len();
-        if !commit_until_done(shared, handle, &commit, &mut stopping) {
-            return;
+            let commit = match detector.apply(part, shared.clock.now()) {
+                Ok(commit) => commit,
+                Err(error) => {
+                    shared.set_trouble("detect", Some(crate::chain(&error)));
+                    return;
+                }
+            };
+            delta_bytes += commit.delta.len();
+            if !commit_until_done(shared, handle, &commit, &mut stopping) {
+                return;
+            }
+            published(shared, &detector, &commit);
         }
-        published(shared, &detector, &commit);
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            // It walks what rules hold, which may be much.
+            told = Some(Instant::now());
+            shared.tell_status(|status| {
+                status.rules = detector.rule_status();
+                status.tables = detector.table_status();
+            });
+        }
         if delta_bytes > SNAPSHOT_AFTER_BYTES {
             delta_bytes = 0;
             take_snapshot(shared, handle, &detector);
@@ -107,6 +126,54 @@ fn decode_batch(shared: &Shared, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {
         }
     }
     batch
+}
+
+/// Parts records where another set of rules comes into force: each part is evaluated under the set that is named, or the
+/// one before.
+fn by_set(batch: Vec<Decoded>) -> Vec<(Option<String>, Vec<Decoded>)> {
+    let mut parts: Vec<(Option<String>, Vec<Decoded>)> = Vec::new();
+    for decoded in batch {
+        match (deployed_set(&decoded.record), parts.last_mut()) {
+            (None, Some((_, part))) => part.push(decoded),
+            (set, _) => parts.push((set, vec![decoded])),
+        }
+    }
+    parts
+}
+
+/// The set that a record puts in force, if it is such a record and the content of the set was kept.
+pub(crate) fn deployed_set(record: &Record) -> Option<String> {
+    if record.envelope.auth != Authenticity::Own || record.envelope.source_type != SourceType::Pipeproof {
+        return None;
+    }
+    match serde_json::from_slice(&record.body) {
+        Ok(Control::RulesDeployed(record)) => record.change.is_some().then_some(record.set),
+        _ => None,
+    }
+}
+
+/// Puts the detector under another set. It waits for a set that cannot be had: nothing may be evaluated without it.
+fn switch(
+    shared: &Shared,
+    handle: &Handle,
+    detector: &mut Detector,
+    set: &str,
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    loop {
+        match shared.rules.plan(set) {
+            Ok(plan) => {
+                detector.replace_plan(plan);
+                shared.rules.decides(set);
+                shared.set_trouble("rules", None);
+                return snapshot_until_done(shared, handle, detector, stopping);
+            }
+            Err(error) => shared.set_trouble("rules", Some(format!("set {set}: {}", crate::chain(&error)))),
+        }
+        if wait(handle, stopping, RETRY) {
+            return false;
+        }
+    }
 }
 
 /// Repeats the same commit until the store takes it: the detector has moved on and must not be asked again.
@@ -133,6 +200,7 @@ fn commit_until_done(
 fn published(shared: &Shared, detector: &Detector, commit: &Commit) {
     shared.metrics.observe(commit, &detector.counters());
     *shared.counters.write().unwrap_or_else(PoisonError::into_inner) = detector.counters();
+    shared.tell_status(|status| status.exceptions = detector.exception_status());
     shared.detected.send_replace(commit.to);
     if !commit.outbox.is_empty()
         && let Some(deliverer) = &shared.deliverer
@@ -141,15 +209,38 @@ fn published(shared: &Shared, detector: &Detector, commit: &Commit) {
     }
 }
 
+/// After a switch the state is written whole: what comes after it is read back under one plan only.
+fn snapshot_until_done(
+    shared: &Shared,
+    handle: &Handle,
+    detector: &Detector,
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    loop {
+        match snapshot(shared, handle, detector) {
+            Ok(()) => {
+                shared.set_trouble("store", None);
+                return true;
+            }
+            Err(error) => shared.set_trouble("store", Some(error)),
+        }
+        if wait(handle, stopping, RETRY) {
+            return false;
+        }
+    }
+}
+
 fn take_snapshot(shared: &Shared, handle: &Handle, detector: &Detector) {
-    let saved = detector.snapshot().map_err(|error| crate::chain(&error)).and_then(|state| {
-        let saving = shared.store.snapshot(PARTITION, detector.position(), &state);
-        handle.block_on(saving).map_err(|error| crate::chain(&error))
-    });
-    if let Err(error) = saved {
+    if let Err(error) = snapshot(shared, handle, detector) {
         // The deltas are still there: a restart only takes longer.
         tracing::warn!(error, "cannot write a snapshot of the state of detection");
     }
+}
+
+fn snapshot(shared: &Shared, handle: &Handle, detector: &Detector) -> Result<(), String> {
+    let state = detector.snapshot().map_err(|error| crate::chain(&error))?;
+    let saving = shared.store.snapshot(PARTITION, detector.position(), &state);
+    handle.block_on(saving).map_err(|error| crate::chain(&error))
 }
 
 /// Sleeps; true when the node stops meanwhile.

@@ -25,7 +25,7 @@ pub(crate) fn rebuild_registry(data: &Path, log: &Log) -> Result<Registry, NodeE
         let leaves = log.read(registry.position, READ_RECORDS, READ_BYTES).map_err(NodeError::part("read the log"))?;
         let Some((last, _)) = leaves.last() else { return Ok(registry) };
         let next = last + 1;
-        for (_, leaf) in &leaves {
+        for (index, leaf) in &leaves {
             // Most records are not ours: their envelopes need not be read as JSON to know that.
             let own =
                 LeafParts::split(leaf).is_ok_and(|parts| parts.envelope.starts_with(br#"{"source":"pipeproof","#));
@@ -33,7 +33,7 @@ pub(crate) fn rebuild_registry(data: &Path, log: &Log) -> Result<Registry, NodeE
                 && let Ok(record) = Record::decode(leaf)
                 && let Ok(control) = serde_json::from_slice::<Control>(&record.body)
             {
-                registry.apply(&control);
+                registry.apply(&control, *index, record.envelope.received);
             }
         }
         registry.position = next;

@@ -25,5 +25,6 @@ mod redaction;
 #[path = "../../src/demo/replay.rs"]
 mod replay;
 mod rules;
+mod rules_admin;
 mod sources;
 mod tidy;

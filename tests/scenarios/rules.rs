@@ -173,6 +173,88 @@ fn eval_is_the_engine_on_lines() {
     expect_exit(&failing, 1);
 }
 
+const ORDER: &str = r#"title: Pushed, then stopped
+id: 11111111-2222-4333-8444-666666666666
+correlation:
+    type: temporal_ordered
+    rules: [pushed, stopped]
+    group-by: [actor.id]
+    timespan: 5m
+level: high
+---
+title: Pushed
+id: pushed
+logsource: {product: cicd}
+detection: {s: {action: git.push}, condition: s}
+---
+title: Stopped
+id: stopped
+logsource: {product: cicd}
+detection: {s: {action: audit.stopped}, condition: s}
+"#;
+
+fn acted(action: &str, at: &str) -> String {
+    json!({"action": action, "actor": {"id": "mallory"}, "time": format!("2026-01-01T{at}Z")}).to_string()
+}
+
+#[test]
+fn eval_puts_lines_and_files_in_the_order_of_their_times() {
+    let rules = folder(&[("order.yml", ORDER)]);
+    let rules = rules.path().display().to_string();
+    let (push, stop) = (acted("git.push", "10:00:00"), acted("audit.stopped", "10:02:00"));
+    // An hour between two lines lets time pass; a clock that runs ahead by years does not.
+    let (later, wrong) = (acted("other", "12:00:00"), acted("other", "10:00:30").replace("2026", "2036"));
+    let files = folder(&[
+        ("push.ndjson", &format!("{wrong}\n{push}\n{later}\n")),
+        ("stop.ndjson", &format!("{later}\n{stop}\n")),
+        ("all.ndjson", &format!("{later}\n{stop}\n{wrong}\n{push}\n")),
+    ]);
+    let file = |name: &str| files.path().join(name).display().to_string();
+    for inputs in [vec![file("push.ndjson"), file("stop.ndjson")], vec![file("stop.ndjson"), file("push.ndjson")], vec![file("all.ndjson")]] {
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let output = run([&["eval", "--rules", &rules, "--source", "json"][..], &inputs].concat());
+        expect_exit(&output, 0);
+        let found = findings(&output);
+        assert_eq!(found.len(), 1, "{inputs:?}: {found:?}");
+        assert_eq!(found[0]["time"], "2026-01-01T10:02:00Z");
+        let lines: Vec<Value> = found[0]["events"].as_array().unwrap().iter().map(|event| event["line"].clone()).collect();
+        if let [only] = inputs.as_slice() {
+            assert!(only.ends_with("all.ndjson"));
+            assert_eq!(lines, [json!(4), json!(2)]);
+        } else {
+            assert!(found[0]["events"][0]["file"].as_str().unwrap().ends_with("push.ndjson"), "{found:?}");
+        }
+    }
+    let far = folder(&[("far.ndjson", &format!("{push}\n{}\n", acted("audit.stopped", "10:06:00")))]);
+    let output = run(["eval", "--rules", &rules, "--source", "json", &far.path().join("far.ndjson").display().to_string()]);
+    assert!(findings(&output).is_empty());
+
+    let all = file("all.ndjson");
+    let as_form = |form: &str| run(["eval", "--rules", &rules, "--source", "json", "--format", form, &all]);
+    assert_eq!(serde_json::from_slice::<Value>(&as_form("json").stdout).unwrap().as_array().unwrap().len(), 1);
+    assert!(stdout(&as_form("human")).contains("Pushed, then stopped"));
+    assert!(stdout(&as_form("csv")).starts_with("time,level,title"));
+    expect_exit(&as_form("junit"), 2);
+}
+
+#[test]
+fn explain_says_which_members_an_event_matches() {
+    let rules = folder(&[("order.yml", ORDER)]);
+    let rules = rules.path().join("order.yml").display().to_string();
+    let event = folder(&[("stop.json", &acted("audit.stopped", "10:00:00")), ("other.json", &acted("other", "10:00:00"))]);
+    let file = |name: &str| event.path().join(name).display().to_string();
+    let output = run(["explain", "--rule", &rules, "--source", "json", "--format", "human", &file("stop.json")]);
+    expect_exit(&output, 0);
+    let said = stdout(&output);
+    assert!(said.contains("matches 1 of the 2 rules") && said.contains("Stopped: matches"), "{said}");
+    assert!(said.contains("Pushed: does not match") && said.contains("git.push"), "{said}");
+    let output = run(["explain", "--rule", &rules, "--source", "json", "--format", "json", &file("other.json")]);
+    expect_exit(&output, 1);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["kind"], &told["matched"]), (&json!("correlation"), &json!(false)));
+    assert_eq!(told["members"].as_array().unwrap().len(), 2);
+}
+
 #[test]
 fn eval_says_which_line_it_cannot_read_and_goes_on() {
     let rules = folder(&[("rule.yml", RULE)]);

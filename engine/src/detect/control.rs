@@ -45,7 +45,7 @@ impl Detector {
                 self.state.sources.remove(&name);
                 batch.sources.insert(name, None);
             }
-            Control::RulesDeployed { set, .. } => self.state.rule_set = Some(set),
+            Control::RulesDeployed(record) => self.state.rule_set = Some(record.set),
             Control::IncidentStep { incident, verb, actor, note } => {
                 match self.state.incidents.apply(&incident, verb, now, &actor, note) {
                     Ok((incident, step)) => self.tell_step(&incident, step, batch),

@@ -1,5 +1,6 @@
 //! The promises of detection as a whole: results do not depend on where batches are cut or where it was restored.
 
+mod replace;
 mod tables;
 
 use std::collections::BTreeMap;

@@ -25,7 +25,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     fields.text(Field::Outcome, Some("success"));
     let ids = ["id", "name", "incident", "pack", "set", "run"];
     fields.text(Field::ConfigId, ids.iter().find_map(|key| json.str_at(&[key])));
-    fields.text(Field::ConfigAttribute, json.str_at(&["verb"]));
+    fields.text(Field::ConfigAttribute, json.str_at(&["verb"]).or_else(|| json.str_at(&["change", "what"])));
     fields.text(Field::Message, json.str_at(&["note"]));
     Ok(vec![draft])
 }

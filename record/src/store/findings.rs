@@ -3,6 +3,8 @@
 //! A feed is read with `..._after(seq, limit)`: rows in the order they were committed, each with its number. A reader that
 //! keeps the last number it saw misses nothing and sees nothing twice.
 
+use std::collections::BTreeMap;
+
 use engine::commit::Message;
 use engine::finding::Finding;
 use engine::incident::{Incident, IncidentStep, Status, Verb};
@@ -193,6 +195,20 @@ impl SqliteStore {
         query.push(" ORDER BY opened DESC, id DESC LIMIT ").push_bind(page(filter.limit));
         let rows = query.build().fetch_all(self.readers()).await.map_err(StoreError::on("list incidents"))?;
         rows.iter().map(incident).collect()
+    }
+
+    /// How many findings there are by rule id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn findings_by_rule(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let doing = "count findings by rule";
+        let rows = sqlx::query("SELECT rule_id, count(*) FROM findings GROUP BY rule_id")
+            .fetch_all(self.readers())
+            .await
+            .map_err(StoreError::on(doing))?;
+        let count = |row: &SqliteRow| Ok((row.try_get(0)?, unsigned(row.try_get(1)?)));
+        rows.iter().map(count).collect::<Result<_, sqlx::Error>>().map_err(StoreError::on(doing))
     }
 
     /// An incident by id.

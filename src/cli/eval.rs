@@ -1,0 +1,592 @@
+//! `eval`: the engine over files, without a server. Lines go in, findings come out.
+//!
+//! Nothing here reads a clock that decides anything: the times in the events are the clock. Where rules look at several
+//! events, the files are merged by time, lines that are out of order are put in order as far as they fit a buffer, and a
+//! tick follows as time goes on, as it would in a server. After the last line, time goes on until nothing waits any more.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pipeproof_engine::clock::{Clock, SystemClock};
+use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
+use pipeproof_engine::detect::{Decoded, Detector};
+use pipeproof_engine::event::Event;
+use pipeproof_engine::finding::Finding;
+use pipeproof_engine::json::Json;
+use pipeproof_engine::plan::{Plan, Routing};
+use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, RECORD_BYTES_MAX, Record};
+use pipeproof_engine::rule::{Level, Operator, Rule};
+use pipeproof_engine::source::{Logsource, SourceType};
+use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::decode::decode;
+use serde_json::{Value, json};
+
+use super::arguments::{EvalOptions, Format};
+use super::rules::read;
+use super::{Failure, show};
+use crate::rules as rule_sets;
+
+/// Records evaluated at once.
+const BATCH: usize = 4_096;
+/// Events kept back to be put in order.
+const REORDER: usize = 16_384;
+/// A tick follows after this many events at most, if a second has passed.
+const TICK_EVENTS: usize = 64;
+/// One event that is further ahead than this does not move time: a clock somewhere is wrong. Two do.
+const JUMP: Duration = Duration::from_secs(3_600);
+/// Where the number of the file begins in an index; the line stands below.
+const FILE_SHIFT: u32 = 40;
+/// Longest that time goes on after the last line.
+const SETTLE_MAX: Duration = Duration::from_secs(400 * 86_400);
+
+/// How the lines of an evaluation become events.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// As this source type decodes them.
+    Source(SourceType),
+    /// As what they look like.
+    Recognised,
+}
+
+pub(super) fn eval(options: &EvalOptions, format: Option<Format>) -> Result<(), Failure> {
+    let fail_on = options.fail_on.as_deref().map(level).transpose()?;
+    let rules = rule_sets::compile(read(&options.rules)?).map_err(|error| Failure::Usage(crate::chain(&error)))?;
+    let source = options.source.as_deref().map(source_type).transpose()?;
+    let routing = match &options.logsource {
+        _ if options.no_routing => Routing::Unrouted,
+        Some(text) => Routing::ByLogsource(logsource(text)),
+        None if source.is_some() => Routing::BySource,
+        None => Routing::Recognised,
+    };
+    let count = rules.plan.rules().len();
+    let mut inputs = Vec::new();
+    let paths: Vec<String> = options.events.iter().map(|path| path.display().to_string()).collect();
+    for path in if paths.is_empty() { vec!["-".to_owned()] } else { paths } {
+        inputs.push(Input::open(path)?);
+    }
+    let mut run = Evaluation::new(rules.plan, routing, source.map_or(Reading::Recognised, Reading::Source));
+    run.output = Output::new(format, inputs.iter().map(|input| input.name.clone()).collect())?;
+    // The clock of statistics, not of detection.
+    let started = Instant::now();
+    run.read(&mut inputs)?;
+    run.finish()?;
+    if options.stats {
+        let secs = started.elapsed().as_secs_f64().max(1e-9);
+        let lines: u64 = inputs.iter().map(|input| input.line).sum();
+        let bytes: u64 = inputs.iter().map(|input| input.bytes).sum();
+        let late = run.detector.counters().late;
+        show::diagnostic(&format!(
+            "{lines} events, {:.0} events/s, {:.1} MB/s, {count} rules, {} lines skipped, {late} signals too late",
+            lines as f64 / secs,
+            bytes as f64 / secs / 1e6,
+            run.skipped,
+        ));
+    }
+    match (fail_on, run.output.worst) {
+        (Some(limit), Some(worst)) if worst >= limit => Err(Failure::Found),
+        _ => Ok(()),
+    }
+}
+
+/// A file, or standard input, line by line.
+struct Input {
+    name: String,
+    reader: Box<dyn BufRead>,
+    /// Lines read.
+    line: u64,
+    bytes: u64,
+    /// A record that was read ahead, to see which input goes on.
+    ahead: Option<Pending>,
+    /// When it is that record's turn. A wrong clock in one line does not hold up the lines behind it for long.
+    turn: Option<(Timestamp, u64)>,
+}
+
+impl Input {
+    fn open(name: String) -> Result<Self, Failure> {
+        let reader: Box<dyn BufRead> = if name == "-" {
+            Box::new(BufReader::new(io::stdin()))
+        } else {
+            let file = File::open(&name).map_err(|source| Failure::Io { doing: format!("read {name}"), source })?;
+            Box::new(BufReader::with_capacity(1 << 16, file))
+        };
+        Ok(Self { name, reader, line: 0, bytes: 0, ahead: None, turn: None })
+    }
+
+    /// Keeps the next record until it is its turn, and gives the one that was kept.
+    fn keep(&mut self, next: Option<Pending>) -> Option<Pending> {
+        let latest = self.turn.map(|(last, _)| last.plus(JUMP));
+        self.turn = next.as_ref().map(|pending| {
+            let (time, index) = pending.order;
+            (latest.map_or(time, |latest| time.min(latest)), index)
+        });
+        std::mem::replace(&mut self.ahead, next)
+    }
+
+    /// The next line that may be a record: its bytes, or why it is none. `None` at the end.
+    fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Result<Bytes, &'static str>>, Failure> {
+        loop {
+            line.clear();
+            let limit = RECORD_BYTES_MAX as u64;
+            let failed = |source| Failure::Io { doing: "read events".to_owned(), source };
+            let read = io::Read::take(&mut self.reader, limit).read_until(b'\n', line).map_err(failed)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.line += 1;
+            self.bytes += read as u64;
+            if read as u64 == limit && line.last() != Some(&b'\n') {
+                // Longer than a record may be: the rest of the line goes by unread.
+                self.bytes += skip_line(&mut self.reader)?;
+                return Ok(Some(Err("longer than 1 MiB")));
+            }
+            let text = line.trim_ascii();
+            if !text.is_empty() {
+                return Ok(Some(Ok(Bytes::copy_from_slice(text))));
+            }
+        }
+    }
+}
+
+/// A decoded record with its place in time.
+struct Pending {
+    order: (Timestamp, u64),
+    decoded: Decoded,
+}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Pending {}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Pending {
+    /// The earliest is the greatest: it leaves the heap first.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.order.cmp(&self.order)
+    }
+}
+
+struct Evaluation {
+    detector: Detector,
+    reading: Reading,
+    /// Rules look at several events, so order and time matter.
+    ordered: bool,
+    settle: Duration,
+    waiting: BinaryHeap<Pending>,
+    batch: Vec<Decoded>,
+    clock: EventClock,
+    /// What a record without a time counts as before any record has one.
+    wall: Timestamp,
+    ticked: Timestamp,
+    since_tick: usize,
+    controls: u64,
+    connected: BTreeSet<SourceType>,
+    skipped: u64,
+    output: Output,
+}
+
+impl Evaluation {
+    fn new(plan: Arc<Plan>, routing: Routing, reading: Reading) -> Self {
+        Self {
+            ordered: looks_back(&plan),
+            settle: settle(&plan),
+            // What the files do not tell did not happen.
+            detector: Detector::new(plan, 0).with_routing(routing).trusting_silence().without_deltas(),
+            reading,
+            waiting: BinaryHeap::new(),
+            batch: Vec::new(),
+            clock: EventClock::default(),
+            wall: SystemClock.now(),
+            ticked: Timestamp::MIN,
+            since_tick: 0,
+            controls: 0,
+            connected: BTreeSet::new(),
+            skipped: 0,
+            output: Output::default(),
+        }
+    }
+
+    fn read(&mut self, inputs: &mut [Input]) -> Result<(), Failure> {
+        let mut line = Vec::new();
+        if !self.ordered {
+            for (number, input) in inputs.iter_mut().enumerate() {
+                while let Some(pending) = self.next(number, input, &mut line)? {
+                    self.push(pending)?;
+                }
+            }
+            return Ok(());
+        }
+        for (number, input) in inputs.iter_mut().enumerate() {
+            let next = self.next(number, input, &mut line)?;
+            input.keep(next);
+        }
+        // The input whose next record is the earliest goes on.
+        let earliest = |inputs: &[Input]| {
+            let heads = inputs.iter().enumerate().filter_map(|(at, input)| Some((input.turn?, at)));
+            heads.min().map(|(_, at)| at)
+        };
+        while let Some(at) = earliest(inputs) {
+            let Some(input) = inputs.get_mut(at) else { break };
+            let next = self.next(at, input, &mut line)?;
+            if let Some(pending) = input.keep(next) {
+                self.waiting.push(pending);
+            }
+            if self.waiting.len() > REORDER
+                && let Some(pending) = self.waiting.pop()
+            {
+                self.push(pending)?;
+            }
+        }
+        while let Some(pending) = self.waiting.pop() {
+            self.push(pending)?;
+        }
+        Ok(())
+    }
+
+    /// The next record of an input.
+    fn next(&mut self, number: usize, input: &mut Input, line: &mut Vec<u8>) -> Result<Option<Pending>, Failure> {
+        loop {
+            let Some(read) = input.next(line)? else { return Ok(None) };
+            let decoded = read.map_err(str::to_owned).and_then(|body| self.decode(number, input.line, body));
+            match decoded {
+                Ok(pending) => return Ok(Some(pending)),
+                Err(why) => {
+                    self.skipped += 1;
+                    let file = if self.output.files.len() > 1 { format!("{}: ", input.name) } else { String::new() };
+                    show::diagnostic(&format!("{file}line {}: {why}", input.line));
+                }
+            }
+        }
+    }
+
+    fn decode(&self, file: usize, line: u64, body: Bytes) -> Result<Pending, String> {
+        let source_type = match self.reading {
+            Reading::Source(source_type) => source_type,
+            Reading::Recognised => recognise(&body),
+        };
+        let received = self.clock.newest.unwrap_or(self.wall);
+        let item = if file == 0 { format!("id:line-{line}") } else { format!("id:file-{file}-line-{line}") };
+        let record = Record { envelope: envelope(source_type, received, item), salt: [0; 16], body };
+        let index = ((file as u64) << FILE_SHIFT) | line;
+        let position = Position { partition: 0, index };
+        let events = decode(position, &record).map_err(|error| error.to_string())?;
+        let time = events.iter().filter(|event| event.time_known).map(|event| event.time).max();
+        let order = (time.unwrap_or(received), index);
+        Ok(Pending { order, decoded: Decoded { index, record, events: Ok(events) } })
+    }
+
+    /// Takes the next record in order.
+    fn push(&mut self, pending: Pending) -> Result<(), Failure> {
+        let Pending { order: (time, _), mut decoded } = pending;
+        let now = self.clock.observe(time);
+        let known = |event: &Event| event.time_known;
+        decoded.record.envelope.received = now;
+        for event in decoded.events.iter_mut().flatten() {
+            event.received = now;
+            if !known(event) {
+                event.time = now;
+            }
+        }
+        if self.ordered {
+            self.connect(decoded.record.envelope.source_type, now);
+            self.since_tick += 1;
+            if self.since_tick >= TICK_EVENTS && now >= self.ticked.plus(Duration::from_secs(1)) {
+                self.tick(now);
+            }
+        }
+        self.batch.push(decoded);
+        if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    /// What a file holds was connected all along.
+    fn connect(&mut self, source_type: SourceType, now: Timestamp) {
+        if self.connected.insert(source_type) {
+            let source = SourceRecord {
+                name: source_type.name().to_owned(),
+                source_type,
+                labels: BTreeMap::new(),
+                connected: Timestamp::MIN,
+                generation: 0,
+                actor: "eval".to_owned(),
+            };
+            self.control(&Control::SourceAdded(source), now);
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        self.ticked = now;
+        self.since_tick = 0;
+        self.control(&Control::Tick {}, now);
+    }
+
+    fn control(&mut self, control: &Control, now: Timestamp) {
+        self.controls += 1;
+        let mut envelope = envelope(SourceType::Pipeproof, now, format!("id:control-{}", self.controls));
+        envelope.source = OWN_SOURCE.to_owned();
+        envelope.auth = Authenticity::Own;
+        let body = Bytes::from(serde_json::to_vec(control).unwrap_or_default());
+        let record = Record { envelope, salt: [0; 16], body };
+        let index = self.batch.last().map_or(0, |decoded| decoded.index);
+        self.batch.push(Decoded { index, record, events: Ok(Vec::new()) });
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        let batch = std::mem::take(&mut self.batch);
+        let now = batch.last().map_or(self.wall, |decoded| decoded.record.envelope.received);
+        let commit = self.detector.apply(batch, now).map_err(|error| Failure::Other(crate::chain(&error)))?;
+        commit.findings.iter().try_for_each(|finding| self.output.write(finding))
+    }
+
+    /// The end of the files is the end of history: time goes on until everything that waits is decided.
+    fn finish(&mut self) -> Result<(), Failure> {
+        if self.ordered {
+            let end = self.clock.newest.unwrap_or(self.wall);
+            let lateness = self.connected.iter().map(|kind| kind.info().lateness).max().unwrap_or_default();
+            // First only what has become certain, then what waits for something that never came.
+            let certain = end.plus(lateness).plus(Duration::from_secs(1));
+            for now in [end, certain, certain.plus(self.settle)] {
+                self.tick(now);
+            }
+        }
+        self.flush()?;
+        self.output.end()
+    }
+}
+
+/// Time as the events tell it.
+#[derive(Default)]
+struct EventClock {
+    now: Option<Timestamp>,
+    /// A time far ahead that nothing has confirmed yet.
+    ahead: Option<Timestamp>,
+    /// The latest time any event told.
+    newest: Option<Timestamp>,
+}
+
+impl EventClock {
+    /// Takes in the time of an event, and gives the time it is then.
+    fn observe(&mut self, time: Timestamp) -> Timestamp {
+        self.newest = self.newest.max(Some(time));
+        let Some(now) = self.now else {
+            self.now = Some(time);
+            return time;
+        };
+        let next = if time <= now.plus(JUMP) {
+            now.max(time)
+        } else {
+            match self.ahead.replace(self.ahead.map_or(time, |ahead| ahead.max(time))) {
+                Some(ahead) => ahead.min(time),
+                None => now,
+            }
+        };
+        self.now = Some(next);
+        next
+    }
+}
+
+/// Whether any rule looks at more than the event itself.
+fn looks_back(plan: &Plan) -> bool {
+    plan.rules().iter().any(|rule| match rule {
+        Rule::Detection(rule) => rule.condition.has_lookup(),
+        Rule::Correlation(_) => true,
+        Rule::Sql(_) => false,
+    })
+}
+
+/// How long something may wait after the last event: for what must be missing, for tables, one rule upon another.
+fn settle(plan: &Plan) -> Duration {
+    let absences = plan.rules().iter().map(|rule| match rule {
+        Rule::Correlation(rule) => match &rule.operator {
+            Operator::Temporal { clauses, .. } if clauses.iter().any(|clause| !clause.absent.is_empty()) => rule.timespan,
+            _ => Duration::ZERO,
+        },
+        Rule::Detection(_) | Rule::Sql(_) => Duration::ZERO,
+    });
+    let graces = plan.tables().iter().map(|table| table.grace);
+    let total = absences.chain(graces).fold(Duration::from_secs(1), Duration::saturating_add);
+    total.min(SETTLE_MAX)
+}
+
+fn envelope(source_type: SourceType, received: Timestamp, item: String) -> Envelope {
+    Envelope {
+        source: source_type.name().to_owned(),
+        source_type,
+        received,
+        auth: Authenticity::Bearer,
+        key_id: None,
+        item,
+        mode: CollectionMode::Live,
+        attributes: BTreeMap::new(),
+        redacted: Vec::new(),
+    }
+}
+
+/// Where findings go.
+#[derive(Default)]
+struct Output {
+    format: Option<Format>,
+    files: Vec<String>,
+    /// Findings of an array, which is written at the end.
+    all: Vec<Value>,
+    worst: Option<Level>,
+}
+
+const COLUMNS: [&str; 7] = ["time", "level", "title", "key", "events", "rule", "id"];
+
+impl Output {
+    fn new(format: Option<Format>, files: Vec<String>) -> Result<Self, Failure> {
+        match format {
+            Some(Format::Junit) => return Err(Failure::Usage("findings have no JUnit form".to_owned())),
+            Some(Format::Csv) => show::line(&COLUMNS.join(","))?,
+            _ => {}
+        }
+        Ok(Self { format, files, ..Self::default() })
+    }
+
+    fn write(&mut self, finding: &Finding) -> Result<(), Failure> {
+        self.worst = self.worst.max(Some(finding.level));
+        match self.format {
+            None | Some(Format::Jsonl) => show::line(&self.in_short(finding).to_string()),
+            Some(Format::Json | Format::Junit) => {
+                let short = self.in_short(finding);
+                self.all.push(short);
+                Ok(())
+            }
+            Some(Format::Human) => {
+                let key: Vec<String> = finding.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                show::plain(&format!("{} {:<13} {}  {}", finding.time, finding.level.name(), finding.title, key.join(" ")))?;
+                finding.because.iter().try_for_each(|reason| show::plain(&format!("    {reason}")))
+            }
+            Some(Format::Csv) => {
+                let short = self.in_short(finding);
+                let row = json!({
+                    "time": finding.time, "level": finding.level, "title": finding.title, "key": short["key"],
+                    "events": short["events"], "rule": finding.rule_id, "id": finding.id,
+                });
+                show::csv_row(&row, &COLUMNS)
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        if matches!(self.format, Some(Format::Json | Format::Junit)) {
+            show::line(&serde_json::to_string_pretty(&self.all).unwrap_or_default())?;
+        }
+        match io::stdout().lock().flush() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(source) => Err(Failure::Io { doing: "write findings".to_owned(), source }),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A finding as `eval` writes it: `line` is 1-based; of several files, each event says which.
+    fn in_short(&self, finding: &Finding) -> Value {
+        let events: Vec<Value> = finding
+            .events
+            .iter()
+            .map(|event| {
+                let index = event.id.split('-').nth(1).and_then(|index| index.parse::<u64>().ok());
+                let line = index.map(|index| index & ((1 << FILE_SHIFT) - 1));
+                let file = index.and_then(|index| self.files.get(usize::try_from(index >> FILE_SHIFT).ok()?));
+                match file.filter(|_| self.files.len() > 1) {
+                    Some(file) => json!({ "file": file, "line": line, "id": event.id }),
+                    None => json!({ "line": line, "id": event.id }),
+                }
+            })
+            .collect();
+        json!({
+            "id": finding.id,
+            "rule": { "id": finding.rule_id, "title": finding.rule_title, "level": finding.level },
+            "time": finding.time,
+            "key": finding.key,
+            "events": events,
+            "because": finding.because,
+        })
+    }
+}
+
+fn skip_line(input: &mut dyn BufRead) -> Result<u64, Failure> {
+    let mut skipped = 0;
+    loop {
+        let failed = |source| Failure::Io { doing: "read events".to_owned(), source };
+        let (used, done) = {
+            let buffer = input.fill_buf().map_err(failed)?;
+            match buffer.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (buffer.len(), buffer.is_empty()),
+            }
+        };
+        input.consume(used);
+        skipped += used as u64;
+        if done {
+            return Ok(skipped);
+        }
+    }
+}
+
+/// The source type an event looks like; `json` where it looks like none.
+pub(super) fn recognise(body: &[u8]) -> SourceType {
+    let Ok(json) = Json::parse(body) else { return SourceType::Json };
+    let text = |name: &str| json.at(&[name]).and_then(|value| value.as_str().map(str::to_owned));
+    let has = |name: &str| json.at(&[name]).is_some();
+    if has("eventSource") && has("eventName") && has("eventVersion") {
+        SourceType::AwsCloudtrail
+    } else if text("apiVersion").is_some_and(|version| version.starts_with("audit.k8s.io/")) {
+        SourceType::KubernetesAudit
+    } else if text("mediaType").is_some_and(|media| media.starts_with("application/vnd.dev.sigstore.bundle")) {
+        SourceType::SigstoreBundle
+    } else if has("request")
+        && has("auth")
+        && has("time")
+        && text("type").is_some_and(|kind| matches!(&*kind, "request" | "response"))
+    {
+        SourceType::VaultAudit
+    } else {
+        SourceType::Json
+    }
+}
+
+fn level(text: &str) -> Result<Level, Failure> {
+    serde_json::from_value(text.into()).map_err(|_| {
+        Failure::Usage(format!("unknown level `{text}` (known: informational, low, medium, high, critical)"))
+    })
+}
+
+pub(super) fn source_type(text: &str) -> Result<SourceType, Failure> {
+    text.parse().map_err(|error: pipeproof_engine::source::UnknownSourceType| Failure::Usage(error.to_string()))
+}
+
+/// `product/service`; either may be left empty.
+fn logsource(text: &str) -> Logsource {
+    let (product, service) = text.split_once('/').unwrap_or((text, ""));
+    let part = |text: &str| (!text.is_empty() && text != "*").then(|| text.to_lowercase());
+    Logsource { product: part(product), service: part(service), category: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_wrong_clock_does_not_move_time_and_a_pause_does() {
+        let at = Timestamp::from_secs;
+        let mut clock = EventClock::default();
+        for (time, now) in [(100, 100), (50, 100), (130, 130), (9_999_999, 130), (140, 140)] {
+            assert_eq!(clock.observe(at(time)), at(now), "{time}");
+        }
+        assert_eq!(clock.observe(at(100_000)), at(100_000));
+        assert_eq!(clock.newest, Some(at(9_999_999)));
+    }
+}
