@@ -71,10 +71,9 @@ pub fn read_lists(path: &Path) -> Result<Lists, ReadError> {
     Ok(lists)
 }
 
-/// Reads a file that a rule file names, by its path relative to that file; the error is one line.
-pub(crate) fn read_beside(rule: &Path, file: &str) -> Result<String, String> {
-    let path = rule.parent().unwrap_or(Path::new("")).join(file);
-    read(&path).map_err(|error| match error {
+/// Reads a file that a rule file names; the error is one line.
+pub(crate) fn read_line(path: &Path) -> Result<String, String> {
+    read(path).map_err(|error| match error {
         ReadError::Io { path, cause } => format!("cannot read {}: {cause}", path.display()),
         other => other.to_string(),
     })

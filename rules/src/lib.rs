@@ -33,6 +33,6 @@ pub use files::{ReadError, read_dir, read_lists};
 pub use inline::{Expected, RuleTest, TestEvent};
 pub use library::{library, library_lists};
 pub use lists::Lists;
-pub use load::{Origin, RuleSet, RuleTests, load};
+pub use load::{Origin, RuleSet, RuleTests, load, load_with};
 pub use modifiers::known_modifiers;
 pub use run::{Got, SqlEvent, SqlRunner, TestOutcome, run_tests, run_tests_with};

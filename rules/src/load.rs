@@ -1,7 +1,8 @@
 //! From files to rules: every document is read, then they are linked (see `link`). What is wrong with one rule keeps that
 //! rule out, and those that build on it, and nothing else.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pipeproof_engine::plan::Content;
@@ -37,6 +38,8 @@ pub struct RuleSet {
     pub filter_origins: Vec<Origin>,
     /// What is wrong, in the order of the files.
     pub diagnostics: Vec<Diagnostic>,
+    /// The files that tables name: (path, text), the path beside that of the rule file.
+    pub attached: Vec<(String, String)>,
     /// The files they came from, as given.
     pub(crate) files: Vec<(String, String)>,
     /// The lists they were compiled with.
@@ -112,6 +115,19 @@ pub(crate) struct Document {
 /// tables name are read from disk, beside the rule file that names them.
 #[must_use]
 pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
+    load_with(files, lists, &files::read_line)
+}
+
+/// The same; `read` gives the text of a file that a table names, or says why there is none. A set that is kept with its
+/// [`RuleSet::attached`] files can be loaded again without a disk.
+#[must_use]
+pub fn load_with(files: &[(String, String)], lists: &Lists, read: &dyn Fn(&Path) -> Result<String, String>) -> RuleSet {
+    let attached: RefCell<BTreeMap<String, String>> = RefCell::default();
+    let keep = |path: &Path| -> Result<String, String> {
+        let text = read(path)?;
+        attached.borrow_mut().insert(path.display().to_string(), text.clone());
+        Ok(text)
+    };
     let mut documents = Vec::new();
     let mut reports: Vec<Report<'_>> = Vec::new();
     // Ids and names of documents that have errors: what builds on them has another problem than a wrong name.
@@ -120,7 +136,7 @@ pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
         let mut report = Report::new(path);
         for node in yaml::read(text, &mut report) {
             let before = report.errors();
-            match document(&node, path, lists, &mut report) {
+            match document(&node, path, lists, &keep, &mut report) {
                 Some((kind, tests)) if report.errors() == before => {
                     let leveled = node.get("level").is_some();
                     documents.push(Document { file: number, place: node.place, kind, tests, leveled });
@@ -139,13 +155,20 @@ pub fn load(files: &[(String, String)], lists: &Lists) -> RuleSet {
     set.diagnostics = reports.into_iter().flat_map(|report| report.found).collect();
     set.files = files.to_vec();
     set.lists = lists.clone();
+    set.attached = attached.into_inner().into_iter().collect();
     set
 }
 
 /// Keys of which a document has exactly one: what it is.
 const KINDS: [&str; 5] = ["detection", "correlation", "sql", "table", "filter"];
 
-fn document(node: &Node, path: &str, lists: &Lists, report: &mut Report<'_>) -> Option<(Kind, Vec<RuleTest>)> {
+fn document(
+    node: &Node,
+    path: &str,
+    lists: &Lists,
+    read: &dyn Fn(&Path) -> Result<String, String>,
+    report: &mut Report<'_>,
+) -> Option<(Kind, Vec<RuleTest>)> {
     if node.map().is_none() {
         // An empty document, as after a trailing `---`, is none.
         if node.scalar() != Some(Scalar::Null) {
@@ -181,7 +204,7 @@ fn document(node: &Node, path: &str, lists: &Lists, report: &mut Report<'_>) -> 
     let taxonomy = said.unwrap_or(if cicd { Taxonomy::Cicd } else { Taxonomy::Sigma });
     match kind {
         "table" => {
-            let beside = |file: &str| files::read_beside(Path::new(path), file);
+            let beside = |file: &str| read(&Path::new(path).parent().unwrap_or(Path::new("")).join(file));
             let draft = table::read(node, found, taxonomy, &beside, report)?;
             return Some((Kind::Table(Box::new(draft)), Vec::new()));
         }

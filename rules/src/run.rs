@@ -6,6 +6,7 @@
 //! the same findings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use crate::inline::{Expected, RuleTest};
 use crate::lists::Lists;
-use crate::load::{RuleSet, load};
+use crate::load::{RuleSet, load_with};
 
 mod deliver;
 mod query;
@@ -236,7 +237,11 @@ fn with_lists(set: &RuleSet, needed_before: &Content, test: &RuleTest, id: &str)
         .map(|origin| origin.file.as_str())
         .collect();
     let files: Vec<_> = set.files.iter().filter(|(path, _)| paths.contains(path.as_str())).cloned().collect();
-    let other = load(&files, &lists);
+    let attached = |path: &Path| {
+        let found = set.attached.iter().find(|(own, _)| Path::new(own) == path).map(|(_, text)| text.clone());
+        found.ok_or_else(|| format!("{} was not read with the rules", path.display()))
+    };
+    let other = load_with(&files, &lists, &attached);
     let rule = other.rules.iter().position(|rule| rule.meta().id == *id);
     let Some(rule) = rule else {
         let why = other.diagnostics.iter().find(|problem| problem.severity == crate::Severity::Error);
