@@ -107,7 +107,7 @@ fn decoded(records: &[Record]) -> Vec<Decoded> {
 
 fn plan() -> Arc<Plan> {
     let set = pipeproof_rules::load(&pipeproof_rules::library(), &pipeproof_rules::library_lists());
-    Arc::new(Plan::compile(set.rules).expect("the shipped rules compile"))
+    Arc::new(Plan::compile(set.content()).expect("the shipped rules compile"))
 }
 
 fn stages(criterion: &mut Criterion) {

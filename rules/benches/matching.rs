@@ -188,7 +188,7 @@ fn sigma_rules() -> Option<Vec<(String, String)>> {
 }
 
 fn plan(files: &[(String, String)]) -> Plan {
-    Plan::compile(load(files, &Lists::shipped()).rules).unwrap()
+    Plan::compile(load(files, &Lists::shipped()).content()).unwrap()
 }
 
 fn benchmark(criterion: &mut Criterion) {

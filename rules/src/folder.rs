@@ -45,7 +45,9 @@ mod tests {
     #[test]
     fn what_rules_are_made_of_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        for path in ["b/two.yaml", "a/one.yml", "a/lists/who.txt", "notes.txt", "tables/asn.csv", ".git/x.yml", "run.sh"] {
+        for path in
+            ["b/two.yaml", "a/one.yml", "a/lists/who.txt", "notes.txt", "tables/asn.csv", ".git/x.yml", "run.sh"]
+        {
             let path = folder.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();

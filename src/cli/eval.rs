@@ -409,7 +409,9 @@ fn looks_back(plan: &Plan) -> bool {
 fn settle(plan: &Plan) -> Duration {
     let absences = plan.rules().iter().map(|rule| match rule {
         Rule::Correlation(rule) => match &rule.operator {
-            Operator::Temporal { clauses, .. } if clauses.iter().any(|clause| !clause.absent.is_empty()) => rule.timespan,
+            Operator::Temporal { clauses, .. } if clauses.iter().any(|clause| !clause.absent.is_empty()) => {
+                rule.timespan
+            }
             _ => Duration::ZERO,
         },
         Rule::Detection(_) | Rule::Sql(_) => Duration::ZERO,
@@ -466,7 +468,13 @@ impl Output {
             }
             Some(Format::Human) => {
                 let key: Vec<String> = finding.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                show::plain(&format!("{} {:<13} {}  {}", finding.time, finding.level.name(), finding.title, key.join(" ")))?;
+                show::plain(&format!(
+                    "{} {:<13} {}  {}",
+                    finding.time,
+                    finding.level.name(),
+                    finding.title,
+                    key.join(" ")
+                ))?;
                 finding.because.iter().try_for_each(|reason| show::plain(&format!("    {reason}")))
             }
             Some(Format::Csv) => {

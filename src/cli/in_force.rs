@@ -44,9 +44,7 @@ fn state_path(rule: &str, verb: &str) -> String {
 /// A text as one segment of a path.
 fn segment(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The files of a folder as a deployment sends them.
@@ -114,7 +112,8 @@ async fn rules_list(place: &Place, format: Option<Format>) -> Done {
     let mut rows = list(&answer, "rules");
     for row in &mut rows {
         if let Some(row) = row.as_object_mut() {
-            let short = row.get("digest").and_then(Value::as_str).and_then(|digest| digest.get(..12)).map(str::to_owned);
+            let short =
+                row.get("digest").and_then(Value::as_str).and_then(|digest| digest.get(..12)).map(str::to_owned);
             row.insert("short_digest".to_owned(), json!(short));
         }
     }

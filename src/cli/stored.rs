@@ -14,7 +14,10 @@ use crate::client::{Client, ClientError, Place};
 type Done = Result<(), Failure>;
 
 /// Runs one exchange with the server and lets go of it, whatever came out.
-pub(super) async fn with<T>(place: &Place, work: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
+pub(super) async fn with<T>(
+    place: &Place,
+    work: impl AsyncFnOnce(&Client) -> Result<T, ClientError>,
+) -> Result<T, Failure> {
     let client = Client::connect(place).await?;
     let result = work(&client).await;
     client.close().await?;

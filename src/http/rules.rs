@@ -76,8 +76,7 @@ pub(crate) async fn coverage(State(shared): State<Arc<Shared>>) -> Answer {
 /// The sources that are connected, with how much came from them.
 async fn connected(shared: &Shared) -> Result<Vec<Connected>, ApiError> {
     let since = shared.clock.now().minus(DAY);
-    let windows =
-        shared.store.windows(since, Timestamp::MAX).await.map_err(internal("read the windows of sources"))?;
+    let windows = shared.store.windows(since, Timestamp::MAX).await.map_err(internal("read the windows of sources"))?;
     let mut records: BTreeMap<&str, u64> = BTreeMap::new();
     for stored in &windows {
         *records.entry(&stored.window.source).or_default() += stored.window.records;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use pipeproof_engine::plan::{Plan, PlanError};
 use pipeproof_record::store::RuleText;
-use pipeproof_rules::{Diagnostic, Lists, Origin, ReadError, RuleSet, Severity, library, library_lists, read_dir, read_lists};
+use pipeproof_rules::{
+    Diagnostic, Lists, Origin, ReadError, RuleSet, Severity, library, library_lists, read_dir, read_lists,
+};
 
 use super::content::{Content, ContentError, Layer};
 
@@ -116,7 +118,10 @@ impl SetError {
         let Self::Diagnostics { found, .. } = self else { return crate::chain(self) };
         let mut errors = found.iter().filter(|problem| problem.severity == Severity::Error);
         let first = errors.next().map_or_else(String::new, |problem| {
-            format!("{}:{}:{}: {} {}", problem.file, problem.place.line, problem.place.column, problem.code, problem.message)
+            format!(
+                "{}:{}:{}: {} {}",
+                problem.file, problem.place.line, problem.place.column, problem.code, problem.message
+            )
         });
         match errors.count() {
             0 => first,

@@ -293,7 +293,8 @@ mod tests {
     fn a_layer_is_replaced_as_a_whole() {
         let mut content = content();
         content.set_layer(Layer::Deployed, [("b.yml".to_owned(), Bytes::from_static(b"x"))]).unwrap();
-        let paths: Vec<_> = Layer::ALL.into_iter().flat_map(|layer| content.layer(layer)).map(|(path, _)| path).collect();
+        let paths: Vec<_> =
+            Layer::ALL.into_iter().flat_map(|layer| content.layer(layer)).map(|(path, _)| path).collect();
         assert_eq!(paths, ["library/a/one.yml", "deployed/b.yml"]);
         assert!(content.remove(Layer::Deployed, "b.yml") && !content.remove(Layer::Deployed, "b.yml"));
     }

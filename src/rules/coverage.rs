@@ -118,7 +118,9 @@ pub(crate) fn coverage(plan: &Plan, sources: Vec<Connected>) -> Coverage {
         for tag in &meta.tags {
             if let Some(technique) = technique(tag) {
                 attack.count(technique, meta.state, sight);
-            } else if let Some(risk) = tag.strip_prefix("owasp-cicd.sec-").and_then(|number| number.parse::<usize>().ok()) {
+            } else if let Some(risk) =
+                tag.strip_prefix("owasp-cicd.sec-").and_then(|number| number.parse::<usize>().ok())
+            {
                 owasp.count(format!("sec-{risk:02}"), meta.state, sight);
             }
         }
@@ -296,9 +298,13 @@ correlation: {type: temporal_ordered, rules: [pushed, stopped], group-by: [ci.re
     #[test]
     fn half_of_an_order_is_blind_and_one_of_two_stores_is_not() {
         let plan = plan(RULES);
-        let of = |coverage: &Coverage, id: &str| coverage.rules.iter().find(|rule| rule.id == id).map(|rule| rule.sight);
+        let of =
+            |coverage: &Coverage, id: &str| coverage.rules.iter().find(|rule| rule.id == id).map(|rule| rule.sight);
         let none = coverage(&plan, Vec::new());
-        assert_eq!((of(&none, "one"), of(&none, "both"), of(&none, "pushed")), (Some(Sight::Blind), Some(Sight::Blind), None));
+        assert_eq!(
+            (of(&none, "one"), of(&none, "both"), of(&none, "pushed")),
+            (Some(Sight::Blind), Some(Sight::Blind), None)
+        );
         let cloud = coverage(&plan, vec![source("trail", SourceType::AwsCloudtrail, 7)]);
         assert_eq!((of(&cloud, "one"), of(&cloud, "both")), (Some(Sight::Partly), Some(Sight::Blind)));
         let both = vec![source("trail", SourceType::AwsCloudtrail, 7), source("hooks", SourceType::GithubWebhook, 0)];

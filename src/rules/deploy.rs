@@ -287,9 +287,7 @@ const fn what(change: &RulesChange) -> &'static str {
 
 fn rules_of(set: &Set) -> Vec<DeployedRule> {
     let metas = set.plan().rules().iter().map(|rule| rule.meta());
-    metas
-        .map(|meta| DeployedRule { id: meta.id.clone(), digest: meta.digest.clone(), state: meta.state })
-        .collect()
+    metas.map(|meta| DeployedRule { id: meta.id.clone(), digest: meta.digest.clone(), state: meta.state }).collect()
 }
 
 fn exceptions_of(set: &Set) -> Vec<DeployedException> {

@@ -55,7 +55,8 @@ struct Identified {
 }
 
 fn id_of(text: &str) -> Result<String, ChangeError> {
-    let usage = |problem: String| ChangeError::Usage(format!("the exception is one YAML document with an `id`: {problem}"));
+    let usage =
+        |problem: String| ChangeError::Usage(format!("the exception is one YAML document with an `id`: {problem}"));
     let document: Identified = serde_saphyr::from_str(text).map_err(|error| usage(error.to_string()))?;
     document.id.filter(|id| !id.is_empty()).ok_or_else(|| usage("it has none".to_owned()))
 }

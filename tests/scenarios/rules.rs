@@ -210,14 +210,19 @@ fn eval_puts_lines_and_files_in_the_order_of_their_times() {
         ("all.ndjson", &format!("{later}\n{stop}\n{wrong}\n{push}\n")),
     ]);
     let file = |name: &str| files.path().join(name).display().to_string();
-    for inputs in [vec![file("push.ndjson"), file("stop.ndjson")], vec![file("stop.ndjson"), file("push.ndjson")], vec![file("all.ndjson")]] {
+    for inputs in [
+        vec![file("push.ndjson"), file("stop.ndjson")],
+        vec![file("stop.ndjson"), file("push.ndjson")],
+        vec![file("all.ndjson")],
+    ] {
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let output = run([&["eval", "--rules", &rules, "--source", "json"][..], &inputs].concat());
         expect_exit(&output, 0);
         let found = findings(&output);
         assert_eq!(found.len(), 1, "{inputs:?}: {found:?}");
         assert_eq!(found[0]["time"], "2026-01-01T10:02:00Z");
-        let lines: Vec<Value> = found[0]["events"].as_array().unwrap().iter().map(|event| event["line"].clone()).collect();
+        let lines: Vec<Value> =
+            found[0]["events"].as_array().unwrap().iter().map(|event| event["line"].clone()).collect();
         if let [only] = inputs.as_slice() {
             assert!(only.ends_with("all.ndjson"));
             assert_eq!(lines, [json!(4), json!(2)]);
@@ -226,7 +231,8 @@ fn eval_puts_lines_and_files_in_the_order_of_their_times() {
         }
     }
     let far = folder(&[("far.ndjson", &format!("{push}\n{}\n", acted("audit.stopped", "10:06:00")))]);
-    let output = run(["eval", "--rules", &rules, "--source", "json", &far.path().join("far.ndjson").display().to_string()]);
+    let output =
+        run(["eval", "--rules", &rules, "--source", "json", &far.path().join("far.ndjson").display().to_string()]);
     assert!(findings(&output).is_empty());
 
     let all = file("all.ndjson");
@@ -241,7 +247,8 @@ fn eval_puts_lines_and_files_in_the_order_of_their_times() {
 fn explain_says_which_members_an_event_matches() {
     let rules = folder(&[("order.yml", ORDER)]);
     let rules = rules.path().join("order.yml").display().to_string();
-    let event = folder(&[("stop.json", &acted("audit.stopped", "10:00:00")), ("other.json", &acted("other", "10:00:00"))]);
+    let event =
+        folder(&[("stop.json", &acted("audit.stopped", "10:00:00")), ("other.json", &acted("other", "10:00:00"))]);
     let file = |name: &str| event.path().join(name).display().to_string();
     let output = run(["explain", "--rule", &rules, "--source", "json", "--format", "human", &file("stop.json")]);
     expect_exit(&output, 0);

@@ -102,7 +102,10 @@ async fn a_folder_is_deployed_and_decides_from_its_record_on() {
     assert_eq!(listed["in_force"]["record"], record);
     assert_eq!(listed["in_force"]["change"]["what"], "deploy");
     let shown = rule(&server, "deployment_forced").await;
-    assert_eq!((&shown["version"], &shown["file"], &shown["findings"]), (&json!(3), &json!("deployed/a/forced.yml"), &json!(1)));
+    assert_eq!(
+        (&shown["version"], &shown["file"], &shown["findings"]),
+        (&json!(3), &json!("deployed/a/forced.yml"), &json!(1))
+    );
     let kept = server.data().join("rules").join(outcome["set"].as_str().unwrap());
     assert_eq!(std::fs::read_to_string(kept.join("deployed/a/forced.yml")).unwrap(), FORCED);
     assert!(kept.join("library/lists/who.txt").exists() || kept.join("deployed/lists/who.txt").exists());
@@ -177,7 +180,10 @@ async fn a_state_takes_effect_on_the_next_event() {
     assert!(again["record"].is_null(), "nothing to say: {again}");
     expect_exit(&server.cli(&["rules", "activate", "no_such_rule"]), 2);
     let change = &server.get("/v1/rules").await["in_force"]["change"];
-    assert_eq!(change, &json!({"what": "state", "rule": "7d1a7a5e-2f0c-4c38-9b7e-aaaaaaaaaaaa", "from": "active", "to": "paused"}));
+    assert_eq!(
+        change,
+        &json!({"what": "state", "rule": "7d1a7a5e-2f0c-4c38-9b7e-aaaaaaaaaaaa", "from": "active", "to": "paused"})
+    );
 }
 
 #[tokio::test]
@@ -197,7 +203,10 @@ async fn author_and_approver_are_recorded_and_compared() {
     let same = deploy(json!({"actor": "alice", "approved_by": "Alice"})).await;
     assert_eq!(same["approval"], "same-person");
     let two = deploy(json!({"actor": "alice", "approved_by": "bob", "note": "CHG-7"})).await;
-    assert_eq!((&two["approval"], &two["approved_by"], &two["note"]), (&json!("two-persons"), &json!("bob"), &json!("CHG-7")));
+    assert_eq!(
+        (&two["approval"], &two["approved_by"], &two["note"]),
+        (&json!("two-persons"), &json!("bob"), &json!("CHG-7"))
+    );
     assert!(two["actor"].as_str().unwrap().starts_with("alice (token:"), "{two}");
 
     let output = crate::harness::program()
@@ -212,7 +221,8 @@ async fn author_and_approver_are_recorded_and_compared() {
     let rows = server
         .sql("SELECT CAST(body AS VARCHAR) FROM events WHERE action = 'pipeproof.rules-deployed' ORDER BY \"index\"")
         .await;
-    let told: Vec<&str> = rows.iter().filter_map(|row| row[0].as_str()).filter(|text| text.contains("\"alice (")).collect();
+    let told: Vec<&str> =
+        rows.iter().filter_map(|row| row[0].as_str()).filter(|text| text.contains("\"alice (")).collect();
     assert_eq!(told.len(), 3, "the record holds both: {rows:?}");
     assert!(told[2].contains("two-persons") && told[2].contains("bob"), "{}", told[2]);
 }
@@ -238,7 +248,8 @@ async fn a_restart_keeps_what_was_deployed_and_decided() {
     server.terminate();
 
     // A command of its own changes nothing either, though it knows no configuration.
-    let output = crate::harness::program().args(["rules", "list", "--format", "json", "--data"]).arg(&data).output().unwrap();
+    let output =
+        crate::harness::program().args(["rules", "list", "--format", "json", "--data"]).arg(&data).output().unwrap();
     expect_exit(&output, 0);
     let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(listed["set"], set);
@@ -322,10 +333,18 @@ async fn the_configured_folder_is_read_again_and_a_broken_one_keeps_the_set() {
 fn a_first_start_with_a_broken_folder_is_refused() {
     let home = folder(&[("rules/bad.yml", &FORCED.replace("condition: forced", "condition: force"))]);
     let config = home.path().join("pipeproof.yaml");
-    std::fs::write(&config, format!("version: 1\nrules: {{dir: '{}'}}\n", home.path().join("rules").display())).unwrap();
+    std::fs::write(&config, format!("version: 1\nrules: {{dir: '{}'}}\n", home.path().join("rules").display()))
+        .unwrap();
     let data = home.path().join("data").display().to_string();
-    let output =
-        crate::harness::run(["serve", "--listen", "127.0.0.1:0", "--config", &config.display().to_string(), "--data", &data]);
+    let output = crate::harness::run([
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--config",
+        &config.display().to_string(),
+        "--data",
+        &data,
+    ]);
     expect_exit(&output, 2);
     assert!(stderr(&output).contains("bad.yml:8"), "{}", stderr(&output));
 }
@@ -338,9 +357,24 @@ async fn exceptions_let_go_are_counted_and_end() {
     let token = token_of(&server.add_source("ci", "json", &[]));
     let soon = now().plus(Duration::from_secs(8));
     let added = server.cli_json(&[
-        "exceptions", "add", "--rule", "deployment_forced", "--where", "ci.repo=acme/it's-fine", "--where", "ci.repo=acme/ok",
-        "--where", "actor.id|startswith=mall", "--reason", "release train", "--approved-by", "ciso@acme.example",
-        "--ticket", "SEC-4711", "--expires", &soon.to_string(),
+        "exceptions",
+        "add",
+        "--rule",
+        "deployment_forced",
+        "--where",
+        "ci.repo=acme/it's-fine",
+        "--where",
+        "ci.repo=acme/ok",
+        "--where",
+        "actor.id|startswith=mall",
+        "--reason",
+        "release train",
+        "--approved-by",
+        "ciso@acme.example",
+        "--ticket",
+        "SEC-4711",
+        "--expires",
+        &soon.to_string(),
     ]);
     let id = added["exceptions"][0].as_str().unwrap().to_owned();
     assert_eq!(added["approval"], "two-persons");
@@ -350,7 +384,10 @@ async fn exceptions_let_go_are_counted_and_end() {
     assert_eq!(repos(&server).await, ["acme/other"]);
     let listed = items(&server.cli_json(&["exceptions", "list"]), "exceptions");
     let shown = listed.iter().find(|exception| exception["id"] == *id).unwrap();
-    assert_eq!((&shown["state"], &shown["let_go"], &shown["ticket"]), (&json!("in force"), &json!(2), &json!("SEC-4711")));
+    assert_eq!(
+        (&shown["state"], &shown["let_go"], &shown["ticket"]),
+        (&json!("in force"), &json!(2), &json!("SEC-4711"))
+    );
     assert_eq!(rule(&server, "deployment_forced").await["digest"].as_str().map(str::len), Some(64));
 
     eventually("the exception ends", || async {
@@ -362,7 +399,9 @@ async fn exceptions_let_go_are_counted_and_end() {
     assert_eq!(repos(&server).await, ["acme/ok", "acme/other"], "judged on record time");
 
     // The audit trail tells who let go of what, and why.
-    let rows = server.sql("SELECT CAST(body AS VARCHAR) FROM events WHERE action = 'pipeproof.rules-deployed' ORDER BY \"index\"").await;
+    let rows = server
+        .sql("SELECT CAST(body AS VARCHAR) FROM events WHERE action = 'pipeproof.rules-deployed' ORDER BY \"index\"")
+        .await;
     let told: Value = serde_json::from_str(rows.last().unwrap()[0].as_str().unwrap()).unwrap();
     assert_eq!(told["change"], json!({"what": "exception-added", "ids": [id]}));
     assert_eq!(told["exceptions"][0]["reason"], "release train");
@@ -430,12 +469,18 @@ async fn coverage_shows_who_cannot_see() {
         rules.into_iter().find(|rule| rule["title"] == title).unwrap_or_else(|| panic!("no {title} in {coverage}"))
     };
     assert_eq!(of("Deployment forced")["sight"], "sees");
-    assert_eq!((&of("Trail stopped here")["sight"], &of("Trail stopped here")["missing"]), (&json!("blind"), &json!(["aws.cloudtrail"])));
+    assert_eq!(
+        (&of("Trail stopped here")["sight"], &of("Trail stopped here")["missing"]),
+        (&json!("blind"), &json!(["aws.cloudtrail"]))
+    );
     let owasp = items(coverage, "owasp_cicd");
     assert_eq!(owasp.len(), 10);
     assert_eq!((&owasp[0]["id"], &owasp[0]["seeing"], &owasp[9]["blind"]), (&json!("sec-1"), &json!(1), &json!(1)));
     assert!(items(coverage, "attack").iter().any(|row| row["id"] == "T1562.008" && row["blind"] == 1), "{coverage}");
-    assert_eq!(coverage["controls"]["soc2"][0], json!({"id": "CC7.2", "active": 1, "staging": 0, "paused": 0, "seeing": 0, "blind": 1}));
+    assert_eq!(
+        coverage["controls"]["soc2"][0],
+        json!({"id": "CC7.2", "active": 1, "staging": 0, "paused": 0, "seeing": 0, "blind": 1})
+    );
     let human = stdout(&server.cli(&["rules", "coverage", "--format", "human"]));
     for part in ["blind", "aws.cloudtrail", "T1677", "sec-10", "A.8.32"] {
         assert!(human.contains(part), "{part}: {human}");
@@ -443,7 +488,8 @@ async fn coverage_shows_who_cannot_see() {
     let trail = server.add_source("trail", "aws.cloudtrail", &[]);
     let _ = trail;
     let coverage = server.get("/v1/rules/coverage").await;
-    let sight = items(&coverage["coverage"], "rules").into_iter().find(|rule| rule["title"] == "Trail stopped here").unwrap();
+    let sight =
+        items(&coverage["coverage"], "rules").into_iter().find(|rule| rule["title"] == "Trail stopped here").unwrap();
     assert_eq!(sight["sight"], "silent", "connected, and nothing came");
 }
 

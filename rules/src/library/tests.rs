@@ -73,7 +73,8 @@ fn every_rule_has_a_firing_and_a_near_miss_test_controls_and_sources() {
 fn the_named_dozen_is_active_and_the_catalogue_is_covered() {
     let set = load(&library(), &Lists::shipped());
     let pages = |rule: &&Rule| rule.meta().state == RuleState::Active && rule.meta().emits;
-    let active: BTreeSet<&str> = set.rules.iter().filter(pages).filter_map(|rule| rule.meta().name.as_deref()).collect();
+    let active: BTreeSet<&str> =
+        set.rules.iter().filter(pages).filter_map(|rule| rule.meta().name.as_deref()).collect();
     let named: BTreeSet<&str> = ACTIVE.iter().copied().collect();
     assert_eq!(active, named, "`state: active` and the list in library.rs say the same");
     assert_eq!(ACTIVE.len(), 14, "say in the change log when the number of rules that page changes");

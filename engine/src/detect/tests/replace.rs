@@ -57,7 +57,8 @@ fn run_sets(stream: &[Decoded], size: usize, restart: bool) -> (Vec<String>, Vec
             if let Some(set) = set_of(&part[0]) {
                 detector.replace_plan(plan_of(&set));
                 let position = detector.position();
-                restored = Restored { position, snapshot: Some((position, detector.snapshot().unwrap())), deltas: Vec::new() };
+                restored =
+                    Restored { position, snapshot: Some((position, detector.snapshot().unwrap())), deltas: Vec::new() };
                 if restart {
                     // The record is not evaluated yet: it is met again under the set before it.
                     detector = again(&restored);
