@@ -126,6 +126,7 @@ impl Detector {
     }
 
     /// Shows what a correlation found to the correlations it is a member of.
+    #[allow(clippy::too_many_arguments, reason = "one call site; the parts are independent")]
     pub(super) fn offer_finding(
         &mut self,
         plan: &Plan,
