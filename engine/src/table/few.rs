@@ -2,6 +2,9 @@
 
 use super::index::RowId;
 
+/// A part of the list.
+type Part<'f, T> = &'f [(RowId, T)];
+
 /// Values by row, in the order of rows.
 #[derive(Debug)]
 pub(super) struct Few<T>(Vec<(RowId, T)>);
@@ -51,7 +54,7 @@ impl<T> Few<T> {
     }
 
     /// Those before `row`, and those from it on.
-    pub(super) fn split(&self, row: RowId) -> (&[(RowId, T)], &[(RowId, T)]) {
+    pub(super) fn split(&self, row: RowId) -> (Part<'_, T>, Part<'_, T>) {
         self.0.split_at(self.0.partition_point(|(other, _)| *other < row))
     }
 }
