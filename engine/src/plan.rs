@@ -18,7 +18,7 @@ use crate::fields::Field;
 use crate::json::Json;
 use crate::lookup::{CompiledLookup, Question};
 use crate::program::{Program, ROWS, Workspace};
-use crate::rule::{Condition, DetectionRule, Filter, Predicate, Rule, RuleState, Table, Taxonomy};
+use crate::rule::{DetectionRule, Filter, Rule, RuleState, Table, Taxonomy};
 use crate::source::{Logsource, SourceType};
 use crate::table::{Edge, Rows, Shape};
 

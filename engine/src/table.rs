@@ -10,15 +10,17 @@
 //!
 //! The table keeps a bounded number of openings and closings, of one key and in all; the oldest are evicted and counted.
 
+mod few;
 mod index;
 mod texts;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::few::Few;
 use self::index::{Index, RowId, Span};
 pub use self::texts::Texts;
 use crate::event::EventId;
@@ -124,8 +126,8 @@ struct End {
 
 #[derive(Debug, Default)]
 struct Group {
-    opens: BTreeMap<RowId, End>,
-    closes: BTreeSet<RowId>,
+    opens: Few<End>,
+    closes: Few<()>,
 }
 
 /// The rows of one table.
@@ -154,9 +156,10 @@ impl Rows {
         let mut table = Self { given: true, ..Self::new(shape) };
         for (number, (from, to, columns)) in rows.into_iter().enumerate() {
             let event = EventId { position: Position { partition: 0, index: number as u64 }, sub: 0 };
-            let key = Arc::new(Texts::default());
+            // Every row for itself: none ends another.
+            let key = Arc::new(Texts::of([Some(number.to_string().as_str())]));
             table.entries.insert((from, event, Edge::Open), Kept { key: Arc::clone(&key), columns });
-            table.groups.entry(key).or_default().opens.insert((from, event), End { to, close: None });
+            table.groups.entry(key).or_default().opens.set((from, event), End { to, close: None });
             table.index_row((from, event), End { to, close: None }, true);
         }
         table
@@ -187,7 +190,7 @@ impl Rows {
         let mut gone = Vec::new();
         while self.groups.get(&key).is_some_and(|group| group.opens.len() + group.closes.len() > KEY_ENTRIES_MAX) {
             let oldest = self.groups.get(&key).and_then(|group| {
-                let open = group.opens.first_key_value().map(|(row, _)| (row.0, row.1, Edge::Open));
+                let open = group.opens.first().map(|row| (row.0, row.1, Edge::Open));
                 let close = group.closes.first().map(|row| (row.0, row.1, Edge::Close));
                 open.into_iter().chain(close).min()
             });
@@ -212,7 +215,7 @@ impl Rows {
     pub fn sweep(&mut self, oldest: Timestamp) {
         let cut = oldest.minus(self.shape.retain).minus(self.shape.grace);
         let over = self.entries.range(..(cut, EventId::default(), Edge::Open)).filter(|((time, event, edge), kept)| {
-            let end = self.groups.get(&kept.key).and_then(|group| group.opens.get(&(*time, *event)));
+            let end = self.groups.get(&kept.key).and_then(|group| group.opens.get((*time, *event)));
             *edge == Edge::Close || end.is_none_or(|end| end.to < cut)
         });
         let gone: Vec<Order> = over.map(|(order, _)| *order).collect();
@@ -238,7 +241,7 @@ impl Rows {
         let span = Span { earliest, latest, at_least: if unseen { max_open } else { Duration::ZERO } };
         self.index.any(query.signature, query.values.clone(), span, |row| {
             let Some(kept_row) = self.entries.get(&(row.0, row.1, Edge::Open)) else { return false };
-            let end = self.groups.get(&kept_row.key).and_then(|group| group.opens.get(&row)).copied();
+            let end = self.groups.get(&kept_row.key).and_then(|group| group.opens.get(row)).copied();
             let Some(end) = end else { return false };
             let (to, close) = if end.to > horizon { (row.0.plus(max_open), None) } else { (end.to, end.close) };
             if to < earliest || (!self.given && to < kept) {
@@ -289,10 +292,12 @@ impl Rows {
         let group = self.groups.entry(Arc::clone(&key)).or_default();
         match edge {
             Edge::Open => {
-                group.opens.entry((time, event)).or_insert(End { to: Timestamp::MIN, close: None });
+                if group.opens.get((time, event)).is_none() {
+                    group.opens.set((time, event), End { to: Timestamp::MIN, close: None });
+                }
             }
             Edge::Close => {
-                group.closes.insert((time, event));
+                group.closes.set((time, event), ());
             }
         }
         self.entries.entry((time, event, edge)).or_insert(Kept { key: Arc::clone(&key), columns });
@@ -306,12 +311,12 @@ impl Rows {
         if let Some(group) = self.groups.get_mut(&key) {
             match edge {
                 Edge::Open => {
-                    if let Some(end) = group.opens.remove(&(time, event)) {
+                    if let Some(end) = group.opens.remove((time, event)) {
                         self.index_row((time, event), end, false);
                     }
                 }
                 Edge::Close => {
-                    group.closes.remove(&(time, event));
+                    group.closes.remove((time, event));
                 }
             }
         }
@@ -326,7 +331,7 @@ impl Rows {
     fn settle(&mut self, key: &Arc<Texts>, time: Timestamp) {
         let Some(group) = self.groups.get(key) else { return };
         for (row, end) in group.ends(time, self.shape.max_open) {
-            let Some(old) = self.groups.get_mut(key).and_then(|group| group.opens.insert(row, end)) else { continue };
+            let Some(old) = self.groups.get_mut(key).and_then(|group| group.opens.set(row, end)) else { continue };
             if old != end {
                 // A row that is new is not in the index, and taking it out does nothing.
                 self.index_row(row, old, false);
@@ -366,10 +371,11 @@ impl Group {
         let edge = (time, EventId::default());
         let mut ends = Vec::new();
         // Of those before, only the last can be open still, and only if nothing ended it before.
-        let before = self.opens.range(..edge).next_back().filter(|(_, end)| end.to >= time);
+        let (before, after) = self.opens.split(edge);
+        let before = before.last().filter(|(_, end)| end.to >= time);
         let mut open: Option<RowId> = before.map(|(row, _)| *row);
-        let mut opens = self.opens.range(edge..).map(|(row, _)| *row).peekable();
-        let mut closes = self.closes.range(edge..).copied().peekable();
+        let mut opens = after.iter().map(|(row, _)| *row).peekable();
+        let mut closes = self.closes.split(edge).1.iter().map(|(row, ())| *row).peekable();
         while let Some(at) = [opens.peek(), closes.peek()].into_iter().flatten().map(|(time, _)| *time).min() {
             if let Some(row) = open
                 && row.0.plus(max_open) < at

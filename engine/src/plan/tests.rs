@@ -11,7 +11,8 @@ use crate::event::EventId;
 use crate::fields::Fields;
 use crate::record::{Authenticity, CollectionMode};
 use crate::rule::{
-    AffixKind, AlertSpec, Comparison, CorrelationRule, Level, Number, Operator, RuleMeta, TextTest, WildcardPart,
+    AffixKind, AlertSpec, Comparison, Condition, CorrelationRule, Level, Number, Operator, Predicate, RuleMeta,
+    TextTest, WildcardPart,
 };
 use crate::time::Timestamp;
 
