@@ -8,6 +8,8 @@
     reason = "a test that cannot go on has to stop, and says what it saw"
 )]
 
+#[path = "differential/disagreements.rs"]
+mod disagreements;
 #[path = "differential/generate.rs"]
 mod generate;
 mod harness;

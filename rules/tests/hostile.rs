@@ -35,3 +35,8 @@ fn rule(searches: &str, condition: &str) -> String {
         "title: hostile\nid: hostile\nlogsource: {{category: x}}\ndetection:\n    {searches}\n    condition: {condition}\n"
     )
 }
+
+/// Work that does not hold yet, and why. It is an error here when it does.
+fn open(why: &str, work: impl FnOnce() + std::panic::UnwindSafe) {
+    assert!(std::panic::catch_unwind(work).is_err(), "open no longer: {why}");
+}

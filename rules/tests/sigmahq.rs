@@ -81,9 +81,12 @@ fn every_rule_of_sigmahq_loads() {
     let mut lists = Lists::new();
     let mut whole = set.clone();
     for _ in 0..10 {
-        for problem in whole.diagnostics.iter().filter(|problem| problem.code == Code::Placeholder) {
-            lists.set(problem.message.split('`').nth(1).unwrap(), vec!["10.0.0.1".to_owned()]);
+        let wanting = whole.diagnostics.iter().filter(|problem| problem.code == Code::Placeholder);
+        let names: Vec<String> = wanting.map(|problem| problem.message.split('`').nth(1).unwrap().to_owned()).collect();
+        if names.is_empty() {
+            break;
         }
+        names.into_iter().for_each(|name| lists.set(name, vec!["10.0.0.1".to_owned()]));
         whole = load(&files, &lists);
     }
     let errors: Vec<_> = whole.diagnostics.iter().filter(|problem| problem.severity == Severity::Error).collect();

@@ -125,7 +125,8 @@ fn search() -> impl Strategy<Value = String> {
             }
         }
         format!("{{{}}}", lines.join(", "))
-    });
+    })
+    .boxed();
     let keyword = proptest::sample::select(&["\"a\"", "\"b*\"", "1", "\"A?\"", "\"a\\\\*\"", "\"é\""][..]);
     let keywords = proptest::collection::vec(keyword, 1..3).prop_map(|words| format!("[{}]", words.join(", ")));
     let every = Just("{\"|all\": [\"a\", \"b\"]}".to_owned());
