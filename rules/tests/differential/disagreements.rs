@@ -77,12 +77,7 @@ pub(super) const DISAGREEMENTS: &[(&str, &[&str])] = &[
             "values/neq-beside-others",
         ],
     ),
-    (
-        r#"modifiers, exists: "only verifies the presence of a field""#,
-        &[
-            "values/exists-false",
-        ],
-    ),
+    (r#"modifiers, exists: "only verifies the presence of a field""#, &["values/exists-false"]),
     (
         r#"rules, General: "all values are treated as case-insensitive strings", numbers and booleans too"#,
         &[
@@ -198,17 +193,9 @@ pub(super) const DISAGREEMENTS: &[(&str, &[&str])] = &[
     ),
     (
         r#"rules, String Wildcard: `?` is "a single mandatory character""#,
-        &[
-            "strings/star-question",
-            "strings/question-star-question",
-        ],
+        &["strings/star-question", "strings/question-star-question"],
     ),
-    (
-        r#"RFC 4291, 2.5.5.2: a mapped address is the IPv4 address"#,
-        &[
-            "networks/mapped",
-        ],
-    ),
+    (r#"RFC 4291, 2.5.5.2: a mapped address is the IPv4 address"#, &["networks/mapped"]),
     (
         r#"modifiers, Time Modifiers"#,
         &[

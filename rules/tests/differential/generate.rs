@@ -116,17 +116,18 @@ fn item() -> impl Strategy<Value = (String, String)> {
 }
 
 fn search() -> impl Strategy<Value = String> {
-    let map = proptest::collection::vec((pick(FIELDS), item()), 1..4).prop_map(|items| {
-        let mut lines: Vec<String> = Vec::new();
-        for (field, (modifiers, values)) in items {
-            let key = format!("\"{field}{modifiers}\": ");
-            if !lines.iter().any(|line| line.starts_with(&key)) {
-                lines.push(format!("{key}{values}"));
+    let map = proptest::collection::vec((pick(FIELDS), item()), 1..4)
+        .prop_map(|items| {
+            let mut lines: Vec<String> = Vec::new();
+            for (field, (modifiers, values)) in items {
+                let key = format!("\"{field}{modifiers}\": ");
+                if !lines.iter().any(|line| line.starts_with(&key)) {
+                    lines.push(format!("{key}{values}"));
+                }
             }
-        }
-        format!("{{{}}}", lines.join(", "))
-    })
-    .boxed();
+            format!("{{{}}}", lines.join(", "))
+        })
+        .boxed();
     let keyword = proptest::sample::select(&["\"a\"", "\"b*\"", "1", "\"A?\"", "\"a\\\\*\"", "\"é\""][..]);
     let keywords = proptest::collection::vec(keyword, 1..3).prop_map(|words| format!("[{}]", words.join(", ")));
     let every = Just("{\"|all\": [\"a\", \"b\"]}".to_owned());

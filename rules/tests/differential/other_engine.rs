@@ -40,7 +40,10 @@ fn the_disagreements_with_sigma_rust_are_known() {
         }
     }
     wrong.extend(listed.into_iter().map(|id| format!("{id}: no such case")));
-    eprintln!("sigma-rust answers {} of {asked} match cases as the table does; {known} known disagreements:", asked - known);
+    eprintln!(
+        "sigma-rust answers {} of {asked} match cases as the table does; {known} known disagreements:",
+        asked - known
+    );
     for (sentence, ids) in DISAGREEMENTS {
         eprintln!("{:>4}  {sentence}", ids.len());
     }
