@@ -1,7 +1,7 @@
 //! Watermarks: up to which event time a source, or a rule over several sources, has been seen whole.
 //!
-//! Watermark of a source = max over its events of min(time, received + skew limit) − lateness, moved on by ticks: by
-//! the meaning of lateness, at tick T everything up to T − lateness has arrived. A backfill is its own lane: it
+//! Watermark of a source = max over its events of min(time, received) − lateness, moved on by ticks: an event from the
+//! future proves nothing about the past, and at tick T everything up to T − lateness has arrived. A backfill is its own lane: it
 //! cannot move or suffer the live one.
 
 use std::collections::BTreeMap;
@@ -12,9 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::record::CollectionMode;
 use crate::source::SourceType;
 use crate::time::Timestamp;
-
-/// How far ahead of ours a source's clock may run before it is held at our time plus this.
-pub const SKEW_MAX: Duration = Duration::from_secs(300);
 
 /// How long a backfill must be silent before what it left open is decided.
 pub const BACKFILL_IDLE: Duration = Duration::from_secs(60);
@@ -118,7 +115,7 @@ impl Watermarks {
 
     /// Takes in an event.
     pub fn observe(&mut self, source: &str, source_type: SourceType, lane: Lane, time: Timestamp, received: Timestamp) {
-        let seen = time.min(received.plus(SKEW_MAX)).minus(source_type.info().lateness);
+        let seen = time.min(received).minus(source_type.info().lateness);
         if let Some(mark) = self.marks.get_mut(source).and_then(|lanes| lanes.of(lane).as_mut()) {
             mark.watermark = mark.watermark.max(seen);
             mark.received = mark.received.max(received);
@@ -236,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_ahead_moves_the_mark_by_the_skew_limit_at_most() {
+    fn a_clock_that_runs_ahead_moves_the_mark_no_further_than_ours() {
         let mut marks = Watermarks::default();
         marks.observe("hooks", SourceType::GithubWebhook, Lane::Live, at(1_000_000), at(1_000));
-        assert_eq!(marks.lowest(Lane::Live, NOW).over(&[SourceType::GithubWebhook]), at(1_000 + 300 - 60));
+        assert_eq!(marks.lowest(Lane::Live, NOW).over(&[SourceType::GithubWebhook]), at(1_000 - 60));
     }
 
     #[test]

@@ -57,7 +57,12 @@ pub(crate) fn parse(
     match parsed {
         Ok(condition) => Some(condition),
         Err(problem) => {
-            report.add_help(problem.code, place, format!("condition `{text}`: {}", problem.message), problem.help);
+            report.add_help(
+                problem.code,
+                place,
+                format!("condition `{}`: {}", shown(text), problem.message),
+                problem.help,
+            );
             None
         }
     }
@@ -246,6 +251,14 @@ fn glob(pattern: &str, name: &str) -> bool {
         }
     }
     true
+}
+
+/// A text as an error repeats it.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

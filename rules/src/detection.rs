@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use pipeproof_engine::fields::Field;
+use pipeproof_engine::json::DEPTH_MAX;
 use pipeproof_engine::rule::{AffixKind, Comparison, Condition, Number, Predicate, Taxonomy};
 
 use crate::condition::{Searches, parse};
@@ -148,7 +149,13 @@ fn item(key: &Key, node: &Node, context: &Context<'_>, report: &mut Report<'_>) 
         Data::Scalar(..) => vec![node],
     };
     if modifiers.has("all") && values.len() == 1 && !modifiers.has("expand") {
-        report.add(Code::SingleAll, key.place, "`all` has no effect on a single value");
+        report.add(Code::ModifierUse, key.place, "`all` needs a list of several values");
+        return None;
+    }
+    if let (true, Some(null)) = (values.len() > 1, values.iter().find(|value| value.scalar() == Some(Scalar::Null))) {
+        let help = Some("write a search of its own for the missing field".to_owned());
+        report.add_help(Code::Value, null.place, "null cannot be one of several values", help);
+        return None;
     }
     let mut parts = Vec::new();
     for value in values {
@@ -180,6 +187,14 @@ fn flatten(condition: Condition) -> Vec<Condition> {
 
 /// A name under `taxonomy: cicd` that looks like one of the table but is not.
 pub(crate) fn check_field(field: &str, place: Place, taxonomy: Taxonomy, report: &mut Report<'_>) {
+    if field.split('.').count() > DEPTH_MAX {
+        report.add(
+            Code::Value,
+            place,
+            format!("a field has more than {DEPTH_MAX} parts, deeper than any event is read"),
+        );
+        return;
+    }
     if taxonomy == Taxonomy::Cicd && Field::from_name(field).is_none() {
         let help = did_you_mean(field, Field::ALL.iter().map(|known| known.name()));
         let message = format!("`{field}` is not in the cicd taxonomy; it is looked up as a path into the native JSON");

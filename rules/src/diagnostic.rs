@@ -80,7 +80,6 @@ codes! {
     SimilarKey, "W0202", "A key is not known and looks like a misspelt one";
     UnusedSearch, "W0203", "A search is defined but no condition names it";
     NoId, "W0204", "A rule has neither id nor name";
-    SingleAll, "W0205", "`all` on a single value has no effect";
     YesNo, "W0206", "An unquoted yes, no, on or off is text here but a boolean in older YAML";
     UnknownSource, "W0208", "A required source is neither a source type nor a feed";
     UnboundSource, "W0209", "A correlation looks at a rule that no source type feeds";

@@ -116,6 +116,10 @@ pub(crate) fn read<'m>(key: &'m Key, report: &mut Report<'_>) -> Option<(&'m str
             let help = did_you_mean(name, MODIFIERS.iter().chain(LOOKUPS).copied());
             report.add_help(Code::UnknownModifier, key.place, format!("unknown modifier `{name}`"), help);
         }
+        // The first that is wrong says enough: a key can hold thousands.
+        if !fine {
+            break;
+        }
     }
     let modifiers = Modifiers { names };
     fine.then_some(())?;

@@ -93,7 +93,7 @@ fn windash_text(text: &str) -> Result<Vec<String>, String> {
     let mut expanded = vec![String::new()];
     for (at, char) in chars.iter().enumerate() {
         let before = at.checked_sub(1).and_then(|before| chars.get(before));
-        let dash = matches!(char, '-' | '/') && !is_word(before) && is_word(chars.get(at + 1));
+        let dash = DASHES.contains(char) && !is_word(before) && is_word(chars.get(at + 1));
         let choices: Vec<char> = if dash { DASHES.to_vec() } else { vec![*char] };
         expanded = product(&expanded, &choices, |before, choice| {
             let mut whole = before.clone();

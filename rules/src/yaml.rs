@@ -13,8 +13,10 @@ use crate::diagnostic::{Code, Place, Report};
 pub(crate) const FILE_BYTES_MAX: usize = 10_000_000;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 64;
-/// Most nodes of one file, those that aliases repeat included.
+/// Most nodes of one file, those that aliases repeat included; a long text counts as several.
 const NODES_MAX: usize = 1_000_000;
+/// Bytes of text that count as one more node.
+const TEXT_NODE: usize = 64;
 
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -213,7 +215,7 @@ impl Reader<'_, '_> {
     }
 
     fn finish(&mut self, node: Node, anchor: usize) -> bool {
-        self.nodes += 1;
+        self.nodes += if let Data::Scalar(..) = node.data { size(&node) } else { 1 };
         if self.nodes > NODES_MAX {
             self.report.add(Code::YamlLimit, node.place, format!("expands to more than {NODES_MAX} values"));
             return false;
@@ -251,9 +253,11 @@ impl Reader<'_, '_> {
 
 fn size(node: &Node) -> usize {
     match &node.data {
-        Data::Scalar(..) => 1,
+        Data::Scalar(text, _) => 1 + text.len() / TEXT_NODE,
         Data::List(items) => 1 + items.iter().map(size).sum::<usize>(),
-        Data::Map(entries) => 1 + entries.iter().map(|(_, value)| 1 + size(value)).sum::<usize>(),
+        Data::Map(entries) => {
+            1 + entries.iter().map(|(key, value)| 1 + key.text.len() / TEXT_NODE + size(value)).sum::<usize>()
+        }
     }
 }
 
@@ -312,6 +316,8 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![before; 10].join(", ")));
         }
         assert_eq!(codes(&bomb).1, ["E0103"]);
+        let long = "x".repeat(100_000);
+        assert_eq!(codes(&format!("a: &a {long}\nb: [{}]\n", vec!["*a"; 2_000].join(", "))).1, ["E0103"]);
         assert_eq!(codes("a: &x [*x]\n").1, ["E0101"], "an alias inside its own anchor");
     }
 

@@ -20,12 +20,7 @@ use pipeproof_engine::rule::Rule;
 use pipeproof_rules::Lists;
 
 /// Cases that do not pass yet, and why: a prefix of ids each. An entry none of whose cases fails is an error.
-const OPEN: &[(&str, &str)] = &[
-    ("encodings/windash-from-", "only hyphen and slash of the rule are taken for dashes"),
-    ("refused/all-single", "a warning so far"),
-    ("refused/null-in-list", "accepted so far"),
-    ("windows/clock-ahead", "an event from the future makes punctual ones late"),
-];
+const OPEN: &[(&str, &str)] = &[];
 
 #[test]
 fn the_table_is_well_formed() {

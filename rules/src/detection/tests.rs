@@ -228,7 +228,6 @@ fn warnings_keep_the_rule() {
         let (compiled, problems) = compile_text(text);
         assert!(compiled.is_some() && problems.iter().any(|problem| problem.contains(code)), "{text}: {problems:?}");
     };
-    warned("s: {a|all: x}\ncondition: s\n", "W0205");
     warned("s: {a: yes}\ncondition: s\n", "W0206");
     warned("s: {a|expand: '%none%'}\ncondition: not s\n", "W0217");
     warned("s: {a: x}\nt: {a: y}\ncondition: s\n", "W0203");

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// The id of every generated rule.
-pub const ID: &str = "00000000-0000-4000-8000-000000000001";
+pub(crate) const ID: &str = "00000000-0000-4000-8000-000000000001";
 
 /// Fragments of values: few, so that rules and events meet.
 const WORDS: &[&str] =
@@ -47,7 +47,7 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 /// An event.
-pub fn event() -> impl Strategy<Value = Value> {
+pub(crate) fn event() -> impl Strategy<Value = Value> {
     let key = prop_oneof![4 => Just("a"), 4 => Just("b"), 2 => Just("c"), 1 => Just("a.b"), 1 => Just("d")];
     proptest::collection::vec((key, value()), 0..4)
         .prop_map(|pairs| Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()))
@@ -156,7 +156,7 @@ fn condition() -> impl Strategy<Value = String> {
 }
 
 /// A rule.
-pub fn rule() -> impl Strategy<Value = String> {
+pub(crate) fn rule() -> impl Strategy<Value = String> {
     let conditions = proptest::collection::vec(condition().prop_map(|text| quoted(&text)), 1..3);
     (search(), search(), search(), search(), conditions).prop_map(|(one, two, three, four, conditions)| {
         format!(

@@ -7,12 +7,12 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 /// A rule text as a tree of JSON values.
-pub fn read(rule: &str) -> Value {
+pub(crate) fn read(rule: &str) -> Value {
     serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}\n{error}"))
 }
 
 /// Whether the rule matches.
-pub fn matches(rule: &Value, event: &Value) -> bool {
+pub(crate) fn matches(rule: &Value, event: &Value) -> bool {
     let detection = rule["detection"].as_object().unwrap();
     match &detection["condition"] {
         Value::Array(conditions) => conditions.iter().any(|text| condition(text.as_str().unwrap(), detection, event)),

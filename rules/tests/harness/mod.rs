@@ -8,7 +8,7 @@
     reason = "every test target uses its part, and a test that cannot read its table has to stop"
 )]
 
-pub mod table;
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,52 +27,52 @@ use pipeproof_engine::time::Timestamp;
 use pipeproof_rules::{Lists, RuleSet, Severity, load};
 
 /// 2026-01-05T12:00:00Z: when every stream of events begins.
-pub const START: Timestamp = Timestamp::from_secs(1_767_614_400);
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_767_614_400);
 const SOURCE: &str = "events";
 
 /// An event as a test writes it.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Time, after the start.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// When it arrives, after the start.
-    pub arrives: Duration,
+    pub(crate) arrives: Duration,
     /// Its JSON text.
-    pub json: String,
+    pub(crate) json: String,
 }
 
 impl Sample {
     /// Arrives when it happens.
-    pub fn new(at: Duration, json: impl Into<String>) -> Self {
+    pub(crate) fn new(at: Duration, json: impl Into<String>) -> Self {
         Self { at, arrives: at, json: json.into() }
     }
 }
 
 /// The rules of one text.
-pub fn load_text(text: &str, lists: &Lists) -> RuleSet {
+pub(crate) fn load_text(text: &str, lists: &Lists) -> RuleSet {
     load(&[("rules.yml".to_owned(), text.to_owned())], lists)
 }
 
 /// The rules of one text that must be good.
-pub fn load_good(text: &str, lists: &Lists) -> Result<RuleSet, String> {
+pub(crate) fn load_good(text: &str, lists: &Lists) -> Result<RuleSet, String> {
     let set = load_text(text, lists);
     let errors = errors(&set);
     if errors.is_empty() { Ok(set) } else { Err(format!("refused: {}", errors.join("; "))) }
 }
 
 /// The errors of a set, in words.
-pub fn errors(set: &RuleSet) -> Vec<String> {
+pub(crate) fn errors(set: &RuleSet) -> Vec<String> {
     let errors = set.diagnostics.iter().filter(|problem| problem.severity == Severity::Error);
     errors.map(ToString::to_string).collect()
 }
 
 /// The plan of a set.
-pub fn plan(set: &RuleSet) -> Result<Arc<Plan>, String> {
+pub(crate) fn plan(set: &RuleSet) -> Result<Arc<Plan>, String> {
     Plan::compile(set.content()).map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// An event that is only its JSON text, as number `index`.
-pub fn event(index: u64, sample: &Sample) -> Event {
+pub(crate) fn event(index: u64, sample: &Sample) -> Event {
     Event {
         id: EventId { position: Position { partition: 0, index }, sub: 0 },
         source: SOURCE.into(),
@@ -90,27 +90,27 @@ pub fn event(index: u64, sample: &Sample) -> Event {
 
 /// A finding with the numbers of the events it cites, in order of time.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// The finding.
-    pub finding: Finding,
+    pub(crate) finding: Finding,
     /// Numbers of its events among those given.
-    pub events: Vec<usize>,
+    pub(crate) events: Vec<usize>,
 }
 
 /// What came of a stream of events.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// In the order made.
-    pub found: Vec<Found>,
+    pub(crate) found: Vec<Found>,
     /// Counters at the end.
-    pub counters: DetectCounters,
+    pub(crate) counters: DetectCounters,
     /// Size of the state at the end.
-    pub state_bytes: usize,
+    pub(crate) state_bytes: usize,
 }
 
 /// Shows the events to every rule of the plan in the order given, with a tick before each, and ticks until `until` and
 /// all lateness has passed.
-pub fn run(plan: &Arc<Plan>, samples: &[Sample], until: Duration) -> Result<Run, String> {
+pub(crate) fn run(plan: &Arc<Plan>, samples: &[Sample], until: Duration) -> Result<Run, String> {
     let mut script = Script::default();
     let connected = START.minus(Duration::from_secs(86_400));
     script.control(connected, &Control::SourceAdded(source(connected)))?;

@@ -7,49 +7,49 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
-    pub area: String,
-    pub cases: Vec<Case>,
+pub(crate) struct Table {
+    pub(crate) area: String,
+    pub(crate) cases: Vec<Case>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Case {
-    pub id: String,
-    pub says: String,
-    pub basis: String,
-    pub decided_by: String,
+pub(crate) struct Case {
+    pub(crate) id: String,
+    pub(crate) says: String,
+    pub(crate) basis: String,
+    pub(crate) decided_by: String,
     #[serde(default)]
-    pub lists: BTreeMap<String, Vec<String>>,
-    pub rules: String,
-    pub refuse: Option<String>,
+    pub(crate) lists: BTreeMap<String, Vec<String>>,
+    pub(crate) rules: String,
+    pub(crate) refuse: Option<String>,
     #[serde(default)]
-    pub events: Vec<Given>,
-    pub until: Option<f64>,
-    pub firings: Option<Vec<Firing>>,
+    pub(crate) events: Vec<Given>,
+    pub(crate) until: Option<f64>,
+    pub(crate) firings: Option<Vec<Firing>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Given {
-    pub event: String,
+pub(crate) struct Given {
+    pub(crate) event: String,
     #[serde(rename = "match")]
-    pub matches: Option<bool>,
-    pub at: Option<f64>,
-    pub arrives: Option<f64>,
+    pub(crate) matches: Option<bool>,
+    pub(crate) at: Option<f64>,
+    pub(crate) arrives: Option<f64>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(deny_unknown_fields)]
-pub struct Firing {
-    pub event: usize,
-    pub group: BTreeMap<String, String>,
+pub(crate) struct Firing {
+    pub(crate) event: usize,
+    pub(crate) group: BTreeMap<String, String>,
     #[serde(default)]
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
 }
 
 /// All files.
-pub fn tables() -> Vec<Table> {
+pub(crate) fn tables() -> Vec<Table> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yml"));
@@ -62,7 +62,7 @@ pub fn tables() -> Vec<Table> {
 }
 
 /// The id that the first document of a text says.
-pub fn first_id(text: &str) -> Option<&str> {
+pub(crate) fn first_id(text: &str) -> Option<&str> {
     let first = text.split("\n---").next()?;
     first.lines().find_map(|line| line.trim_start_matches("- ").strip_prefix("id: "))
 }

@@ -4,7 +4,7 @@ use pipeproof_engine::plan::{Plan, Routing};
 use pipeproof_rules::{Lists, RuleSet, load};
 use proptest::prelude::*;
 
-use super::{GOOD, open, rule, swiftly};
+use super::{GOOD, rule, swiftly};
 use crate::harness::{Sample, errors, event};
 
 /// Loads a hostile file beside a good one, and checks that the good rule still works. Gives the set, and what the hostile
@@ -111,7 +111,7 @@ fn yaml_that_unfolds() {
     // A wide value repeated often is as good a bomb as a deep one.
     let wide = vec!["x"; 10_000].join(", ");
     refused(&format!("a: &a [{wide}]\nb: [{}]\n", vec!["*a"; 10_000].join(", ")), "E0103");
-    open("aliases of a long text are counted by number, not by length", || {
+    {
         let text = "x".repeat(100_000);
         let bomb = format!(
             "{}x: &a {text}
@@ -121,7 +121,7 @@ y: [{}]
             vec!["*a"; 2_000].join(", ")
         );
         refused(&bomb, "E0103");
-    });
+    }
 }
 
 #[test]
@@ -137,9 +137,9 @@ fn lists_of_a_hundred_thousand() {
 #[test]
 fn conditions_without_end() {
     let searches = "s: {a: x}";
-    open("the whole condition is repeated in the error", || {
+    {
         refused(&rule("s: {a: x}", &"(".repeat(100_000)), "E0120");
-    });
+    }
     for (condition, code) in [
         (format!("{}s{}", "(".repeat(10_000), ")".repeat(10_000)), "E0120"),
         ("(".repeat(1_000_000), "E0120"),
@@ -170,19 +170,16 @@ fn values_that_multiply() {
 fn names_nobody_knows() {
     let unknown: String = (0..5_000).map(|number| format!("unknown_{number}: {{deep: [1, {{x: y}}]}}\n")).collect();
     matches(&format!("{}{unknown}", rule("s: {a: x}", "s")), r#"{"a":"x"}"#);
-    open("every modifier of a key is an error of its own", || {
+    {
         refused(&rule(&format!("s: {{'a{}': x}}", "|nonsense".repeat(100)), "s"), "E0110");
-    });
+    }
     let (set, _) = beside(&rule(&format!("s: {{'a|{}': x}}", "n".repeat(100_000)), "s"), "{}");
     assert!(!errors(&set).is_empty() && set.rules.len() == 1);
     let field = "f".repeat(1_000_000);
     matches(&rule(&format!("s:\n        ? '{field}'\n        : x"), "s"), &format!("{{\"{field}\":\"x\"}}"));
-    open(
-        "a path with more parts than an event may be deep is taken, and every run of its parts becomes an edge",
-        || {
-            refused(&rule(&format!("s: {{{}: x}}", vec!["a"; 300].join(".")), "s"), "E01");
-        },
-    );
+    {
+        refused(&rule(&format!("s: {{{}: x}}", vec!["a"; 300].join(".")), "s"), "E01");
+    }
 }
 
 #[test]
@@ -229,7 +226,7 @@ proptest! {
         let plan = Plan::compile(set.rules.clone());
         prop_assert!(plan.is_ok(), "{text}\n{plan:?}");
         let sample = Sample::new(std::time::Duration::ZERO, r#"{"action":"x","a":[1,{"b":null}]}"#);
-        plan.unwrap().select(&[event(0, &sample)], &Routing::Unrouted);
+        std::hint::black_box(plan.unwrap().select(&[event(0, &sample)], &Routing::Unrouted));
         let shown = set.render_diagnostics(&[(path.clone(), text)]);
         prop_assert!(shown.is_empty() == set.diagnostics.is_empty());
     }
