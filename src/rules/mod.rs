@@ -15,4 +15,4 @@ pub(crate) use content::{ContentError, Layer};
 pub(crate) use coverage::{Connected, coverage, sights};
 pub(crate) use deploy::{ChangeError, Mandate, Outcome, add_exception, deploy, reload, remove_exception, set_state, start};
 pub(crate) use exceptions::{Draft, Fields, listed};
-pub(crate) use in_force::RuleSets;
+pub(crate) use in_force::{RuleSets, Set};
