@@ -7,10 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pipeproof_engine::control::EnrichmentFile;
 use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::receive::Secret;
 use serde::Deserialize;
 
+use crate::enrichment::Configured;
 use crate::registry::is_source_name;
 
 /// A checked configuration.
@@ -27,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) keep_rules: bool,
     /// How often the lake takes in what was detected.
     pub(crate) archive_every: Duration,
+    /// Address files; without a configuration file, those in force stay.
+    pub(crate) enrichment: Option<Configured>,
 }
 
 /// A source that the file connects.
@@ -86,6 +90,15 @@ struct Raw {
     #[serde(default)]
     rules: RawRules,
     archive_every: Option<String>,
+    #[serde(default)]
+    enrichment: RawEnrichment,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEnrichment {
+    asn: Option<PathBuf>,
+    geo: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +177,12 @@ impl Config {
             rules: raw.rules.dir,
             shipped_rules: raw.rules.shipped,
             archive_every: ARCHIVE_EVERY,
+            enrichment: Some(
+                [(EnrichmentFile::Asn, raw.enrichment.asn), (EnrichmentFile::Geo, raw.enrichment.geo)]
+                    .into_iter()
+                    .filter_map(|(file, path)| Some((file, path?)))
+                    .collect(),
+            ),
             ..Self::default()
         };
         if let Some(text) = raw.archive_every {
