@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::StreamExt;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -44,6 +45,19 @@ pub(crate) enum ClientError {
     },
 }
 
+/// Longest an answer may take that comes line by line.
+const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| answer.get("error").and_then(|error| error.get(name)).and_then(Value::as_str);
+    ClientError::Refused {
+        status: status.as_u16(),
+        code: text("code").unwrap_or("unknown").to_owned(),
+        message: text("message").map_or_else(|| format!("the server answered {status}"), str::to_owned),
+    }
+}
+
 /// A connection to a server.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -56,20 +70,28 @@ pub(crate) struct Client {
 impl Client {
     /// Finds the server of a place, or starts one.
     pub(crate) async fn connect(place: &Place) -> Result<Self, ClientError> {
-        if let Some(url) = &place.url {
-            let token = place.token.clone().ok_or(ClientError::Token)?;
-            return Self::new(url, token, None);
-        }
-        if let Some(found) = whereabouts(&place.data) {
-            let client = Self::new(&found.url, found.token, None)?;
-            if client.get("/v1/status").await.is_ok() {
-                return Ok(client);
-            }
+        if let Some(client) = Self::running(place).await? {
+            return Ok(client);
         }
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = Server::start(&place.data, &Config::of_commands(), listen).await?;
         let (url, token) = (server.url(), server.local_token.clone());
         Self::new(&url, token, Some(server))
+    }
+
+    /// Finds the server of a place, if one runs.
+    pub(crate) async fn running(place: &Place) -> Result<Option<Self>, ClientError> {
+        if let Some(url) = &place.url {
+            let token = place.token.clone().ok_or(ClientError::Token)?;
+            return Self::new(url, token, None).map(Some);
+        }
+        if let Some(found) = whereabouts(&place.data) {
+            let client = Self::new(&found.url, found.token, None)?;
+            if client.get("/v1/status").await.is_ok() {
+                return Ok(Some(client));
+            }
+        }
+        Ok(None)
     }
 
     /// A client of a known server.
@@ -110,6 +132,31 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| ClientError::Answer(error.to_string()))
     }
 
+    /// Sends a request whose answer is read line by line while it comes, however long that takes.
+    pub(crate) async fn lines(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+        mut each: impl FnMut(&[u8]) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let reach = |source| ClientError::Reach { url: self.base.clone(), source };
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token).json(body);
+        let response = request.timeout(LONGEST).send().await.map_err(reach)?;
+        if response.status() != StatusCode::OK {
+            return Err(refused(response.status(), &response.bytes().await.map_err(reach)?));
+        }
+        let mut stream = response.bytes_stream();
+        let mut rest: Vec<u8> = Vec::new();
+        while let Some(piece) = stream.next().await {
+            rest.extend_from_slice(&piece.map_err(reach)?);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                each(line.trim_ascii())?;
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err(ClientError::Answer("it ends in the middle of a line".to_owned())) }
+    }
+
     /// The bytes of a file the server offers.
     pub(crate) async fn download(&self, path: &str) -> Result<Vec<u8>, ClientError> {
         self.send(self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token)).await
@@ -144,13 +191,7 @@ impl Client {
         if status == StatusCode::OK {
             return Ok(bytes.to_vec());
         }
-        let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let text = |name: &str| answer.get("error").and_then(|error| error.get(name)).and_then(Value::as_str);
-        Err(ClientError::Refused {
-            status: status.as_u16(),
-            code: text("code").unwrap_or("unknown").to_owned(),
-            message: text("message").map_or_else(|| format!("the server answered {status}"), str::to_owned),
-        })
+        Err(refused(status, &bytes))
     }
 
     /// Stops the server if it was started for this client.

@@ -7,12 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pipeproof_engine::control::EnrichmentFile;
 use pipeproof_engine::record::RECORD_BYTES_MAX;
 use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::log::LogOptions;
 use pipeproof_ingest::receive::Secret;
 use serde::Deserialize;
 
+use crate::enrichment::Configured;
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
 
 /// A checked configuration.
@@ -31,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) archive_every: Duration,
     /// How much may wait for the log's writer, and how long it gathers.
     pub(crate) log: LogOptions,
+    /// Address files; without a configuration file, those in force stay.
+    pub(crate) enrichment: Option<Configured>,
 }
 
 /// A source that the file connects.
@@ -95,6 +99,8 @@ struct Raw {
     archive_every: Option<String>,
     #[serde(default)]
     log: RawLog,
+    #[serde(default)]
+    enrichment: RawEnrichment,
 }
 
 /// The queue of the log's writer. What is beyond a limit is answered 503 with Retry-After.
@@ -108,6 +114,14 @@ struct RawLog {
     /// How long a group gathers records before it is written and synced, up to 10,000 ms. None unless set: what comes
     /// during a sync is the next group anyway. Worth it where each sync is slow or costs money.
     group_delay_ms: Option<u64>,
+}
+
+/// Address files (MMDB).
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEnrichment {
+    asn: Option<PathBuf>,
+    geo: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -186,6 +200,12 @@ impl Config {
             rules: raw.rules.dir,
             shipped_rules: raw.rules.shipped,
             archive_every: ARCHIVE_EVERY,
+            enrichment: Some(
+                [(EnrichmentFile::Asn, raw.enrichment.asn), (EnrichmentFile::Geo, raw.enrichment.geo)]
+                    .into_iter()
+                    .filter_map(|(file, path)| Some((file, path?)))
+                    .collect(),
+            ),
             ..Self::default()
         };
         if let Some(text) = raw.archive_every {

@@ -1,9 +1,11 @@
 //! The pipeproof binary: command line, configuration, wiring of roles, HTTP API. It holds no domain logic.
 
+mod backtest;
 mod cli;
 mod client;
 mod config;
 mod demo;
+mod enrichment;
 mod evidence;
 mod http;
 mod metrics;

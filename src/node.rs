@@ -17,6 +17,7 @@ use pipeproof_engine::detect::{DetectCounters, Detector, ExceptionStatus, Restor
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::enrich::{AddressFiles, Decoder};
 use pipeproof_ingest::log::{AppendError, Log, LogOptions, LogState};
 use pipeproof_ingest::receive::{Receiver, ReceiverKeys, Secret, SourceSettings};
 use pipeproof_record::lake::Lake;
@@ -35,6 +36,9 @@ use crate::secret_keys::SecretKeys;
 
 /// Log partition of a single machine.
 pub(crate) const PARTITION: u32 = 0;
+
+/// Folder of the data folder where address files are kept.
+pub(crate) const ADDRESS_FILES: &str = "enrichment";
 
 /// Why a node cannot start or stop.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +106,7 @@ pub(crate) struct Shared {
     pub(crate) lake: Lake,
     pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,
+    pub(crate) address_files: AddressFiles,
     pub(crate) detected: watch::Sender<u64>,
     pub(crate) archived: watch::Sender<u64>,
     pub(crate) archive_now: Notify,
@@ -111,12 +116,16 @@ pub(crate) struct Shared {
     pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
     pub(crate) counters: RwLock<DetectCounters>,
     status: RwLock<DetectStatus>,
+    /// How the rules that ask the lake do, by their digests.
+    pub(crate) sql_rules: RwLock<BTreeMap<String, roles::SqlStatus>>,
     pub(crate) metrics: Metrics,
     pub(crate) deliverer: Option<Arc<Deliverer<SqliteStore>>>,
     controls: AtomicU64,
     /// Everything the log held at the start has been evaluated.
     pub(crate) caught_up: AtomicBool,
     pub(crate) evidence: tokio::sync::Mutex<()>,
+    /// Backtests that may run.
+    pub(crate) backtests: Arc<tokio::sync::Semaphore>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -174,13 +183,16 @@ impl Node {
             trouble: RwLock::default(),
             counters: RwLock::default(),
             status: RwLock::default(),
+            sql_rules: RwLock::default(),
             metrics: Metrics::new().map_err(NodeError::part("register metrics"))?,
             controls: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
             evidence: tokio::sync::Mutex::new(()),
+            backtests: Arc::new(tokio::sync::Semaphore::new(1)),
             rules,
-            data,
             clock,
+            address_files: AddressFiles::new(data.join(ADDRESS_FILES)),
+            data,
             secret_keys,
             keys,
             log,
@@ -206,6 +218,10 @@ impl Node {
             ChangeError::Set(error) => NodeError::Rules(error),
             other => NodeError::part("put the rules in force")(other),
         })?;
+        if let Some(configured) = &config.enrichment {
+            // What is wrong with a file is in the log; the one before stays.
+            crate::enrichment::apply(shared, configured).await?;
+        }
         for source in &config.sources {
             let known = shared.registry().sources.get(&source.name).cloned();
             let now = shared.clock.now();
@@ -310,6 +326,11 @@ impl Shared {
         self.log.append(vec![Bytes::from(leaf)]).await.map(|range| range.start)
     }
 
+    /// A decoder of the log's records, with the address files in force at each.
+    pub(crate) fn decoder(&self) -> Decoder {
+        Decoder::new(self.address_files.clone(), self.registry().addresses.clone())
+    }
+
     /// Keeps the registry beside its log position; a failure costs time at the next start, nothing else.
     pub(crate) fn save_registry(&self) {
         let copy = self.registry().clone();
@@ -396,7 +417,8 @@ async fn wait_past(mut mark: watch::Receiver<u64>, index: u64, limit: Duration) 
     tokio::time::timeout(limit, mark.wait_for(|position| *position > index)).await.is_ok_and(|passed| passed.is_ok())
 }
 
-fn lock(data: &Path) -> Result<File, NodeError> {
+/// Takes the data folder's lock.
+pub(crate) fn lock(data: &Path) -> Result<File, NodeError> {
     let folder = |source| NodeError::Folder { path: data.to_owned(), source };
     let file = File::options().create(true).truncate(false).write(true).open(data.join("lock")).map_err(folder)?;
     match file.try_lock() {

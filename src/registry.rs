@@ -11,6 +11,7 @@ use std::path::Path;
 use pipeproof_engine::control::{Approval, Control, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::enrich::History;
 use pipeproof_ingest::receive::{Secret, SourceSettings};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
@@ -25,6 +26,12 @@ pub(crate) struct Registry {
     pub(crate) position: u64,
     pub(crate) sources: BTreeMap<String, SourceRecord>,
     pub(crate) tokens: BTreeMap<String, TokenRecord>,
+    /// Which address files held where.
+    #[serde(default)]
+    pub(crate) addresses: History,
+    /// End of the last run of each rule that asks the lake, by the rule's digest.
+    #[serde(default)]
+    pub(crate) sql_runs: BTreeMap<String, Timestamp>,
     /// The set of rules whose record is the last one, if its content was kept.
     #[serde(default)]
     pub(crate) rules: Option<RulesInForce>,
@@ -108,6 +115,7 @@ impl Registry {
 
     /// Folds in the control record at `index`, received `at`.
     pub(crate) fn apply(&mut self, control: &Control, index: u64, at: Timestamp) {
+        self.addresses.observe(index, control);
         match control {
             Control::SourceAdded(source) => {
                 self.sources.insert(source.name.clone(), source.clone());
@@ -141,12 +149,16 @@ impl Registry {
                     note: record.note.clone(),
                 });
             }
+            Control::SqlRun(run) => {
+                let last = self.sql_runs.entry(run.digest.clone()).or_insert(run.to);
+                *last = (*last).max(run.to);
+            }
             Control::Tick {}
             | Control::Started { .. }
             | Control::Stopped { .. }
-            | Control::SqlRun(_)
             | Control::ExceptionAdded(_)
             | Control::IncidentStep { .. }
+            | Control::EnrichmentLoaded { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}
         }

@@ -67,6 +67,15 @@ impl Server {
         }
     }
 
+    /// Takes in the address files a configuration names.
+    pub(crate) async fn reload_addresses(&self, config: &Config) -> Result<(), NodeError> {
+        if let Some(configured) = &config.enrichment {
+            let problems = crate::enrichment::apply(&self.node.shared, configured).await?;
+            tracing::info!(problems = problems.len(), "the address files were read again");
+        }
+        Ok(())
+    }
+
     /// Stops in order.
     pub(crate) async fn stop(self) -> Result<(), NodeError> {
         let shared = Arc::clone(&self.node.shared);

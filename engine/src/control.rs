@@ -78,6 +78,13 @@ pub enum Control {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
+    /// From here on addresses are looked up in this file, or in none.
+    EnrichmentLoaded {
+        /// Which file it replaces.
+        file: EnrichmentFile,
+        /// SHA-256 of it, hexadecimal; it is kept under this name. None: no file any more.
+        digest: Option<String>,
+    },
     /// An evidence pack was sealed.
     PackSealed {
         /// Its name.
@@ -150,6 +157,30 @@ pub struct ExceptionRecord {
     pub ticket: Option<String>,
     /// Who added it.
     pub actor: String,
+}
+
+/// A file of the operator's that says more about network addresses (MMDB).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnrichmentFile {
+    /// Autonomous system and its organisation.
+    Asn,
+    /// Country and coordinates.
+    Geo,
+}
+
+impl EnrichmentFile {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Asn, Self::Geo];
+
+    /// The word used in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Asn => "asn",
+            Self::Geo => "geo",
+        }
+    }
 }
 
 /// A source instance.

@@ -70,6 +70,10 @@ fields! {
     ActorType, "actor.type", Text, "`ci`, `workload`, `human` or `service`, decided by the issuer of the identity";
     SrcIp, "src.ip", Text, "Network address the action came from";
     SrcAsn, "src.asn", Int, "Autonomous system of `src.ip`";
+    SrcOrg, "src.org", Text, "Organisation that runs that autonomous system";
+    SrcCountry, "src.country", Text, "Country of `src.ip`, ISO 3166-1 alpha-2";
+    SrcLatE6, "src.lat_e6", Int, "Latitude of `src.ip` in millionths of a degree, as the operator's file estimates it";
+    SrcLonE6, "src.lon_e6", Int, "Longitude of `src.ip` in millionths of a degree";
     UserAgent, "user_agent", Text, "Client software, as it named itself";
     CiProvider, "ci.provider", Text, "CI system: github, gitlab, ...";
     CiRepo, "ci.repo", Text, "Repository, `owner/name`";

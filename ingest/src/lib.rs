@@ -6,6 +6,7 @@
 
 pub mod authentic;
 pub mod decode;
+pub mod enrich;
 pub mod limits;
 pub mod log;
 pub mod receive;

@@ -26,6 +26,7 @@ const RULES: &[(&str, &str)] = texts![
     "pipeline/publish_burst.yml",
     "pipeline/unpinned_action.yml",
     "pipeline/workflow_guardrails_loosened.yml",
+    "scm/impossible_travel.yml",
     "scm/protection_disabled.yml",
     "scm/protection_lifted_push_restored.yml",
     "scm/release_tag_rewritten.yml",

@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Eval(EvalOptions),
     /// Say which clause of a rule an event satisfies, and which not
     Explain(ExplainOptions),
+    /// Replay stored records with other rules, and compare with what the live run or another set of rules found
+    Backtest(BacktestOptions),
     /// Send files to a source as history
     Import(ImportOptions),
     /// Connect, list, rotate and remove sources
@@ -158,6 +160,26 @@ pub(crate) struct ExplainOptions {
     pub(crate) source: Option<String>,
     /// File with one JSON event; - for stdin
     pub(crate) event: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BacktestOptions {
+    /// Rule file or folder; may be repeated. Without any, or as `live`: at each record the rules that were in force then
+    #[arg(long)]
+    pub(crate) rules: Vec<PathBuf>,
+    /// Start of the period, by the time of findings, inclusive
+    #[arg(long, value_parser = time)]
+    pub(crate) from: Timestamp,
+    /// End of the period, exclusive
+    #[arg(long, value_parser = time)]
+    pub(crate) to: Timestamp,
+    /// Compare with `live` (what the server found), or with the rules in this file or folder
+    #[arg(long, default_value = "live")]
+    pub(crate) against: Vec<PathBuf>,
+    /// Begin the replay this long before --from instead of where the log begins: faster, but what rests on earlier
+    /// records may differ
+    #[arg(long, value_parser = span)]
+    pub(crate) warm_up: Option<std::time::Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -430,6 +452,10 @@ pub(crate) enum EvidenceAction {
         #[arg(long)]
         reperform: bool,
     },
+}
+
+fn span(text: &str) -> Result<std::time::Duration, String> {
+    pipeproof_engine::time::parse_span(text).ok_or_else(|| "not a span such as 36h or 7d".to_owned())
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

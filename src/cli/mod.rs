@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok · 1 findings or tests failed · 2 usage or rule error · 3 configuration · 4 runtime · 5 verification failed.
 
 mod arguments;
+mod backtest;
 mod eval;
 mod evidence;
 mod explain;
@@ -100,6 +101,7 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
         Command::Test(options) => rules::test(&options, format),
         Command::Eval(options) => eval::eval(&options, format),
         Command::Explain(options) => explain::explain(&options, format),
+        Command::Backtest(options) => backtest::backtest(&options, &place, format).await,
         Command::Import(options) => stored::import(&options, &place, format).await,
         Command::Sources(action) => stored::sources(action, &place, format).await,
         Command::Token(action) => stored::tokens(action, &place, format).await,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipeproof_rules::{Severity, run_tests};
+use pipeproof_rules::{Severity, run_tests_with};
 use serde_json::Value;
 
 use super::arguments::{Format, RuleFiles};
@@ -53,7 +53,7 @@ pub(super) fn test(options: &RuleFiles, format: Option<Format>) -> Result<(), Fa
     if set.has_errors() {
         return Err(Failure::Usage(format!("the rules have errors:\n{}", rule_sets::problems(&set))));
     }
-    let outcomes = run_tests(&set);
+    let outcomes = run_tests_with(&set, Some(&crate::rules::InMemory));
     let skipped = outcomes.iter().filter(|outcome| outcome.skipped).count();
     let failed = outcomes.iter().filter(|outcome| !outcome.passed && !outcome.skipped).count();
     match show::format(format) {

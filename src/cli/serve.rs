@@ -36,13 +36,31 @@ pub(super) async fn serve(options: &ServeOptions, place: &Place) -> Result<(), F
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => server.reload_rules().await,
+            _ = hang_up.recv() => {
+                server.reload_rules().await;
+                reload(&server, options).await;
+            }
         }
     }
     tracing::info!("stopping");
     server.stop().await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads again what else of the configuration may change while we run. A broken file keeps what is in force.
+async fn reload(server: &Server, options: &ServeOptions) {
+    match options.config.as_deref().map(Config::load).transpose() {
+        Ok(Some(config)) => {
+            if let Err(error) = server.reload_addresses(&config).await {
+                tracing::error!(error = %crate::chain(&error), "the address files could not be taken in");
+            }
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(error = %crate::chain(&error), "the configuration is broken; what is in force stays")
+        }
+    }
 }
 
 fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {

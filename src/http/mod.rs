@@ -2,6 +2,7 @@
 
 mod admin;
 mod answers;
+pub(crate) mod backtest;
 pub(crate) mod events;
 mod evidence;
 mod findings;
@@ -169,6 +170,13 @@ pub(crate) const ROUTES: &[Route] = &[
     route!("GET", "/v1/tokens", Needs(Scope::TokensWrite), "Tokens, without their secrets", get(admin::tokens)),
     route!("POST", "/v1/tokens", Needs(Scope::TokensWrite), "Create a token", post(admin::create_token)),
     route!("DELETE", "/v1/tokens/{id}", Needs(Scope::TokensWrite), "Revoke a token", delete(admin::revoke_token)),
+    route!(
+        "POST",
+        "/v1/backtest",
+        Needs(Scope::RulesTest),
+        "Replay stored records with other rules; progress, findings and a summary as NDJSON",
+        post(backtest::backtest).layer(DefaultBodyLimit::max(backtest::BODY_BYTES_MAX))
+    ),
     route!("POST", "/v1/sql", Needs(Scope::SqlRead), "Read-only SQL over the lake", post(evidence::sql)),
     route!("GET", "/v1/evidence", Needs(Scope::EvidenceRead), "Sealed evidence packs", get(evidence::list)),
     route!(

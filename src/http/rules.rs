@@ -1,7 +1,7 @@
 //! The rules in force, what they cover, and every way to change them. Each change is one control record, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -51,12 +51,14 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
                 Rule::Sql(_) => "sql",
             };
             let origin = head.rules.origins.get(&meta.id);
+            let sql = shared.sql_rules.read().unwrap_or_else(PoisonError::into_inner).get(&meta.digest).cloned();
             json!({
                 "id": meta.id, "name": meta.name, "title": meta.title, "kind": kind, "level": meta.level,
                 "state": meta.state, "version": meta.version, "digest": meta.digest, "emits": meta.emits,
                 "requires": meta.requires, "controls": meta.controls, "tags": meta.tags, "author": meta.author,
                 "file": origin.map(|origin| &origin.file), "line": origin.map(|origin| origin.line),
                 "sight": sight, "status": held.get(meta.id.as_str()), "findings": findings.get(&meta.id).copied().unwrap_or(0),
+                "sql": sql,
             })
         })
         .collect();

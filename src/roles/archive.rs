@@ -1,9 +1,10 @@
 //! The archive role: follows detection through the same log and writes what it passed into the lake, repetitions left out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pipeproof_engine::event::Event;
 use pipeproof_engine::record::Position;
+use pipeproof_ingest::enrich::Decoder;
 use pipeproof_record::lake::{EventRow, event_rows};
 
 use super::detect::decode_leaf;
@@ -16,6 +17,7 @@ const APPEND_BYTES: usize = 64 << 20;
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
+    let decoder = Arc::new(Mutex::new(shared.decoder()));
     loop {
         let stop = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => true,
@@ -27,7 +29,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             let durable = *shared.log.durable().borrow();
             shared.wait_detected(durable.saturating_sub(1), std::time::Duration::from_secs(20)).await;
         }
-        match take_in(&shared).await {
+        match take_in(&shared, &decoder).await {
             Ok(()) => shared.set_trouble("lake", None),
             Err(error) => shared.set_trouble("lake", Some(crate::chain(&error))),
         }
@@ -37,11 +39,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn take_in(shared: &Arc<Shared>) -> Result<(), NodeError> {
+async fn take_in(shared: &Arc<Shared>, decoder: &Arc<Mutex<Decoder>>) -> Result<(), NodeError> {
     let target = *shared.detected.borrow();
     let mut from = *shared.archived.borrow();
     while from < target {
-        let (to, rows) = rows(shared, from, target).await?;
+        let (to, rows) = rows(shared, decoder, from, target).await?;
         from = shared
             .lake
             .append_events(PARTITION, from, to, rows)
@@ -58,7 +60,12 @@ async fn take_in(shared: &Arc<Shared>) -> Result<(), NodeError> {
 }
 
 /// The rows of the next records, and where they end.
-async fn rows(shared: &Arc<Shared>, from: u64, target: u64) -> Result<(u64, Vec<EventRow>), NodeError> {
+async fn rows(
+    shared: &Arc<Shared>,
+    decoder: &Arc<Mutex<Decoder>>,
+    from: u64,
+    target: u64,
+) -> Result<(u64, Vec<EventRow>), NodeError> {
     let reader = Arc::clone(shared);
     let read = move || {
         let count = usize::try_from(target - from).unwrap_or(usize::MAX).min(APPEND_RECORDS);
@@ -75,12 +82,14 @@ async fn rows(shared: &Arc<Shared>, from: u64, target: u64) -> Result<(u64, Vec<
         .duplicate_indexes(PARTITION, from..to)
         .await
         .map_err(NodeError::part("read which records repeat others"))?;
+    let decoder = Arc::clone(decoder);
     let decode = move || {
+        let mut decoder = decoder.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rows = Vec::with_capacity(leaves.len());
         for (index, leaf) in leaves.iter().filter(|(index, _)| !repeated.contains(index)) {
             let position = Position { partition: PARTITION, index: *index };
             // A leaf this version cannot read was left out by detection, and counted there.
-            let Ok(decoded) = decode_leaf(*index, leaf) else { continue };
+            let Ok(decoded) = decode_leaf(&mut decoder, *index, leaf) else { continue };
             let events: Result<&[Event], &str> = decoded.events.as_deref().map_err(String::as_str);
             if let Ok(of_record) = event_rows(position, leaf, &decoded.record, events) {
                 rows.extend(of_record);

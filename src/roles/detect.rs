@@ -11,7 +11,7 @@ use pipeproof_engine::control::Control;
 use pipeproof_engine::detect::{Decoded, Detector};
 use pipeproof_engine::record::{Authenticity, Position, Record};
 use pipeproof_engine::source::SourceType;
-use pipeproof_ingest::decode::decode;
+use pipeproof_ingest::enrich::Decoder;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -34,10 +34,10 @@ pub(super) fn spawn(shared: Arc<Shared>, detector: Detector) -> JoinHandle<()> {
 }
 
 /// Decodes one stored record. A record that this version cannot read is a dead letter, like one with no meaning.
-pub(crate) fn decode_leaf(index: u64, leaf: &Bytes) -> Result<Decoded, String> {
+pub(crate) fn decode_leaf(decoder: &mut Decoder, index: u64, leaf: &Bytes) -> Result<Decoded, String> {
     let record = Record::decode(leaf).map_err(|error| error.to_string())?;
     let position = Position { partition: PARTITION, index };
-    let events = decode(position, &record).map_err(|error| error.to_string());
+    let events = decoder.decode(position, &record).map_err(|error| error.to_string());
     Ok(Decoded { index, record, events })
 }
 
@@ -47,6 +47,7 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
     let at_start = *durable.borrow();
     let mut delta_bytes = 0;
     let mut told: Option<Instant> = None;
+    let mut decoder = shared.decoder();
     loop {
         let position = detector.position();
         if position >= at_start {
@@ -80,7 +81,7 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
             }
             continue;
         }
-        for (set, part) in by_set(decode_batch(shared, &leaves)) {
+        for (set, part) in by_set(decode_batch(shared, &mut decoder, &leaves)) {
             if let Some(set) = set
                 && !switch(shared, handle, &mut detector, &set, &mut stopping)
             {
@@ -114,10 +115,10 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
     }
 }
 
-fn decode_batch(shared: &Shared, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {
+fn decode_batch(shared: &Shared, decoder: &mut Decoder, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {
     let mut batch = Vec::with_capacity(leaves.len());
     for (index, leaf) in leaves {
-        match decode_leaf(*index, leaf) {
+        match decode_leaf(decoder, *index, leaf) {
             Ok(decoded) => batch.push(decoded),
             Err(reason) => {
                 shared.metrics.unreadable.inc();
@@ -130,7 +131,7 @@ fn decode_batch(shared: &Shared, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {
 
 /// Parts records where another set of rules comes into force: each part is evaluated under the set that is named, or the
 /// one before.
-fn by_set(batch: Vec<Decoded>) -> Vec<(Option<String>, Vec<Decoded>)> {
+pub(crate) fn by_set(batch: Vec<Decoded>) -> Vec<(Option<String>, Vec<Decoded>)> {
     let mut parts: Vec<(Option<String>, Vec<Decoded>)> = Vec::new();
     for decoded in batch {
         match (deployed_set(&decoded.record), parts.last_mut()) {

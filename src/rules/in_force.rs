@@ -105,8 +105,7 @@ impl RuleSets {
         if let Some(plan) = self.plans().get(digest) {
             return Ok(Arc::clone(plan));
         }
-        let set = Set::new(Content::load(&self.root, digest)?)?;
-        Ok(Arc::clone(set.plan()))
+        kept_plan(&self.root, digest)
     }
 
     /// The plan that a detector goes on with which stands under `set`. Before anything was deployed nothing decides; a
@@ -149,6 +148,22 @@ impl RuleSets {
     fn plans(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Plan>>> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The plan of a set that is kept below `root`.
+pub(crate) fn kept_plan(root: &Path, digest: &str) -> Result<Arc<Plan>, SetError> {
+    let set = Set::new(Content::load(root, digest)?)?;
+    Ok(Arc::clone(set.plan()))
+}
+
+/// The plan of files that are not kept, over the shipped lists.
+pub(crate) fn plan_of(files: Vec<(String, String)>) -> Result<Arc<Plan>, SetError> {
+    let mut content = Content::default();
+    let lists = library_files().filter(|(path, _)| path.starts_with("lists/"));
+    content
+        .set_layer(Layer::Library, lists.map(|(path, text)| (path.to_owned(), Bytes::from_static(text.as_bytes()))))?;
+    content.set_layer(Layer::Deployed, files.into_iter().map(|(path, text)| (path, Bytes::from(text))))?;
+    Ok(Arc::clone(Set::new(content)?.plan()))
 }
 
 /// The content that program and configuration ask for: their layers, under what people deployed and decided.

@@ -11,15 +11,18 @@
 mod archive;
 mod attack;
 mod backpressure;
+mod backtest;
 mod bad_input;
 mod crash;
 mod dedup;
 mod delivery;
 mod demo;
+mod enrichment;
 mod evidence;
 mod harness;
 mod incidents;
 mod ingest;
+mod mmdb;
 mod operations;
 mod redaction;
 #[path = "../../src/demo/replay.rs"]
@@ -27,4 +30,5 @@ mod replay;
 mod rules;
 mod rules_admin;
 mod sources;
+mod sql_rules;
 mod tidy;

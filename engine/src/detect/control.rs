@@ -63,6 +63,7 @@ impl Detector {
             | Control::Stopped { .. }
             | Control::TokenCreated(_)
             | Control::TokenRevoked { .. }
+            | Control::EnrichmentLoaded { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}
         }

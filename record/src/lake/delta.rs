@@ -215,6 +215,13 @@ pub(super) async fn at_version(lake: &Path, table: Table, version: u64) -> Resul
     pinned(table, &folder, &delta)
 }
 
+/// The table as it stands, read without opening it for writing. Its folder must be there.
+pub(super) async fn latest(lake: &Path, table: Table) -> Result<PinnedTable, LakeError> {
+    let (folder, builder) = builder(lake, table)?;
+    let delta = builder.load().await.map_err(LakeError::delta("open", table))?;
+    pinned(table, &folder, &delta)
+}
+
 fn pinned(table: Table, folder: &Path, delta: &DeltaTable) -> Result<PinnedTable, LakeError> {
     let state = delta.snapshot().map_err(LakeError::delta("list the files of", table))?;
     let data = state.snapshot().try_log_data().map_err(LakeError::delta("list the files of", table))?;

@@ -118,7 +118,7 @@ pub fn event_rows(
 }
 
 /// The rows as one batch, in the order given.
-pub(super) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
     let each = || rows.iter().copied();
     let ids: Vec<String> = each().map(|row| row.id.to_string()).collect();
     let mut columns: Vec<ArrayRef> = vec![

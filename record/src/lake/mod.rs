@@ -11,6 +11,7 @@ mod durable;
 mod events;
 mod feeds;
 mod parquet_file;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,9 +30,11 @@ use crate::store::{DeliveryChange, SqliteStore, StoreError, StoredFinding, Store
 
 pub use columns::{Table, field_column};
 pub use durable::DurableFileSystem;
+pub(crate) use events::batch as events_batch;
 pub use events::{EventRow, LeafColumns, event_rows};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
+pub use replay::{Findings, Records, Skip, StoredRecord};
 
 /// Rows of a feed that are copied in one commit.
 const FEED_ROWS: usize = 2_000;
@@ -93,6 +96,21 @@ pub enum LakeError {
         /// Why.
         #[source]
         source: ParquetError,
+    },
+    /// A data file cannot be read.
+    #[error("cannot read {} of the lake", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ParquetError,
+    },
+    /// A data file is not named by the position its append moved to.
+    #[error("{} is not named as a file of the lake", path.display())]
+    Name {
+        /// Which.
+        path: PathBuf,
     },
     /// The table on disk has other columns than this program.
     #[error("column `{column}` of the lake table `{table}` {why}")]

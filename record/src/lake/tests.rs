@@ -328,3 +328,56 @@ assert len(DeltaTable(sys.argv[1], version=1).file_uris()) < len(files)
     let output = Command::new(&python).arg("-c").arg(script).arg(&folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[tokio::test]
+async fn the_lake_is_read_back_as_the_log_it_came_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    // Appends of several sources and days, with holes where repetitions were.
+    let kept = |from: u64, to: u64| rows(from, to).into_iter().filter(|row| row.id.position.index % 7 != 5).collect();
+    for (from, to) in [(0, 3), (3, 40), (40, 41), (41, 500)] {
+        lake.append_events(0, from, to, kept(from, to)).await.unwrap();
+    }
+    let snapshot = lake.pin();
+    assert_eq!(snapshot.records_end(), 500);
+    let read = |snapshot: &Snapshot, skip: &Skip| -> Vec<StoredRecord> {
+        snapshot.records(0, skip).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let all = read(&snapshot, &Skip::default());
+    let expected: Vec<u64> = (0..500).filter(|index| index % 7 != 5).collect();
+    assert_eq!(all.iter().map(|record| record.index).collect::<Vec<_>>(), expected);
+    for stored in all {
+        let source = if stored.index % 2 == 0 { "acme" } else { "acme/über prod" };
+        let (leaf, original) = record(stored.index, source, SourceType::Json, &format!("{{\"n\":{}}}", stored.index));
+        assert_eq!(encode_parts(stored.envelope.as_bytes(), &stored.salt, &stored.body).unwrap(), leaf);
+        assert_eq!(stored.decode().unwrap(), original);
+    }
+    let later = Skip { before: Some(START.plus(Duration::from_secs(86_400))), kept: Some("acme".into()) };
+    assert!(read(&snapshot, &later).iter().all(|record| record.index % 2 == 0), "only the source that is kept");
+    assert!(snapshot.records(1, &Skip::default()).unwrap().next().is_none(), "another partition");
+
+    // The same without opening it for writing.
+    let before: Vec<_> = walk(dir.path());
+    let read_only = Snapshot::read_only(dir.path()).await.unwrap();
+    assert_eq!(read_only.versions(), snapshot.versions());
+    assert_eq!(read(&read_only, &Skip::default()).len(), expected.len());
+    assert_eq!(walk(dir.path()), before);
+    assert!(read_only.findings().unwrap().next().is_none());
+    let empty = tempfile::tempdir().unwrap();
+    let nothing = Snapshot::read_only(empty.path()).await.unwrap();
+    assert!(nothing.records(0, &Skip::default()).unwrap().next().is_none());
+    assert!(std::fs::read_dir(empty.path()).unwrap().next().is_none(), "nothing was made");
+}
+
+fn walk(folder: &std::path::Path) -> Vec<(std::path::PathBuf, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        found.push((path.clone(), path.metadata().unwrap().modified().unwrap()));
+        if path.is_dir() {
+            found.extend(walk(&path));
+        }
+    }
+    found.sort();
+    found
+}

@@ -4,8 +4,10 @@
 //! other file, no statement that changes anything, and no more memory, time or rows than its [`Limits`] allow.
 
 mod answer;
+mod functions;
 mod parameters;
 mod relations;
+mod rules;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::lake::{Snapshot, Table};
 
 pub use answer::{Answer, JsonRows};
 pub use parameters::Parameter;
+pub use rules::{RULE_ROWS_MAX, RuleRow, RuleRows, RuleSql};
 
 /// Stack of the thread a query runs on. Planning, copying and dropping an expression recurse once per operator, and text of
 /// the allowed length holds thousands of them. Only what is touched is ever backed by memory.
@@ -115,6 +118,14 @@ pub enum SqlError {
         #[source]
         source: Box<DataFusionError>,
     },
+    /// A rule's query answers without a column that identifies its findings.
+    #[error("the answer has no column `{key}`, which is the rule's key (it has {columns})")]
+    NoKey {
+        /// The column.
+        key: String,
+        /// Those it has.
+        columns: String,
+    },
     /// It ran longer than allowed.
     #[error("the query was stopped after {} s", .0.as_secs())]
     TooSlow(Duration),
@@ -181,15 +192,11 @@ impl Sql {
         as_of: Option<Timestamp>,
         limits: Limits,
     ) -> Result<Self, SqlError> {
-        let open = |doing: &str| {
-            let doing = doing.to_owned();
-            move |source: DataFusionError| SqlError::Open { doing, source: Box::new(source) }
-        };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory_bytes)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
-            .map_err(open("start the query engine"))?;
+            .map_err(opened("start the query engine"))?;
         let config = SessionConfig::new()
             // One partition: an answer without ORDER BY is the same every time, too.
             .with_target_partitions(1)
@@ -198,12 +205,13 @@ impl Sql {
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
         let context = SessionContext::new_with_config_rt(config, runtime);
+        functions::all().into_iter().for_each(|function| context.register_udf(function));
         for &table in Table::ALL {
-            relations::register(&context, table, &files(table)?).map_err(open(table.name()))?;
+            relations::register(&context, table, &files(table)?).map_err(opened(table.name()))?;
         }
         for (name, statement) in relations::views(as_of) {
             // Ours, so it may create; only the text in `query` comes from outside.
-            context.sql(&statement).await.map_err(open(&name))?;
+            context.sql(&statement).await.map_err(opened(&name))?;
         }
         Ok(Self { context, limits })
     }
@@ -287,9 +295,16 @@ impl Sql {
     }
 }
 
+fn opened(doing: &str) -> impl Fn(DataFusionError) -> SqlError {
+    let doing = doing.to_owned();
+    move |source| SqlError::Open { doing: doing.clone(), source: Box::new(source) }
+}
+
 fn failed(error: DataFusionError) -> SqlError {
     SqlError::Failed { source: Box::new(error) }
 }
 
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use crate::lake::Table;
 
 const VIEWS: &str = include_str!("views.sql");
 /// Schema of the files themselves; the relation of the same name without it is cut at `as_of`.
-const FILES: &str = "lake";
+pub(super) const FILES: &str = "lake";
 
 /// Registers the files of a table as `lake.TABLE`.
 pub(super) fn register(context: &SessionContext, table: Table, files: &[PathBuf]) -> Result<(), DataFusionError> {
@@ -53,18 +53,9 @@ fn location(path: &Path) -> Result<ListingTableUrl, DataFusionError> {
 
 /// The statements that create the views, each with its name.
 pub(super) fn views(as_of: Option<Timestamp>) -> Vec<(String, String)> {
-    let cut = |table: Table| {
-        let known_by = match table {
-            Table::Events => "received",
-            Table::Findings | Table::IncidentSteps => "committed",
-            Table::Deliveries | Table::Checkpoints => "at",
-            Table::SourceWindows => "changed",
-        };
-        let condition = as_of.map_or_else(String::new, |as_of| {
-            format!(" WHERE {known_by} < arrow_cast('{as_of}', 'Timestamp(Microsecond, Some(\"UTC\"))')")
-        });
+    let known = |table: Table| {
         let name = table.name();
-        (name.to_owned(), format!("CREATE VIEW {name} AS SELECT * FROM {FILES}.{name}{condition}"))
+        (name.to_owned(), format!("CREATE VIEW {name} AS SELECT * FROM {FILES}.{name}{}", cut(table, as_of)))
     };
     let facts = VIEWS.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()).map(|statement| {
         let name = statement
@@ -73,7 +64,20 @@ pub(super) fn views(as_of: Option<Timestamp>) -> Vec<(String, String)> {
             .unwrap_or_default();
         (name.to_owned(), statement.to_owned())
     });
-    Table::ALL.iter().map(|table| cut(*table)).chain(facts).collect()
+    Table::ALL.iter().map(|table| known(*table)).chain(facts).collect()
+}
+
+/// What restricts a table to what was known before `as_of`.
+pub(super) fn cut(table: Table, as_of: Option<Timestamp>) -> String {
+    let known_by = match table {
+        Table::Events => "received",
+        Table::Findings | Table::IncidentSteps => "committed",
+        Table::Deliveries | Table::Checkpoints => "at",
+        Table::SourceWindows => "changed",
+    };
+    as_of.map_or_else(String::new, |as_of| {
+        format!(" WHERE {known_by} < arrow_cast('{as_of}', 'Timestamp(Microsecond, Some(\"UTC\"))')")
+    })
 }
 
 /// The Parquet files of a table in a folder: `TABLE.parquet`, `TABLE-*.parquet`, and all under `TABLE/`.

@@ -41,8 +41,10 @@ fn every_rule_loads_and_passes_its_tests() {
     let outcomes = run_tests(&set);
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed && !outcome.skipped).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    let skipped = outcomes.iter().filter(|outcome| outcome.skipped);
-    assert!(skipped.clone().all(|outcome| outcome.title.contains("audit events")), "only queries are skipped here");
+    let asks: BTreeSet<&str> =
+        set.rules.iter().filter(|rule| matches!(rule, Rule::Sql(_))).map(|rule| rule.meta().id.as_str()).collect();
+    let mut skipped = outcomes.iter().filter(|outcome| outcome.skipped);
+    assert!(skipped.all(|outcome| asks.contains(outcome.rule.as_str())), "only queries are skipped here");
     assert!(Plan::compile(set.content()).is_ok());
 }
 
@@ -81,7 +83,7 @@ fn the_named_dozen_is_active_and_the_catalogue_is_covered() {
     let texts: String = library().into_iter().map(|(_, text)| text).collect();
     for id in [
         "TOK-03", "TOK-04", "TOK-09", "SEC-01", "SEC-03", "SEC-09", "PIP-04", "PIP-13", "PIP-14", "ART-01", "ADM-02",
-        "ADM-03", "SCM-01", "SCM-02", "LOG-02", "LOG-07", "LEK-01", "LEK-02",
+        "ADM-03", "SCM-01", "SCM-02", "SCM-11", "LOG-02", "LOG-07", "LEK-01", "LEK-02",
     ] {
         assert!(texts.contains(&format!("# Catalogue: {id}")), "{id}");
     }

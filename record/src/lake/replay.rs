@@ -1,0 +1,311 @@
+//! Reading the lake back as a log: every record in the order of its index, and every finding in the order of its number.
+//!
+//! Files are read one append at a time, so memory is bounded by what one append holds open, however large the lake is.
+//! Everything here blocks: call it from a thread that may.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, RecordBatch};
+use bytes::Bytes;
+use engine::finding::Finding;
+use engine::record::{Record, RecordError};
+use engine::time::Timestamp;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
+use pipeproof_engine as engine;
+
+use super::columns::Table;
+use super::{LakeError, Snapshot, delta};
+
+/// Rows read from one file at once: bodies may have up to 1 MiB each.
+const ROWS: usize = 256;
+
+/// A record as the lake keeps it.
+#[derive(Clone, Debug)]
+pub struct StoredRecord {
+    /// Index in its partition.
+    pub index: u64,
+    /// The envelope's exact JSON text.
+    pub envelope: String,
+    /// The leaf's salt.
+    pub salt: [u8; 16],
+    /// The redacted body.
+    pub body: Bytes,
+}
+
+impl StoredRecord {
+    /// The record it is.
+    ///
+    /// # Errors
+    /// [`RecordError::Envelope`] for an envelope this version does not know.
+    pub fn decode(self) -> Result<Record, RecordError> {
+        let envelope = serde_json::from_str(&self.envelope).map_err(RecordError::Envelope)?;
+        Ok(Record { envelope, salt: self.salt, body: self.body })
+    }
+}
+
+/// What to leave out of a replay.
+#[derive(Clone, Debug, Default)]
+pub struct Skip {
+    /// Records received on days before this one's, except those of `kept`.
+    pub before: Option<Timestamp>,
+    /// Source whose records are read from the beginning all the same.
+    pub kept: Option<String>,
+}
+
+impl Snapshot {
+    /// Index after the last record of the lake, as far as file names say; 0 for an empty one.
+    #[must_use]
+    pub fn records_end(&self) -> u64 {
+        self.files(Table::Events).iter().filter_map(|path| append_of(path)).max().unwrap_or(0)
+    }
+
+    /// Every record of a partition that is no repetition, in the order of the log.
+    ///
+    /// # Errors
+    /// [`LakeError::Name`] for a file that no version of this program wrote.
+    pub fn records(&self, partition: u32, skip: &Skip) -> Result<Records, LakeError> {
+        let mut appends: Vec<(u64, Vec<PathBuf>)> = Vec::new();
+        let mut files = Vec::new();
+        for path in self.files(Table::Events) {
+            let append = append_of(path).ok_or_else(|| LakeError::Name { path: path.clone() })?;
+            if !skip.leaves_out(path) {
+                files.push((append, path.clone()));
+            }
+        }
+        files.sort_unstable();
+        for (append, path) in files {
+            match appends.last_mut() {
+                Some((last, group)) if *last == append => group.push(path),
+                _ => appends.push((append, vec![path])),
+            }
+        }
+        Ok(Records {
+            partition: i32::try_from(partition).unwrap_or(i32::MAX),
+            appends: appends.into(),
+            open: Vec::new(),
+        })
+    }
+
+    /// Every finding, in the order they were committed.
+    ///
+    /// # Errors
+    /// [`LakeError::Name`] for a file that no version of this program wrote.
+    pub fn findings(&self) -> Result<Findings, LakeError> {
+        let mut files = Vec::new();
+        for path in self.files(Table::Findings) {
+            files.push((append_of(path).ok_or_else(|| LakeError::Name { path: path.clone() })?, path.clone()));
+        }
+        files.sort_unstable();
+        Ok(Findings { files: files.into_iter().map(|(_, path)| path).collect(), open: None, ready: VecDeque::new() })
+    }
+
+    /// The lake in `folder` as it stands, without changing anything in it: no table is created, no column added, nothing
+    /// that a crash left is removed. Tables that are not there are empty.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn read_only(folder: &Path) -> Result<Self, LakeError> {
+        let on_folder = |source| LakeError::Folder { path: folder.to_owned(), source };
+        let folder = std::fs::canonicalize(folder).map_err(on_folder)?;
+        let mut snapshot = Self::default();
+        for &table in Table::ALL {
+            if folder.join(table.name()).join("_delta_log").is_dir() {
+                snapshot.tables.insert(table, delta::latest(&folder, table).await?);
+            }
+        }
+        Ok(snapshot)
+    }
+}
+
+impl Skip {
+    /// Files lie under `DATE/SOURCE/`.
+    fn leaves_out(&self, path: &Path) -> bool {
+        let Some(before) = self.before else { return false };
+        let source = path.parent();
+        let name =
+            |path: Option<&Path>| path.and_then(Path::file_name).and_then(|name| name.to_str()).map(str::to_owned);
+        let date = name(source.and_then(Path::parent));
+        date.is_some_and(|date| date < before.date()) && name(source) != self.kept
+    }
+}
+
+/// The position an append moved its table to, by which its files are named.
+fn append_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
+}
+
+/// Records in the order of the log.
+#[derive(Debug)]
+pub struct Records {
+    partition: i32,
+    /// The files of each append that is still to be read. Each append holds the records after those of the one before.
+    appends: VecDeque<(u64, Vec<PathBuf>)>,
+    /// The files being read. Within a file, records are in the order of the log.
+    open: Vec<Cursor>,
+}
+
+impl Records {
+    fn next_record(&mut self) -> Result<Option<StoredRecord>, LakeError> {
+        loop {
+            let first =
+                self.open.iter().enumerate().min_by_key(|(_, cursor)| cursor.next.as_ref().map(|next| next.index));
+            if let Some((at, _)) = first {
+                let Some(cursor) = self.open.get_mut(at) else { return Ok(None) };
+                let record = cursor.take()?;
+                if cursor.next.is_none() {
+                    self.open.swap_remove(at);
+                }
+                if record.is_some() {
+                    return Ok(record);
+                }
+                continue;
+            }
+            let Some((_, files)) = self.appends.pop_front() else { return Ok(None) };
+            for path in files {
+                let cursor = Cursor::open(&path, self.partition)?;
+                if cursor.next.is_some() {
+                    self.open.push(cursor);
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<StoredRecord, LakeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_record().transpose()
+    }
+}
+
+/// One open file of `events`.
+#[derive(Debug)]
+struct Cursor {
+    path: PathBuf,
+    partition: i32,
+    reader: ParquetRecordBatchReader,
+    batch: Option<RecordBatch>,
+    row: usize,
+    next: Option<StoredRecord>,
+}
+
+impl Cursor {
+    fn open(path: &Path, partition: i32) -> Result<Self, LakeError> {
+        let reader = reader(path, Table::Events, &["partition", "index", "envelope", "salt", "body"])?;
+        let mut cursor = Self { path: path.to_owned(), partition, reader, batch: None, row: 0, next: None };
+        cursor.next = cursor.read()?;
+        Ok(cursor)
+    }
+
+    fn take(&mut self) -> Result<Option<StoredRecord>, LakeError> {
+        let next = self.read()?;
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    fn read(&mut self) -> Result<Option<StoredRecord>, LakeError> {
+        loop {
+            let Some(batch) = self.batch.as_ref().filter(|batch| self.row < batch.num_rows()) else {
+                match self.reader.next() {
+                    None => return Ok(None),
+                    Some(batch) => self.batch = Some(batch.map_err(|source| unreadable(&self.path, source.into()))?),
+                }
+                self.row = 0;
+                continue;
+            };
+            let row = self.row;
+            self.row += 1;
+            // Further events of a record repeat nothing of it.
+            if let Some(record) = stored(batch, row, self.partition).map_err(|source| unreadable(&self.path, source))? {
+                return Ok(Some(record));
+            }
+        }
+    }
+}
+
+fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<StoredRecord>, ParquetError> {
+    let missing = || ParquetError::General("a column of `events` is missing or has another type".to_owned());
+    let column = |name: &str| batch.column_by_name(name).ok_or_else(missing);
+    let partitions = column("partition")?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
+    let indexes = column("index")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
+    let envelopes = column("envelope")?.as_string_opt::<i32>().ok_or_else(missing)?;
+    let salts = column("salt")?.as_binary_opt::<i32>().ok_or_else(missing)?;
+    let bodies = column("body")?.as_binary_opt::<i32>().ok_or_else(missing)?;
+    if partitions.value(row) != partition || envelopes.is_null(row) {
+        return Ok(None);
+    }
+    let salt: [u8; 16] =
+        salts.value(row).try_into().map_err(|_| ParquetError::General("a salt is not 16 bytes".to_owned()))?;
+    Ok(Some(StoredRecord {
+        index: u64::try_from(indexes.value(row)).unwrap_or(0),
+        envelope: envelopes.value(row).to_owned(),
+        salt,
+        body: Bytes::copy_from_slice(bodies.value(row)),
+    }))
+}
+
+/// Findings in the order they were committed.
+#[derive(Debug)]
+pub struct Findings {
+    files: VecDeque<PathBuf>,
+    open: Option<(PathBuf, ParquetRecordBatchReader)>,
+    ready: VecDeque<Finding>,
+}
+
+impl Findings {
+    fn next_finding(&mut self) -> Result<Option<Finding>, LakeError> {
+        loop {
+            if let Some(finding) = self.ready.pop_front() {
+                return Ok(Some(finding));
+            }
+            let Some((path, reader)) = &mut self.open else {
+                let Some(path) = self.files.pop_front() else { return Ok(None) };
+                let reader = reader(&path, Table::Findings, &["json"])?;
+                self.open = Some((path, reader));
+                continue;
+            };
+            match reader.next() {
+                None => self.open = None,
+                Some(batch) => {
+                    let batch = batch.map_err(|source| unreadable(path, source.into()))?;
+                    let texts = batch.column(0).as_string_opt::<i32>();
+                    for text in texts.into_iter().flatten().flatten() {
+                        let finding = serde_json::from_str(text)
+                            .map_err(|error| unreadable(path, ParquetError::External(Box::new(error))))?;
+                        self.ready.push_back(finding);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Findings {
+    type Item = Result<Finding, LakeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_finding().transpose()
+    }
+}
+
+fn reader(path: &Path, table: Table, columns: &[&str]) -> Result<ParquetRecordBatchReader, LakeError> {
+    let file = File::open(path).map_err(|source| LakeError::Folder { path: path.to_owned(), source })?;
+    let fail = |source| unreadable(path, source);
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(fail)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let found = builder.schema().fields().iter().filter(|column| columns.contains(&column.name().as_str())).count();
+    if found != columns.len() {
+        return Err(LakeError::Schema { table: table.name(), column: columns.join(", "), why: "is missing in a file" });
+    }
+    builder.with_projection(mask).with_batch_size(ROWS).build().map_err(fail)
+}
+
+fn unreadable(path: &Path, source: ParquetError) -> LakeError {
+    LakeError::Read { path: path.to_owned(), source }
+}
