@@ -355,7 +355,7 @@ async fn exceptions_let_go_are_counted_and_end() {
     let good = folder(&[("forced.yml", FORCED)]);
     server.cli_json(&["rules", "deploy", &path(&good)]);
     let token = token_of(&server.add_source("ci", "json", &[]));
-    let soon = now().plus(Duration::from_secs(8));
+    let soon = now().plus(Duration::from_secs(25));
     let added = server.cli_json(&[
         "exceptions",
         "add",
