@@ -4,9 +4,10 @@
 //! events, the files are merged by time, lines that are out of order are put in order as far as they fit a buffer, and a
 //! tick follows as time goes on, as it would in a server. After the last line, time goes on until nothing waits any more.
 
+mod input;
+mod output;
+
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,15 +16,16 @@ use pipeproof_engine::clock::{Clock, SystemClock};
 use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
 use pipeproof_engine::detect::{Decoded, Detector};
 use pipeproof_engine::event::Event;
-use pipeproof_engine::finding::Finding;
 use pipeproof_engine::json::Json;
 use pipeproof_engine::plan::{Plan, Routing};
-use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, RECORD_BYTES_MAX, Record};
+use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record};
 use pipeproof_engine::rule::{Level, Operator, Rule};
 use pipeproof_engine::source::{Logsource, SourceType};
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::decode::decode;
-use serde_json::{Value, json};
+
+use input::{EventClock, Input, Pending};
+use output::Output;
 
 use super::arguments::{EvalOptions, Format};
 use super::rules::read;
@@ -36,8 +38,6 @@ const BATCH: usize = 4_096;
 const REORDER: usize = 16_384;
 /// A tick follows after this many events at most, if a second has passed.
 const TICK_EVENTS: usize = 64;
-/// One event that is further ahead than this does not move time: a clock somewhere is wrong. Two do.
-const JUMP: Duration = Duration::from_secs(3_600);
 /// Where the number of the file begins in an index; the line stands below.
 const FILE_SHIFT: u32 = 40;
 /// Longest that time goes on after the last line.
@@ -89,92 +89,6 @@ pub(super) fn eval(options: &EvalOptions, format: Option<Format>) -> Result<(), 
     match (fail_on, run.output.worst) {
         (Some(limit), Some(worst)) if worst >= limit => Err(Failure::Found),
         _ => Ok(()),
-    }
-}
-
-/// A file, or standard input, line by line.
-struct Input {
-    name: String,
-    reader: Box<dyn BufRead>,
-    /// Lines read.
-    line: u64,
-    bytes: u64,
-    /// A record that was read ahead, to see which input goes on.
-    ahead: Option<Pending>,
-    /// When it is that record's turn. A wrong clock in one line does not hold up the lines behind it for long.
-    turn: Option<(Timestamp, u64)>,
-}
-
-impl Input {
-    fn open(name: String) -> Result<Self, Failure> {
-        let reader: Box<dyn BufRead> = if name == "-" {
-            Box::new(BufReader::new(io::stdin()))
-        } else {
-            let file = File::open(&name).map_err(|source| Failure::Io { doing: format!("read {name}"), source })?;
-            Box::new(BufReader::with_capacity(1 << 16, file))
-        };
-        Ok(Self { name, reader, line: 0, bytes: 0, ahead: None, turn: None })
-    }
-
-    /// Keeps the next record until it is its turn, and gives the one that was kept.
-    fn keep(&mut self, next: Option<Pending>) -> Option<Pending> {
-        let latest = self.turn.map(|(last, _)| last.plus(JUMP));
-        self.turn = next.as_ref().map(|pending| {
-            let (time, index) = pending.order;
-            (latest.map_or(time, |latest| time.min(latest)), index)
-        });
-        std::mem::replace(&mut self.ahead, next)
-    }
-
-    /// The next line that may be a record: its bytes, or why it is none. `None` at the end.
-    fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Result<Bytes, &'static str>>, Failure> {
-        loop {
-            line.clear();
-            let limit = RECORD_BYTES_MAX as u64;
-            let failed = |source| Failure::Io { doing: "read events".to_owned(), source };
-            let read = io::Read::take(&mut self.reader, limit).read_until(b'\n', line).map_err(failed)?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.line += 1;
-            self.bytes += read as u64;
-            if read as u64 == limit && line.last() != Some(&b'\n') {
-                // Longer than a record may be: the rest of the line goes by unread.
-                self.bytes += skip_line(&mut self.reader)?;
-                return Ok(Some(Err("longer than 1 MiB")));
-            }
-            let text = line.trim_ascii();
-            if !text.is_empty() {
-                return Ok(Some(Ok(Bytes::copy_from_slice(text))));
-            }
-        }
-    }
-}
-
-/// A decoded record with its place in time.
-struct Pending {
-    order: (Timestamp, u64),
-    decoded: Decoded,
-}
-
-impl PartialEq for Pending {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl Eq for Pending {}
-
-impl PartialOrd for Pending {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Pending {
-    /// The earliest is the greatest: it leaves the heap first.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        other.order.cmp(&self.order)
     }
 }
 
@@ -365,37 +279,6 @@ impl Evaluation {
     }
 }
 
-/// Time as the events tell it.
-#[derive(Default)]
-struct EventClock {
-    now: Option<Timestamp>,
-    /// A time far ahead that nothing has confirmed yet.
-    ahead: Option<Timestamp>,
-    /// The latest time any event told.
-    newest: Option<Timestamp>,
-}
-
-impl EventClock {
-    /// Takes in the time of an event, and gives the time it is then.
-    fn observe(&mut self, time: Timestamp) -> Timestamp {
-        self.newest = self.newest.max(Some(time));
-        let Some(now) = self.now else {
-            self.now = Some(time);
-            return time;
-        };
-        let next = if time <= now.plus(JUMP) {
-            now.max(time)
-        } else {
-            match self.ahead.replace(self.ahead.map_or(time, |ahead| ahead.max(time))) {
-                Some(ahead) => ahead.min(time),
-                None => now,
-            }
-        };
-        self.now = Some(next);
-        next
-    }
-}
-
 /// Whether any rule looks at more than the event itself.
 fn looks_back(plan: &Plan) -> bool {
     plan.rules().iter().any(|rule| match rule {
@@ -432,115 +315,6 @@ fn envelope(source_type: SourceType, received: Timestamp, item: String) -> Envel
         mode: CollectionMode::Live,
         attributes: BTreeMap::new(),
         redacted: Vec::new(),
-    }
-}
-
-/// Where findings go.
-#[derive(Default)]
-struct Output {
-    format: Option<Format>,
-    files: Vec<String>,
-    /// Findings of an array, which is written at the end.
-    all: Vec<Value>,
-    worst: Option<Level>,
-}
-
-const COLUMNS: [&str; 7] = ["time", "level", "title", "key", "events", "rule", "id"];
-
-impl Output {
-    fn new(format: Option<Format>, files: Vec<String>) -> Result<Self, Failure> {
-        match format {
-            Some(Format::Junit) => return Err(Failure::Usage("findings have no JUnit form".to_owned())),
-            Some(Format::Csv) => show::line(&COLUMNS.join(","))?,
-            _ => {}
-        }
-        Ok(Self { format, files, ..Self::default() })
-    }
-
-    fn write(&mut self, finding: &Finding) -> Result<(), Failure> {
-        self.worst = self.worst.max(Some(finding.level));
-        match self.format {
-            None | Some(Format::Jsonl) => show::line(&self.in_short(finding).to_string()),
-            Some(Format::Json | Format::Junit) => {
-                let short = self.in_short(finding);
-                self.all.push(short);
-                Ok(())
-            }
-            Some(Format::Human) => {
-                let key: Vec<String> = finding.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                show::plain(&format!(
-                    "{} {:<13} {}  {}",
-                    finding.time,
-                    finding.level.name(),
-                    finding.title,
-                    key.join(" ")
-                ))?;
-                finding.because.iter().try_for_each(|reason| show::plain(&format!("    {reason}")))
-            }
-            Some(Format::Csv) => {
-                let short = self.in_short(finding);
-                let row = json!({
-                    "time": finding.time, "level": finding.level, "title": finding.title, "key": short["key"],
-                    "events": short["events"], "rule": finding.rule_id, "id": finding.id,
-                });
-                show::csv_row(&row, &COLUMNS)
-            }
-        }
-    }
-
-    fn end(&mut self) -> Result<(), Failure> {
-        if matches!(self.format, Some(Format::Json | Format::Junit)) {
-            show::line(&serde_json::to_string_pretty(&self.all).unwrap_or_default())?;
-        }
-        match io::stdout().lock().flush() {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(source) => Err(Failure::Io { doing: "write findings".to_owned(), source }),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// A finding as `eval` writes it: `line` is 1-based; of several files, each event says which.
-    fn in_short(&self, finding: &Finding) -> Value {
-        let events: Vec<Value> = finding
-            .events
-            .iter()
-            .map(|event| {
-                let index = event.id.split('-').nth(1).and_then(|index| index.parse::<u64>().ok());
-                let line = index.map(|index| index & ((1 << FILE_SHIFT) - 1));
-                let file = index.and_then(|index| self.files.get(usize::try_from(index >> FILE_SHIFT).ok()?));
-                match file.filter(|_| self.files.len() > 1) {
-                    Some(file) => json!({ "file": file, "line": line, "id": event.id }),
-                    None => json!({ "line": line, "id": event.id }),
-                }
-            })
-            .collect();
-        json!({
-            "id": finding.id,
-            "rule": { "id": finding.rule_id, "title": finding.rule_title, "level": finding.level },
-            "time": finding.time,
-            "key": finding.key,
-            "events": events,
-            "because": finding.because,
-        })
-    }
-}
-
-fn skip_line(input: &mut dyn BufRead) -> Result<u64, Failure> {
-    let mut skipped = 0;
-    loop {
-        let failed = |source| Failure::Io { doing: "read events".to_owned(), source };
-        let (used, done) = {
-            let buffer = input.fill_buf().map_err(failed)?;
-            match buffer.iter().position(|byte| *byte == b'\n') {
-                Some(at) => (at + 1, true),
-                None => (buffer.len(), buffer.is_empty()),
-            }
-        };
-        input.consume(used);
-        skipped += used as u64;
-        if done {
-            return Ok(skipped);
-        }
     }
 }
 
@@ -581,20 +355,4 @@ fn logsource(text: &str) -> Logsource {
     let (product, service) = text.split_once('/').unwrap_or((text, ""));
     let part = |text: &str| (!text.is_empty() && text != "*").then(|| text.to_lowercase());
     Logsource { product: part(product), service: part(service), category: None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_wrong_clock_does_not_move_time_and_a_pause_does() {
-        let at = Timestamp::from_secs;
-        let mut clock = EventClock::default();
-        for (time, now) in [(100, 100), (50, 100), (130, 130), (9_999_999, 130), (140, 140)] {
-            assert_eq!(clock.observe(at(time)), at(now), "{time}");
-        }
-        assert_eq!(clock.observe(at(100_000)), at(100_000));
-        assert_eq!(clock.newest, Some(at(9_999_999)));
-    }
 }
