@@ -11,7 +11,7 @@ use pipeproof_engine::detect::RuleStatus;
 use pipeproof_engine::rule::{Rule, RuleState};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
-use pipeproof_rules::is_content;
+use pipeproof_rules::{Severity, is_content};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -301,6 +301,7 @@ fn refused(error: ChangeError) -> ApiError {
             let layer = format!("{}/", Layer::Deployed.name());
             let mut rendered = rendered;
             let mut found = found;
+            found.retain(|problem| problem.severity == Severity::Error);
             for problem in &mut found {
                 if let Some(file) = problem.file.strip_prefix(&layer) {
                     rendered = rendered.replace(&format!("{}:", problem.file), &format!("{file}:"));
