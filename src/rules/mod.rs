@@ -19,4 +19,4 @@ pub(crate) use deploy::{
     ChangeError, Mandate, Outcome, add_exception, deploy, reload, remove_exception, set_state, start,
 };
 pub(crate) use exceptions::{Draft, Fields, listed};
-pub(crate) use in_force::{RuleSets, Set, kept_plan, plan_of};
+pub(crate) use in_force::{RuleSets, kept_plan, plan_of};
