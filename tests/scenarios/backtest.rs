@@ -52,6 +52,7 @@ taxonomy: cicd
 correlation:
     type: event_count
     rules: [secret_read]
+    generate: true
     group-by: [actor.id]
     timespan: 5m
     condition: {gte: 3}
@@ -69,6 +70,7 @@ taxonomy: cicd
 correlation:
     type: temporal_ordered
     rules: [force_push, secret_read]
+    generate: true
     group-by: [ci.repo]
     timespan: 10m
 level: high
@@ -118,16 +120,17 @@ async fn live_run() -> Live {
     let config = format!("rules: {{dir: {rules}, shipped: true}}\n");
     let server = Setup::new().on(&data).config(&config).start();
     let jobs = token_of(&server.add_source("jobs", "json", &["env=prod"]));
+    let repeated = json!([read(2, "acme/lib", "eve", 36)]).to_string();
     let other = token_of(&server.add_source("other", "json", &[]));
     let trail = token_of(&server.add_source("trail", "aws.cloudtrail", &[]));
     server
         .send("jobs", &jobs, json!([push(1, "acme/app", 40), read(1, "acme/app", "eve", 38)]).to_string())
         .await
         .expect(200);
-    server.send("jobs", &jobs, json!([read(2, "acme/lib", "eve", 36)]).to_string()).await.expect(200);
+    server.send("jobs", &jobs, repeated.clone()).await.expect(200);
     // The same again, and once more: repetitions count for nothing.
     for _ in 0..2 {
-        server.send("jobs", &jobs, json!([read(2, "acme/lib", "eve", 36)]).to_string()).await.expect(200);
+        server.send("jobs", &jobs, repeated.clone()).await.expect(200);
     }
     server.send("trail", &trail, fixture("aws_cloudtrail/stratus-red-team.ndjson")).await.expect(200);
     server.send("jobs", &jobs, "this is no JSON").await.expect(200);
@@ -164,7 +167,7 @@ async fn live_run() -> Live {
     std::fs::write(&file, lines.join("\n")).unwrap();
     expect_exit(&server.cli(&["import", "--source", "other", &file.display().to_string()]), 0);
     // The staged rule's repetition after the restart is one still.
-    server.send("jobs", &jobs, json!([read(2, "acme/lib", "eve", 36)]).to_string()).await.expect(200);
+    server.send("jobs", &jobs, repeated.clone()).await.expect(200);
     server.send("jobs", &jobs, json!([ahead(1)]).to_string()).await.expect(200);
     server.send("other", &other, json!([ahead(2)]).to_string()).await.expect(200);
     let found = eventually("correlations are decided", || async {
@@ -258,9 +261,9 @@ async fn a_backtest_of_a_live_run_yields_the_identical_finding_ids() {
     let config = format!("rules: {{dir: {}, shipped: true}}\n", live.rules);
     let server = Setup::new().on(&live.data).config(&config).start();
     let report = json_out(&live.backtest(&["--format", "json"]));
-    let mut through = of(&report, "identical");
-    through.sort();
-    assert_eq!(through, expected);
+    // Meanwhile history that had fallen idle may have been decided, there as well as here.
+    let through: BTreeSet<(String, String)> = of(&report, "identical").into_iter().collect();
+    assert!(expected.iter().all(|found| through.contains(found)), "{report:#}");
     assert_eq!(report["summary"]["added"], 0, "{report:#}");
     assert_eq!(report["summary"]["removed"], 0, "{report:#}");
     let token = server.token(&["rules:test"], &[]);
@@ -272,9 +275,10 @@ async fn a_backtest_of_a_live_run_yields_the_identical_finding_ids() {
         .unwrap();
     expect_exit(&by_url, 0);
     let lines: Vec<Value> = stdout(&by_url).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), expected.len() + 1);
-    assert_eq!(lines.last().unwrap()["summary"]["identical"], expected.len());
-    assert!(stderr(&by_url).contains(&line), "{}", stderr(&by_url));
+    let summary = &lines.last().unwrap()["summary"];
+    assert!(summary["identical"].as_u64().unwrap() >= through.len() as u64, "{summary}");
+    assert_eq!(summary["identical"], lines.len() - 1, "a line each, and nothing added or removed");
+    assert!(stderr(&by_url).contains("added: 0, removed: 0"), "{}", stderr(&by_url));
     // Whoever may not, may not.
     let token = server.token(&["findings:read"], &[]);
     let refused = program()

@@ -74,7 +74,10 @@ pub(crate) fn mmdb(kind: &str, networks: &[(&str, Data)]) -> Vec<u8> {
     entry("binary_format_major_version", &uint16(2));
     entry("binary_format_minor_version", &uint16(0));
     entry("build_epoch", &uint64(1_800_000_000));
-    entry("description", &[0xE0]);
+    let mut described = vec![0xE1];
+    text("en", &mut described);
+    text("made by a test", &mut described);
+    entry("description", &described);
     file.extend_from_slice(&metadata);
     file
 }

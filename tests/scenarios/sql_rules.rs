@@ -59,7 +59,7 @@ sql:
     every: 1h
     lookback: 1h
     key: [value]
-    query: SELECT value FROM generate_series(1, 10500)
+    query: SELECT value FROM generate_series(1, 10500) WHERE :from < :to
 level: low
 ";
 

@@ -357,11 +357,11 @@ async fn the_lake_is_read_back_as_the_log_it_came_from() {
     assert!(snapshot.records(1, &Skip::default()).unwrap().next().is_none(), "another partition");
 
     // The same without opening it for writing.
-    let before: Vec<_> = walk(dir.path());
+    let before: Vec<_> = changes(dir.path());
     let read_only = Snapshot::read_only(dir.path()).await.unwrap();
     assert_eq!(read_only.versions(), snapshot.versions());
     assert_eq!(read(&read_only, &Skip::default()).len(), expected.len());
-    assert_eq!(walk(dir.path()), before);
+    assert_eq!(changes(dir.path()), before);
     assert!(read_only.findings().unwrap().next().is_none());
     let empty = tempfile::tempdir().unwrap();
     let nothing = Snapshot::read_only(empty.path()).await.unwrap();
@@ -369,13 +369,13 @@ async fn the_lake_is_read_back_as_the_log_it_came_from() {
     assert!(std::fs::read_dir(empty.path()).unwrap().next().is_none(), "nothing was made");
 }
 
-fn walk(folder: &std::path::Path) -> Vec<(std::path::PathBuf, std::time::SystemTime)> {
+fn changes(folder: &std::path::Path) -> Vec<(std::path::PathBuf, std::time::SystemTime)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         found.push((path.clone(), path.metadata().unwrap().modified().unwrap()));
         if path.is_dir() {
-            found.extend(walk(&path));
+            found.extend(changes(&path));
         }
     }
     found.sort();

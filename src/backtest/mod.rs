@@ -7,30 +7,31 @@
 //! reaches back as far as rules remember (windows, quiet times, first sightings), so by default a replay begins where the log
 //! does. With the same binary and rules its finding ids are the live run's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod asked;
+mod compare;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pipeproof_engine::control::{Control, OWN_SOURCE};
 use pipeproof_engine::detect::{Decoded, Detector};
 use pipeproof_engine::finding::Finding;
 use pipeproof_engine::plan::{Content, Plan};
-use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record};
-use pipeproof_engine::rule::{Rule, RuleState, SqlRule};
+use pipeproof_engine::record::{Authenticity, Position, Record};
 use pipeproof_engine::source::SourceType;
-use pipeproof_engine::time::{Timestamp, micros};
+use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::enrich::{AddressFiles, Decoder, History};
 use pipeproof_record::lake::{Records, Skip, Snapshot};
-use pipeproof_record::sql::RuleSql;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use tokio::runtime::Handle;
 
+use self::asked::SqlRuns;
+use self::compare::Comparison;
 use crate::node::{NodeError, PARTITION};
-use crate::roles::{by_set, sql_record};
+use crate::roles::by_set;
 use crate::rules::kept_plan;
 
 /// Records evaluated at once.
@@ -45,9 +46,6 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 /// How the records of a start and of a stop begin.
 const STARTED: &[u8] = br#"{"kind":"started""#;
 const STOPPED: &[u8] = br#"{"kind":"stopped""#;
-
-/// 9999-12-31: later than anything was received.
-const END_OF_DAYS: Timestamp = Timestamp::from_secs(253_402_214_400);
 
 /// Which rules a replay runs.
 pub(crate) enum Deciding {
@@ -361,301 +359,5 @@ impl<'a> Replay<'a> {
         let commit = self.detector.apply(records, self.now).map_err(NodeError::part("replay records"))?;
         summary.dead_letters += commit.dead_letters.len() as u64;
         Ok(commit.findings)
-    }
-}
-
-/// Rules that ask the lake: what they answered live is in the log and read from there. Those that never ran are run now, over
-/// what had been received when their time would have come.
-struct SqlRuns<'a> {
-    rules: Vec<(SqlRule, Timestamp)>,
-    lateness: Duration,
-    to: Timestamp,
-    lake: &'a Snapshot,
-    handle: &'a Handle,
-}
-
-impl<'a> SqlRuns<'a> {
-    fn new(plan: &Plan, request: &Request, lake: &'a Snapshot, handle: &'a Handle) -> Result<Self, NodeError> {
-        let mut rules: Vec<(SqlRule, Timestamp)> = plan
-            .rules()
-            .iter()
-            .filter_map(|rule| match rule {
-                Rule::Sql(rule) if rule.meta.state != RuleState::Paused => Some(rule.clone()),
-                _ => None,
-            })
-            .map(|rule| {
-                let every = micros(rule.every).max(1);
-                let first = request.from.as_micros().div_euclid(every).saturating_add(1).saturating_mul(every);
-                (rule, Timestamp::from_micros(first))
-            })
-            .collect();
-        if !rules.is_empty() {
-            let ran = digests_that_ran(lake)?;
-            rules.retain(|(rule, _)| !ran.contains(&rule.meta.digest));
-        }
-        let types = SourceType::ALL.iter().filter(|kind| kind.is_external());
-        let lateness = types.map(|kind| kind.info().lateness).max().unwrap_or_default();
-        Ok(Self { rules, lateness, to: request.to, lake, handle })
-    }
-
-    /// Records of the runs whose time has come by `now`.
-    fn due(&mut self, now: Timestamp, index: u64, notes: &mut Vec<String>) -> Result<Vec<Decoded>, NodeError> {
-        let mut records = Vec::new();
-        let (lateness, end) = (self.lateness, self.to);
-        for (rule, next) in &mut self.rules {
-            while *next <= end && next.plus(lateness) <= now {
-                let to = *next;
-                *next = to.plus(rule.every);
-                let from = to.minus(rule.lookback);
-                let as_of = to.plus(lateness);
-                let answer = self
-                    .handle
-                    .block_on(async { RuleSql::over(self.lake, Some(as_of)).await?.run(rule, from, to).await });
-                match answer {
-                    Ok(answer) => {
-                        let (control, _, truncated) = sql_record(rule, from, to, answer);
-                        if truncated {
-                            notes.push(format!(
-                                "rule {}: the run up to {to} found more rows than are taken in",
-                                rule.meta.id
-                            ));
-                        }
-                        records.push(own_record(&control, now, index));
-                    }
-                    Err(error) => {
-                        notes.push(format!("rule {}: {}", rule.meta.id, crate::chain(&error)));
-                        // It would fail the next time, too.
-                        *next = Timestamp::MAX;
-                    }
-                }
-            }
-        }
-        Ok(records)
-    }
-}
-
-/// The digests of rules that have runs in the log.
-fn digests_that_ran(lake: &Snapshot) -> Result<BTreeSet<String>, NodeError> {
-    let skip = Skip { before: Some(END_OF_DAYS), kept: Some(OWN_SOURCE.to_owned()) };
-    let mut digests = BTreeSet::new();
-    for stored in lake.records(PARTITION, &skip).map_err(NodeError::part("read the lake"))? {
-        let stored = stored.map_err(NodeError::part("read the lake"))?;
-        // Ticks are most of them.
-        if stored.body.starts_with(br#"{"kind":"sql-run""#)
-            && let Ok(Control::SqlRun(run)) = serde_json::from_slice(&stored.body)
-        {
-            digests.insert(run.digest);
-        }
-    }
-    Ok(digests)
-}
-
-fn own_record(control: &Control, now: Timestamp, index: u64) -> Decoded {
-    let record = Record {
-        envelope: Envelope {
-            source: OWN_SOURCE.to_owned(),
-            source_type: SourceType::Pipeproof,
-            received: now,
-            auth: Authenticity::Own,
-            key_id: None,
-            item: "id:backtest".to_owned(),
-            mode: CollectionMode::Live,
-            attributes: BTreeMap::new(),
-            redacted: Vec::new(),
-        },
-        salt: [0; 16],
-        body: Bytes::from(serde_json::to_vec(control).unwrap_or_default()),
-    };
-    Decoded { index, record, events: Ok(Vec::new()) }
-}
-
-/// What identifies a finding, shortened: enough that two different ones never agree.
-type Name = [u8; 16];
-
-fn name(parts: &[&str]) -> Name {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let mut short = [0; 16];
-    short.copy_from_slice(hash.finalize().get(..16).unwrap_or(&[0; 16]));
-    short
-}
-
-fn by_id(finding: &Finding) -> Name {
-    name(&[&finding.id])
-}
-
-/// The same across versions of a rule: rule, key, and the event it hangs on.
-fn by_anchor(finding: &Finding) -> Name {
-    let mut parts = vec![finding.rule_id.as_str()];
-    parts.extend(finding.key.iter().flat_map(|(field, value)| [field.as_str(), value.as_str()]));
-    let time = finding.time.to_string();
-    parts.push(finding.events.last().map_or(time.as_str(), |event| &event.id));
-    name(&parts)
-}
-
-/// One finding of the side that is compared with.
-struct Known {
-    id: Name,
-    digest: Name,
-    fired: Timestamp,
-    /// Kept where it is not in the lake, to be told if nothing matches it.
-    told: Option<Box<Told>>,
-    matched: bool,
-}
-
-struct Comparison {
-    against_live: bool,
-    known: Vec<Known>,
-    ids: HashMap<Name, usize>,
-    anchors: HashMap<Name, Vec<usize>>,
-    /// Findings on trial that nothing matched yet; the other side may still find them.
-    waiting: BTreeMap<usize, Finding>,
-    waiting_ids: HashMap<Name, usize>,
-    waiting_anchors: HashMap<Name, usize>,
-    not_compared: u64,
-    identical: u64,
-    other_version: u64,
-    added: u64,
-}
-
-impl Comparison {
-    fn new(lake: &Snapshot, request: &Request) -> Result<Self, NodeError> {
-        let mut this = Self {
-            against_live: request.against.is_none(),
-            known: Vec::new(),
-            ids: HashMap::new(),
-            anchors: HashMap::new(),
-            waiting: BTreeMap::new(),
-            waiting_ids: HashMap::new(),
-            waiting_anchors: HashMap::new(),
-            not_compared: 0,
-            identical: 0,
-            other_version: 0,
-            added: 0,
-        };
-        if this.against_live {
-            let on_trial: Option<BTreeSet<&str>> = match &request.rules {
-                Deciding::Fixed(plan) => Some(plan.rules().iter().map(|rule| rule.meta().id.as_str()).collect()),
-                Deciding::InForce(_) => None,
-            };
-            for finding in lake.findings().map_err(NodeError::part("read the findings of the live run"))? {
-                let finding = finding.map_err(NodeError::part("read the findings of the live run"))?;
-                if finding.time < request.from || finding.time >= request.to {
-                    continue;
-                }
-                if on_trial.as_ref().is_none_or(|rules| rules.contains(finding.rule_id.as_str())) {
-                    this.learn(&finding, None);
-                } else {
-                    this.not_compared += 1;
-                }
-            }
-        }
-        Ok(this)
-    }
-
-    fn learn(&mut self, finding: &Finding, told: Option<Box<Told>>) -> usize {
-        let at = self.known.len();
-        let (id, digest) = (by_id(finding), name(&[&finding.rule_digest]));
-        self.known.push(Known { id, digest, fired: finding.fired, told, matched: false });
-        self.ids.insert(id, at);
-        self.anchors.entry(by_anchor(finding)).or_default().push(at);
-        at
-    }
-
-    /// A finding of the other set of rules.
-    fn other(&mut self, finding: Finding, tell: &mut Tell<'_>) {
-        let told = Box::new(in_short(&finding, Change::Removed));
-        self.learn(&finding, Some(told));
-        let by_anchor = self.waiting_anchors.get(&by_anchor(&finding));
-        let other_version =
-            by_anchor.filter(|at| self.waiting.get(*at).is_some_and(|found| found.rule_digest != finding.rule_digest));
-        let at = self.waiting_ids.get(&by_id(&finding)).or(other_version).copied();
-        if let Some(waiting) = at.and_then(|at| self.waiting.remove(&at)) {
-            self.trial(waiting, tell);
-        }
-    }
-
-    /// A finding of the rules on trial. False if nobody listens.
-    fn trial(&mut self, finding: Finding, tell: &mut Tell<'_>) -> bool {
-        let digest = name(&[&finding.rule_digest]);
-        let same = self.ids.get(&by_id(&finding)).copied();
-        let anchor = by_anchor(&finding);
-        let found = same.or_else(|| {
-            // The rule under another version: the id says that version, rule, key and event do not.
-            let of = |at: &&usize| self.known.get(**at).is_some_and(|known| known.digest != digest && !known.matched);
-            self.anchors.get(&anchor).and_then(|known| known.iter().find(of)).copied()
-        });
-        if let Some(at) = found
-            && let Some(known) = self.known.get_mut(at)
-        {
-            known.matched = true;
-            known.told = None;
-            self.identical += 1;
-            self.other_version += u64::from(same.is_none());
-            return tell(Line::Finding(Box::new(in_short(&finding, Change::Identical))));
-        }
-        if self.against_live {
-            self.added += 1;
-            return tell(Line::Finding(Box::new(in_short(&finding, Change::Added))));
-        }
-        let at = self.waiting.last_key_value().map_or(0, |(last, _)| last + 1);
-        self.waiting_ids.insert(by_id(&finding), at);
-        self.waiting_anchors.insert(anchor, at);
-        self.waiting.insert(at, finding);
-        true
-    }
-
-    /// Tells what one side alone has.
-    fn finish(
-        self,
-        lake: &Snapshot,
-        now: Timestamp,
-        summary: &mut Summary,
-        tell: &mut Tell<'_>,
-    ) -> Result<(), NodeError> {
-        summary.identical = self.identical;
-        summary.other_version = self.other_version;
-        summary.not_compared = self.not_compared;
-        summary.added = self.added + self.waiting.len() as u64;
-        for finding in self.waiting.values() {
-            tell(Line::Finding(Box::new(in_short(finding, Change::Added))));
-        }
-        // What fired after the last record of the lake is not part of this replay.
-        let missing = |known: &&Known| !known.matched && (!self.against_live || known.fired <= now);
-        summary.removed = self.known.iter().filter(missing).count() as u64;
-        if !self.against_live {
-            for told in self.known.into_iter().filter(|known| !known.matched).filter_map(|known| known.told) {
-                tell(Line::Finding(told));
-            }
-            return Ok(());
-        }
-        let missing: BTreeSet<Name> = self.known.iter().filter(missing).map(|known| known.id).collect();
-        if !missing.is_empty() {
-            for finding in lake.findings().map_err(NodeError::part("read the findings of the live run"))? {
-                let finding = finding.map_err(NodeError::part("read the findings of the live run"))?;
-                if missing.contains(&by_id(&finding)) {
-                    tell(Line::Finding(Box::new(in_short(&finding, Change::Removed))));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn in_short(finding: &Finding, change: Change) -> Told {
-    Told {
-        change,
-        id: finding.id.clone(),
-        rule: json!({
-            "id": finding.rule_id, "title": finding.rule_title, "level": finding.level, "digest": finding.rule_digest,
-        }),
-        time: finding.time,
-        title: finding.title.clone(),
-        key: finding.key.clone(),
-        events: finding.events.iter().map(|event| event.id.clone()).collect(),
-        because: finding.because.clone(),
     }
 }
