@@ -1,3 +1,5 @@
+//! What exceptions let go, until when, and for which rules.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

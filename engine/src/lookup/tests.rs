@@ -1,3 +1,5 @@
+//! What a condition leaves open, and how rows answer it.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

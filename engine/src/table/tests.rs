@@ -1,3 +1,5 @@
+//! Rows of tables: what opens, closes, holds and is found.
+
 use proptest::prelude::*;
 
 use super::*;
