@@ -140,7 +140,8 @@ async fn a_restart_continues_and_a_replay_of_the_whole_log_concludes_the_same() 
     assert!(status.success());
 
     let copy = folder.path().join("copy");
-    for part in ["log", "keys", "seal"] {
+    // The log names sets of rules and address files by their digests; their content is kept beside it.
+    for part in ["log", "keys", "seal", "rules", "enrichment"] {
         if data.join(part).exists() {
             copy_folder(&data.join(part), &copy.join(part));
         }
