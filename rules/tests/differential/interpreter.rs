@@ -183,9 +183,10 @@ fn value_holds(wanted: &Value, modifiers: &[&str], keyword: bool, found: &[&Valu
     }
     if !keyword && !modifiers.iter().any(|name| !matches!(*name, "all" | "neq")) {
         if let Value::Number(_) = wanted {
+            let written = wanted.to_string();
             let same = |value: &&&Value| match value {
                 Value::Number(_) => number(value) == number(wanted),
-                Value::String(text) => *text == wanted.to_string(),
+                Value::String(text) => *text == written,
                 _ => false,
             };
             return found.iter().find(same).is_some();
