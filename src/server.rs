@@ -60,10 +60,9 @@ impl Server {
 
     /// Reads the configured folder of rules again. What is wrong with it is logged and shown; the rules before stay.
     pub(crate) async fn reload_rules(&self) {
-        match rules::reload(&self.node.shared, Mandate::own("SIGHUP")).await {
-            Err(error @ ChangeError::Usage(_)) => tracing::warn!(error = %error, "nothing to read again"),
-            // Told where it happened.
-            Ok(_) | Err(_) => {}
+        // Any other error is told where it happens.
+        if let Err(error @ ChangeError::Usage(_)) = rules::reload(&self.node.shared, Mandate::own("SIGHUP")).await {
+            tracing::warn!(error = %error, "nothing to read again");
         }
     }
 

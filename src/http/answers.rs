@@ -17,7 +17,7 @@ pub(crate) struct ApiError {
     code: &'static str,
     message: String,
     /// What a program can make of it besides.
-    details: Option<(&'static str, Value)>,
+    details: Option<Box<(&'static str, Value)>>,
 }
 
 impl ApiError {
@@ -28,7 +28,7 @@ impl ApiError {
 
     /// With something for programs beside code and message.
     pub(crate) fn with(mut self, name: &'static str, details: Value) -> Self {
-        self.details = Some((name, details));
+        self.details = Some(Box::new((name, details)));
         self
     }
 
@@ -104,7 +104,8 @@ impl From<TokenRefusal> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut error = json!({ "code": self.code, "message": self.message });
-        if let (Some(error), Some((name, details))) = (error.as_object_mut(), self.details) {
+        if let (Some(error), Some(details)) = (error.as_object_mut(), self.details) {
+            let (name, details) = *details;
             error.insert(name.to_owned(), details);
         }
         let mut response = (self.status, Json(json!({ "error": error }))).into_response();
