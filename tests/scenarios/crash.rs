@@ -68,8 +68,7 @@ async fn nothing_acknowledged_is_lost_over_ten_kills() {
             .collect();
         // Not a wait for anything: the moment of the kill, varied.
         tokio::time::sleep(Duration::from_millis(60 + kill * 37)).await;
-        let killed = std::process::Command::new("kill").args(["-KILL", &server.pid().to_string()]).status().unwrap();
-        assert!(killed.success());
+        server.signal("KILL");
         for sender in senders {
             sender.await.unwrap();
         }

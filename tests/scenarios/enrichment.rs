@@ -1,7 +1,6 @@
 //! What the operator's own files say about addresses: in detection and in the lake, as it held at each record.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,7 +28,7 @@ async fn seen(server: &Server) -> Vec<Vec<Value>> {
 }
 
 fn hang_up(server: &Server) {
-    assert!(Command::new("kill").args(["-HUP", &server.pid().to_string()]).status().unwrap().success());
+    server.signal("HUP");
 }
 
 /// How many changes of files the log holds.

@@ -228,10 +228,6 @@ impl Server {
         &self.data
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Lines of stderr so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -411,10 +407,16 @@ impl Server {
         items(&self.get("/v1/incidents").await, "incidents")
     }
 
+    /// Sends the process a signal. The shell does it: a bare system has no program `kill`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid]).status().unwrap();
+        assert!(sent.success(), "cannot send {name} to {pid}");
+    }
+
     /// Asks for an orderly end and waits for it.
     pub(crate) fn terminate(mut self) -> (ExitStatus, Vec<String>) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -266,8 +266,7 @@ async fn a_restart_keeps_what_was_deployed_and_decided() {
 }
 
 fn hang_up(server: &Server) {
-    let sent = std::process::Command::new("kill").args(["-HUP", &server.pid().to_string()]).status().unwrap();
-    assert!(sent.success());
+    server.signal("HUP");
 }
 
 #[tokio::test]
