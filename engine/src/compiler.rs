@@ -1,12 +1,13 @@
 //! From conditions to a program: fields become columns, predicates become atoms shared between rules, and of each rule
 //! it is worked out which atoms it cannot do without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::columns::{ColumnKey, Schema};
 use crate::fields::Field;
+use crate::keywords::{self, KeywordFilter};
 use crate::matcher::MatcherBuilder;
-use crate::predicate::{canonical, reads_object_text};
+use crate::predicate::{canonical, literal, reads_object_text};
 use crate::program::{ColumnAtoms, Compiled, Expr, Program};
 use crate::rule::{AffixKind, Condition, Predicate, Taxonomy, TextTest};
 
@@ -27,6 +28,7 @@ struct ColumnDraft {
     builder: MatcherBuilder,
     by_leaf: Vec<Vec<u32>>,
     present: Option<u32>,
+    referenced: bool,
 }
 
 /// Collects columns, predicates and atoms while conditions are compiled.
@@ -37,6 +39,8 @@ pub(crate) struct Compiler {
     /// (column, predicates) → atom.
     atoms: BTreeMap<(usize, Vec<String>), u32>,
     atom_count: u32,
+    /// Of the atoms on keywords: the part of each keyword that can be looked for beforehand.
+    keywords: BTreeMap<u32, Vec<Option<String>>>,
     rules: Vec<Compiled>,
 }
 
@@ -60,17 +64,39 @@ impl Compiler {
         self.rules.push(Compiled { rule: source.rule, expr, required });
     }
 
+    /// What tells events apart in which no keyword can be; `None` if nothing does.
+    fn filter(&self) -> Option<KeywordFilter> {
+        let mut wanted = BTreeSet::new();
+        // The parts of these atoms' keywords, if all have one.
+        let parts = |atoms: &[u32]| -> Option<Vec<&String>> {
+            let keywords = atoms.iter().map(|atom| self.keywords.get(atom));
+            keywords.collect::<Option<Vec<_>>>()?.into_iter().flatten().map(Option::as_ref).collect()
+        };
+        for rule in &self.rules {
+            let mut own = Vec::new();
+            atoms(&rule.expr, &mut own);
+            own.retain(|atom| self.keywords.contains_key(atom));
+            if own.is_empty() {
+                continue;
+            }
+            // Without one of a set it needs, a rule does not match, whatever its other keywords. The set whose shortest
+            // keyword is longest is seen least.
+            let sets = rule.required.iter().filter_map(|set| parts(set));
+            let rarest = sets.max_by_key(|parts| parts.iter().map(|part| part.len()).min());
+            wanted.extend(rarest.or_else(|| parts(&own))?.into_iter().cloned());
+        }
+        (!self.keywords.is_empty()).then(|| KeywordFilter::new(&wanted))
+    }
+
     /// The plan of everything added.
     pub(crate) fn build(self) -> Program {
+        let filter = self.filter();
         let mut keys: Vec<_> = self.keys.into_iter().collect();
         keys.sort_by_key(|(_, column)| *column);
         let schema = keys.into_iter().map(|(key, _)| key).zip(self.columns.iter().map(|draft| draft.object_text));
-        Program {
-            schema: Schema::new(schema.collect()),
-            columns: self.columns.into_iter().map(ColumnDraft::build).collect(),
-            atoms: self.atom_count as usize,
-            rules: self.rules,
-        }
+        let schema = Schema::new(schema.collect());
+        let columns = self.columns.into_iter().map(ColumnDraft::build).collect();
+        Program::new(schema, columns, self.atom_count as usize, self.rules, filter)
     }
 
     fn column(&mut self, key: &ColumnKey) -> usize {
@@ -99,6 +125,11 @@ impl Compiler {
         }
         let atom = self.new_atom();
         self.atoms.insert(key, atom);
+        if self.keys.get(&ColumnKey::Everything) == Some(&column) {
+            let part = |literal: String| keywords::part(&literal).map(str::to_owned);
+            let parts = keyed.iter().map(|(_, predicate)| literal(predicate).and_then(part));
+            self.keywords.insert(atom, parts.collect());
+        }
         if let Some(draft) = self.columns.get_mut(column) {
             for (key, predicate) in keyed {
                 draft.add(key, predicate, atom);
@@ -176,6 +207,11 @@ impl Compiler {
             }
             Predicate::FieldRef { field, kind, cased } => {
                 let right = self.column(&ColumnKey::of(taxonomy, field));
+                for column in [column, right] {
+                    if let Some(draft) = self.columns.get_mut(column) {
+                        draft.referenced = true;
+                    }
+                }
                 let (left, right) = (u32::try_from(column), u32::try_from(right));
                 match (left, right) {
                     (Ok(left), Ok(right)) => Expr::Ref { left, right, kind: *kind, cased: *cased },
@@ -206,7 +242,8 @@ impl ColumnDraft {
         ColumnAtoms {
             matcher: self.builder.build(),
             by_leaf: self.by_leaf,
-            present: self.present.into_iter().collect(),
+            present: self.present,
+            referenced: self.referenced,
         }
     }
 }
@@ -251,6 +288,15 @@ fn not(part: Expr) -> Expr {
         Expr::False => Expr::True,
         Expr::Not(inner) => *inner,
         other => Expr::Not(Box::new(other)),
+    }
+}
+
+fn atoms(expr: &Expr, all: &mut Vec<u32>) {
+    match expr {
+        Expr::Atom(atom) => all.push(*atom),
+        Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| atoms(part, all)),
+        Expr::Not(part) => atoms(part, all),
+        Expr::True | Expr::False | Expr::Ref { .. } => {}
     }
 }
 
