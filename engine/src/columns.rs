@@ -86,30 +86,36 @@ impl Schema {
     }
 
     /// The column of all scalars.
+    #[inline]
     pub(crate) const fn everything(&self) -> Option<u32> {
         self.everything
     }
 
     /// The place of the whole.
+    #[inline]
     pub(crate) const fn root(&self) -> u32 {
         if self.trie.is_empty() { NOWHERE } else { 0 }
     }
 
     /// The column of the values at a place.
+    #[inline]
     pub(crate) fn column(&self, place: u32) -> Option<u32> {
         self.trie.get(place as usize)?.column
     }
 
+    #[inline]
     pub(crate) fn has_children(&self, place: u32) -> bool {
         self.trie.get(place as usize).is_some_and(|node| !node.children.is_empty())
     }
 
     /// The place of a member of the objects at a place.
+    #[inline]
     pub(crate) fn child(&self, place: u32, key: &[u8]) -> u32 {
         self.trie.get(place as usize).and_then(|node| node.child(key)).unwrap_or(NOWHERE)
     }
 
     /// Whether some predicate of a column looks at the JSON text of objects.
+    #[inline]
     pub(crate) fn wants_text(&self, column: u32) -> bool {
         self.object_text.get(column as usize).copied().unwrap_or(false)
     }
@@ -250,6 +256,7 @@ impl TrieNode {
         }
     }
 
+    #[inline]
     fn child(&self, key: &[u8]) -> Option<u32> {
         if self.slots.is_empty() {
             return self.children.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, node)| *node);
@@ -268,6 +275,7 @@ impl TrieNode {
 
 /// A hash of a key by its length and its ends, which tell the keys of a rule set apart. They are the rules' own, so
 /// that no event can make the table slow.
+#[inline]
 fn key_hash(key: &[u8]) -> usize {
     let word = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
         (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(23),

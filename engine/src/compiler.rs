@@ -67,25 +67,42 @@ impl Compiler {
     /// What tells events apart in which no keyword can be; `None` if nothing does.
     fn filter(&self) -> Option<KeywordFilter> {
         let mut wanted = BTreeSet::new();
-        // The parts of these atoms' keywords, if all have one.
-        let parts = |atoms: &[u32]| -> Option<Vec<&String>> {
-            let keywords = atoms.iter().map(|atom| self.keywords.get(atom));
-            keywords.collect::<Option<Vec<_>>>()?.into_iter().flatten().map(Option::as_ref).collect()
-        };
         for rule in &self.rules {
-            let mut own = Vec::new();
-            atoms(&rule.expr, &mut own);
-            own.retain(|atom| self.keywords.contains_key(atom));
-            if own.is_empty() {
-                continue;
-            }
-            // Without one of a set it needs, a rule does not match, whatever its other keywords. The set whose shortest
-            // keyword is longest is seen least.
-            let sets = rule.required.iter().filter_map(|set| parts(set));
-            let rarest = sets.max_by_key(|parts| parts.iter().map(|part| part.len()).min());
-            wanted.extend(rarest.or_else(|| parts(&own))?.into_iter().cloned());
+            wanted.extend(self.telling(&rule.expr)?);
         }
         (!self.keywords.is_empty()).then(|| KeywordFilter::new(&wanted))
+    }
+
+    /// Parts of keywords: an event with none of them may be judged as if it had no keyword at all. `None` if there are no
+    /// such parts.
+    fn telling(&self, expr: &Expr) -> Option<BTreeSet<String>> {
+        match expr {
+            Expr::And(parts) => {
+                let all = parts.iter().map(|part| self.telling(part)).collect::<Option<Vec<_>>>();
+                rarest(all.map(|all| all.into_iter().flatten().collect()).into_iter().chain(self.needed(expr)))
+            }
+            Expr::Or(parts) => {
+                let all = parts.iter().map(|part| self.telling(part)).collect::<Option<Vec<_>>>()?;
+                Some(all.into_iter().flatten().collect())
+            }
+            Expr::Not(part) => self.telling(part),
+            Expr::Atom(atom) if self.keywords.contains_key(atom) => self.needed(expr),
+            Expr::Atom(_) | Expr::True | Expr::False | Expr::Ref { .. } => Some(BTreeSet::new()),
+        }
+    }
+
+    /// Parts of keywords without any of which the expression does not hold. `None` if it may.
+    fn needed(&self, expr: &Expr) -> Option<BTreeSet<String>> {
+        match expr {
+            Expr::Atom(atom) => self.keywords.get(atom)?.iter().cloned().collect(),
+            Expr::And(parts) => rarest(parts.iter().filter_map(|part| self.needed(part))),
+            Expr::Or(parts) => {
+                let all = parts.iter().map(|part| self.needed(part)).collect::<Option<Vec<_>>>()?;
+                Some(all.into_iter().flatten().collect())
+            }
+            Expr::False => Some(BTreeSet::new()),
+            Expr::True | Expr::Not(_) | Expr::Ref { .. } => None,
+        }
     }
 
     /// The plan of everything added.
@@ -291,13 +308,9 @@ fn not(part: Expr) -> Expr {
     }
 }
 
-fn atoms(expr: &Expr, all: &mut Vec<u32>) {
-    match expr {
-        Expr::Atom(atom) => all.push(*atom),
-        Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| atoms(part, all)),
-        Expr::Not(part) => atoms(part, all),
-        Expr::True | Expr::False | Expr::Ref { .. } => {}
-    }
+/// The set whose shortest member is longest: it is seen least. None at all is best.
+fn rarest(sets: impl Iterator<Item = BTreeSet<String>>) -> Option<BTreeSet<String>> {
+    sets.max_by_key(|set| set.iter().map(String::len).min().unwrap_or(usize::MAX))
 }
 
 /// Sets of atoms of each of which one must hold for the expression to hold; none if it can hold without any.

@@ -33,6 +33,7 @@ pub(crate) fn seed() -> u64 {
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A quick keyed hash for tables in memory.
+#[inline]
 pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let mut state = seed ^ (bytes.len() as u64).wrapping_mul(MULTIPLIER);
     let mut rest = bytes;
@@ -47,6 +48,7 @@ pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     mix(state ^ u64::from_le_bytes(last) ^ seed.rotate_left(32))
 }
 
+#[inline]
 fn mix(word: u64) -> u64 {
     let wide = u128::from(word) * u128::from(MULTIPLIER);
     (wide as u64) ^ ((wide >> 64) as u64)
@@ -115,6 +117,7 @@ impl ValueCache {
         }
     }
 
+    #[inline]
     pub(crate) fn look(&mut self, kind: Kind, text: &str) -> Known<'_> {
         if self.pause > 0 {
             self.pause -= 1;

@@ -14,13 +14,14 @@ const WORDS: usize = 1 << (HASH_BITS - 6);
 #[derive(Debug)]
 pub(crate) struct KeywordFilter {
     bits: Box<[u64; WORDS]>,
-    /// By four bytes: the keywords they are from, and where in each they stand.
-    grams: BTreeMap<u32, Vec<(Box<[u8]>, usize)>>,
+    parts: Vec<Box<[u8]>>,
+    /// By four bytes: the parts they are from, and where in each they stand; before the start of one at -1.
+    grams: BTreeMap<u32, Vec<(usize, isize)>>,
 }
 
 /// The longest part of a folded keyword that can be looked for in the text of an event; `None` if it is too short.
 pub(crate) fn part(keyword: &str) -> Option<&str> {
-    let plain = |char: char| char.is_ascii() && !char.is_ascii_control() && !matches!(char, '"' | '\\' | '/');
+    let plain = |char: char| char.is_ascii() && !char.is_ascii_control() && !matches!(char, '"' | '\\');
     let parts = keyword.split(|char| !plain(char));
     parts.max_by_key(|part| part.len()).filter(|part| part.len() >= 3)
 }
@@ -28,30 +29,45 @@ pub(crate) fn part(keyword: &str) -> Option<&str> {
 impl KeywordFilter {
     /// A filter for [`part`]s of keywords.
     pub(crate) fn new(parts: &BTreeSet<String>) -> Self {
-        let mut filter = Self { bits: Box::new([0; WORDS]), grams: BTreeMap::new() };
+        let mut filter = Self { bits: Box::new([0; WORDS]), parts: Vec::new(), grams: BTreeMap::new() };
         for part in parts {
             let lower = part.to_ascii_lowercase().into_bytes();
-            let rarity = |gram: &[u8]| gram.iter().filter(|byte| !byte.is_ascii_alphanumeric()).count();
-            match lower.windows(4).enumerate().max_by_key(|(_, gram)| rarity(gram)) {
-                Some((offset, gram)) => filter.add(gram, &lower, offset),
-                // Three bytes, and whatever follows them: something always does, if only a bracket.
-                None => (0..=u8::MAX).for_each(|next| {
-                    let gram: Vec<u8> = lower.iter().copied().chain([next]).collect();
-                    filter.add(&gram, &lower, 0);
-                }),
-            }
+            filter.add_part(&lower);
+            filter.parts.push(lower.into());
         }
         filter
     }
 
-    fn add(&mut self, gram: &[u8], part: &[u8], offset: usize) {
+    /// Only every second place of a text is looked at, so of each part there are four bytes for both cases.
+    fn add_part(&mut self, part: &[u8]) {
+        let rarity = |bytes: &[u8]| bytes.iter().filter(|byte| !byte.is_ascii_alphanumeric()).count();
+        if let Some((at, five)) = part.windows(5).enumerate().max_by_key(|(_, five)| rarity(five)) {
+            for (more, gram) in five.windows(4).enumerate() {
+                self.add(gram, (at + more) as isize);
+            }
+            return;
+        }
+        // What stands before and after a short one in JSON: anything in a string, or what may surround a number.
+        for other in (0x20..0x80).chain(*b"\t\n\r") {
+            let before: Vec<u8> = [other].into_iter().chain(part.iter().copied()).collect();
+            let after: Vec<u8> = part.iter().copied().chain([other]).collect();
+            self.add(before.get(..4).unwrap_or_default(), -1);
+            self.add(after.get(..4).unwrap_or_default(), 0);
+        }
+    }
+
+    fn add(&mut self, gram: &[u8], offset: isize) {
         let Some(gram) = gram.first_chunk::<4>() else { return };
         let word = u32::from_le_bytes(*gram);
         let hash = hash(word);
         if let Some(bits) = self.bits.get_mut((hash >> 6) as usize) {
             *bits |= 1 << (hash & 63);
         }
-        self.grams.entry(word).or_default().push((part.into(), offset));
+        let part = (self.parts.len(), offset);
+        let known = self.grams.entry(word).or_default();
+        if !known.contains(&part) {
+            known.push(part);
+        }
     }
 
     /// Whether a keyword may be in the text of an event, given in lower case.
@@ -60,11 +76,15 @@ impl KeywordFilter {
             // Some letters fold to ASCII ones.
             return true;
         }
-        for (at, gram) in lower.array_windows::<4>().enumerate() {
+        // A slash is the one character of a part that may be written as an escape.
+        if memchr::memmem::find(lower, b"\\/").is_some() {
+            return true;
+        }
+        for (half, gram) in lower.array_windows::<4>().step_by(2).enumerate() {
             let word = u32::from_le_bytes(*gram);
             let hash = hash(word);
             let bits = self.bits.get((hash >> 6) as usize).copied().unwrap_or_default();
-            if bits >> (hash & 63) & 1 == 1 && self.confirms(word, lower, at) {
+            if bits >> (hash & 63) & 1 == 1 && self.confirms(word, lower, half * 2) {
                 return true;
             }
         }
@@ -72,8 +92,9 @@ impl KeywordFilter {
     }
 
     fn confirms(&self, word: u32, lower: &[u8], at: usize) -> bool {
-        let held = |(part, offset): &(Box<[u8]>, usize)| {
-            at.checked_sub(*offset).and_then(|start| lower.get(start..)).is_some_and(|text| text.starts_with(part))
+        let held = |(part, offset): &(usize, isize)| {
+            let part = self.parts.get(*part).map_or(&[][..], |part| part);
+            at.checked_add_signed(-offset).and_then(|start| lower.get(start..)).is_some_and(|text| text.starts_with(part))
         };
         self.grams.get(&word).is_some_and(|parts| parts.iter().any(held))
     }
@@ -91,7 +112,7 @@ mod tests {
     fn keywords_are_seen_wherever_they_stand() {
         let parts: BTreeSet<String> = ["drop", "={{", "or 1=1#", "union select"].map(str::to_owned).into();
         let filter = KeywordFilter::new(&parts);
-        for text in [r#"{"a":"drop"}"#, r#"{"a":"x={{"}"#, r#"{"a":" or 1=1#"}"#, "union select x", "a={{}", "{\"ä\":1}"] {
+        for text in [r#"{"a":"drop"}"#, r#"{"a":"x={{"}"#, r#"{"a":" or 1=1#"}"#, "union select x", "a={{}", "{\"ä\":1}", "[\"\\/\"]"] {
             assert!(filter.sees(text.as_bytes()), "{text}");
         }
         for text in [r#"{"a":"dro","b":"p"}"#, "={", "", "dro", r#"{"a":"union  select or 1=1"}"#] {
@@ -100,12 +121,26 @@ mod tests {
     }
 
     #[test]
+    fn keywords_are_seen_at_every_place() {
+        for part in ["abc", "abcd", "abcde", "abcdefgh", "=b={"] {
+            let filter = KeywordFilter::new(&[part.to_owned()].into());
+            for before in 0..9 {
+                for (open, close) in [("\"", "\""), ("\"x", "y\""), (":", "\n"), ("\"Z", " \"")] {
+                    let text = format!("[{}{open}{part}{close}]", " ".repeat(before)).to_ascii_lowercase();
+                    assert!(filter.sees(text.as_bytes()), "{text}");
+                    let other = text.replace(part, part.get(1..).unwrap());
+                    assert!(!filter.sees(other.as_bytes()), "{other}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn only_what_json_writes_as_it_is_can_be_looked_for() {
         assert_eq!(part(" onload=\""), Some(" onload="));
-        assert_eq!(part("/tmui/control/form"), Some("control"));
-        assert_eq!(part("/${#"), Some("${#"));
+        assert_eq!(part("c:\\windows\\x"), Some("windows"));
         assert_eq!(part("äöü-ab"), Some("-ab"));
-        assert_eq!(part("a/b"), None);
+        assert_eq!(part("a\\b"), None);
         assert_eq!(part(""), None);
     }
 }

@@ -75,6 +75,9 @@ enum How {
     Pattern { parts: Vec<WildcardPart>, open: bool },
 }
 
+/// So many regular expressions are not made a set.
+const REGEXES_APART: usize = 8;
+
 #[derive(Debug)]
 enum Regexes {
     Set(RegexSet, Vec<u32>),
@@ -188,6 +191,7 @@ impl Texts {
     }
 
     /// Whether a text of this length can be among them.
+    #[inline]
     fn may_have(&self, text: &str) -> bool {
         self.lengths & length_bit(text) != 0
     }
@@ -297,10 +301,13 @@ impl Regexes {
             return None;
         }
         let (patterns, leaves): (Vec<_>, Vec<_>) = regexes.into_iter().unzip();
-        if let Ok(set) = RegexSet::new(&patterns) {
+        if patterns.len() > REGEXES_APART
+            && let Ok(set) = RegexSet::new(&patterns)
+        {
             return Some(Self::Set(set, leaves));
         }
-        // Together they are too large; each alone was compiled when the plan was.
+        // So few that each alone, which can look for its literals first, is quicker; or together they are too large. Each
+        // was compiled when the plan was.
         let each = patterns.iter().zip(leaves).filter_map(|(pattern, leaf)| Some((Regex::new(pattern).ok()?, leaf)));
         Some(Self::Each(each.collect()))
     }
@@ -333,6 +340,7 @@ pub(crate) struct Hits {
 
 impl Hits {
     /// Begins with the next value of a column with `leaves` predicates at most numbered so.
+    #[inline]
     pub(crate) fn start(&mut self, leaves: usize) {
         self.leaves.clear();
         self.value += 1;
@@ -367,6 +375,7 @@ impl Hits {
 
 impl ColumnMatcher {
     /// Whether trying a value costs no more than remembering what it hits would.
+    #[inline]
     pub(crate) fn is_quick(&self) -> bool {
         self.parts.is_empty()
             && self.parts_cased.is_empty()

@@ -79,19 +79,14 @@ impl Findings {
 
 /// Whether there are escapes; `None` if one is not of the simple kind.
 fn escapes(text: &[u8]) -> Option<bool> {
-    let (chunks, rest) = text.as_chunks::<32>();
-    // Written so that the compiler compares many bytes at once.
-    let any = |bytes: &[u8]| bytes.iter().fold(false, |any, byte| any | (*byte == b'\\'));
-    if !chunks.iter().any(|chunk| any(chunk)) && !any(rest) {
-        return Some(false);
-    }
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        if *byte == b'\\' && !matches!(bytes.next()?, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') {
+    let mut from = 0;
+    while let Some(at) = memchr::memchr(b'\\', text.get(from..)?) {
+        if !matches!(text.get(from + at + 1)?, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') {
             return None;
         }
+        from += at + 2;
     }
-    Some(true)
+    Some(from > 0)
 }
 
 fn unescape(text: &str, into: &mut String) {
@@ -130,17 +125,20 @@ struct Walk<'w> {
 /// Every function gives the number of the token after what it walked over, or `None` to give up.
 impl Walk<'_> {
     /// Where a token begins, and its first byte.
+    #[inline]
     fn token(&self, number: usize) -> Option<(usize, u8)> {
         let at = *self.tokens.get(number)? as usize;
         Some((at, *self.text.get(at)?))
     }
 
+    #[inline]
     fn found(&mut self, column: u32, kind: Kind, start: usize, end: usize, escaped: bool) {
         // A record is far shorter than 4 GiB; simd-json has refused longer ones.
         self.into.found.push(Found { column, kind, escaped, start: start as u32, end: end as u32 });
     }
 
     /// Notes a scalar for the column of `place`, and for keywords.
+    #[inline]
     fn scalar(&mut self, place: u32, kind: Kind, start: usize, end: usize, escaped: bool) {
         if let Some(column) = self.wanted.schema.column(place) {
             self.found(column, kind, start, end, escaped);
@@ -153,10 +151,12 @@ impl Walk<'_> {
     }
 
     /// Whether anybody asks for a scalar at `place`.
+    #[inline]
     fn is_wanted(&self, place: u32) -> bool {
         self.everything.is_some() || self.wanted.schema.column(place).is_some()
     }
 
+    #[inline]
     fn value(&mut self, number: usize, place: u32, depth: usize) -> Option<usize> {
         let (at, byte) = self.token(number)?;
         match byte {
@@ -168,6 +168,7 @@ impl Walk<'_> {
                 }
                 Some(number + 1)
             }
+            b'{' | b'[' if place == NOWHERE && self.everything.is_none() && depth > 0 => self.skip(number, depth),
             b'{' => self.object(number, place, depth),
             b'[' => self.array(number, place, depth),
             _ => {
@@ -178,6 +179,7 @@ impl Walk<'_> {
     }
 
     /// Where the inside of the string is that is this token. After it there is only white space up to the next token.
+    #[inline]
     fn string(&self, number: usize) -> Option<(usize, usize)> {
         let start = *self.tokens.get(number)? as usize + 1;
         let mut end = *self.tokens.get(number + 1)? as usize;
@@ -192,8 +194,9 @@ impl Walk<'_> {
         (start <= end).then_some((start, end))
     }
 
+    #[inline]
     fn is_escaped(&self, start: usize, end: usize) -> bool {
-        self.escapes && self.text.get(start..end).is_some_and(|text| text.contains(&b'\\'))
+        self.escapes && self.text.get(start..end).is_some_and(|text| memchr::memchr(b'\\', text).is_some())
     }
 
     fn object(&mut self, first: usize, place: u32, depth: usize) -> Option<usize> {
@@ -280,28 +283,95 @@ impl Walk<'_> {
         }
     }
 
-    /// A number, a boolean or null.
-    fn atom(&mut self, at: usize, byte: u8, place: u32) -> Option<()> {
-        let rest = self.text.get(at..)?;
-        let (kind, len) = match byte {
-            b't' if rest.starts_with(b"true") => (Kind::Bool, 4),
-            b'f' if rest.starts_with(b"false") => (Kind::Bool, 5),
-            b'n' if rest.starts_with(b"null") => (Kind::Null, 4),
-            b'-' | b'0'..=b'9' => {
-                let (len, decimal) = number(rest)?;
-                if decimal && self.is_wanted(place) {
-                    return None;
+    /// Steps over an object or array that nobody asks about, checking its grammar.
+    fn skip(&self, first: usize, outer: usize) -> Option<usize> {
+        // One bit for each open bracket: whether it is an object's.
+        let mut objects = [0_u64; DEPTH_MAX / 64 + 1];
+        let mut open = 0_usize;
+        let is_key = |number: usize| Some(self.token(number)?.1 == b'"' && self.token(number + 1)?.1 == b':');
+        let mut number = first;
+        loop {
+            let (at, byte) = self.token(number)?;
+            match byte {
+                b'"' => {}
+                b'{' | b'[' => {
+                    if outer + open > DEPTH_MAX {
+                        return None;
+                    }
+                    let object = byte == b'{';
+                    number += 1;
+                    let next = self.token(number)?.1;
+                    let empty = next == if object { b'}' } else { b']' };
+                    if !empty {
+                        let bits = objects.get_mut(open / 64)?;
+                        *bits = *bits & !(1 << (open % 64)) | u64::from(object) << (open % 64);
+                        open += 1;
+                        if object {
+                            if !is_key(number)? {
+                                return None;
+                            }
+                            number += 2;
+                        }
+                        continue;
+                    }
                 }
-                (Kind::Number, len)
+                _ => {
+                    self.plain(at, byte)?;
+                }
             }
-            _ => return None,
-        };
-        if !matches!(rest.get(len)?, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') {
+            // A value ends here. What follows is the next one, or the end of what it stands in.
+            loop {
+                number += 1;
+                let Some(inner) = open.checked_sub(1) else { return Some(number) };
+                let object = objects.get(inner / 64)? >> (inner % 64) & 1 == 1;
+                match self.token(number)?.1 {
+                    b',' if object => {
+                        if !is_key(number + 1)? {
+                            return None;
+                        }
+                        number += 3;
+                        break;
+                    }
+                    b',' => {
+                        number += 1;
+                        break;
+                    }
+                    b'}' if object => open = inner,
+                    b']' if !object => open = inner,
+                    _ => return None,
+                }
+            }
+        }
+    }
+
+    /// A number, a boolean or null.
+    #[inline]
+    fn atom(&mut self, at: usize, byte: u8, place: u32) -> Option<()> {
+        let (kind, len, decimal) = self.plain(at, byte)?;
+        if decimal && self.is_wanted(place) {
             return None;
         }
         let end = if kind == Kind::Null { at } else { at + len };
         self.scalar(place, kind, at, end, false);
         Some(())
+    }
+
+    /// The kind and length of a number, a boolean or null, and whether it has a decimal point.
+    #[inline]
+    fn plain(&self, at: usize, byte: u8) -> Option<(Kind, usize, bool)> {
+        let rest = self.text.get(at..)?;
+        let (kind, len, decimal) = match byte {
+            b't' if rest.starts_with(b"true") => (Kind::Bool, 4, false),
+            b'f' if rest.starts_with(b"false") => (Kind::Bool, 5, false),
+            b'n' if rest.starts_with(b"null") => (Kind::Null, 4, false),
+            b'-' | b'0'..=b'9' => {
+                let (len, decimal) = number(rest)?;
+                (Kind::Number, len, decimal)
+            }
+            _ => return None,
+        };
+        let ends = matches!(rest.get(len)?, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+        ends.then_some((kind, len, decimal))
     }
 
     /// Whether the tokens from `first` to `last` are written as compact JSON writes them.

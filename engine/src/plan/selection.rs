@@ -18,6 +18,8 @@ use crate::source::{Logsource, SourceType};
 const READERS_MAX: usize = 16;
 /// Most routes of one call that are gathered at once; one more, and what is there is evaluated first.
 const LANES_MAX: usize = 64;
+/// Most ways of writing a logsource that are remembered.
+const WRITTEN_MAX: usize = 8;
 /// Stands for every name that no rule uses, so that events cannot ask for a program each.
 const UNKNOWN: &str = "\0";
 
@@ -83,16 +85,27 @@ impl<'e> Said<'e> {
         self.product.is_none() && self.service.is_none()
     }
 
-    fn is(&self, route: &Route) -> bool {
-        match route {
+    fn is(&self, logsource: &Logsource) -> bool {
+        logsource.product.as_deref() == self.product
+            && logsource.service.as_deref() == self.service
+            && logsource.category.as_deref() == self.category
+    }
+
+    fn is_of(&self, lane: &Lane) -> bool {
+        match &lane.route {
             Route::Logsource(own) => {
-                !self.is_any()
-                    && own.product.as_deref() == self.product
-                    && own.service.as_deref() == self.service
-                    && own.category.as_deref() == self.category
+                !self.is_any() && (self.is(own) || lane.written.iter().any(|written| self.is(written)))
             }
             Route::All => self.is_any(),
             Route::Source(_) => false,
+        }
+    }
+
+    fn to_logsource(self) -> Logsource {
+        Logsource {
+            product: self.product.map(str::to_owned),
+            service: self.service.map(str::to_owned),
+            category: self.category.map(str::to_owned),
         }
     }
 }
@@ -119,6 +132,8 @@ pub(super) struct Selection<'p> {
 #[derive(Debug)]
 struct Lane {
     route: Route,
+    /// Logsources as events wrote them that turned out to be this one: in other letters, or unheard of.
+    written: Vec<Logsource>,
     program: Arc<Program>,
     space: Space,
     /// Index of the event of each row.
@@ -212,23 +227,31 @@ impl<'p> Selection<'p> {
 
     /// The lane of what an event says.
     fn lane_of(&mut self, said: &Said<'_>) -> usize {
-        match self.find(|route| said.is(route)) {
-            Some(lane) => lane,
-            None if said.is_any() => self.lane(&Route::All),
-            None => self.lane(&self.plan.names.route(said)),
+        if let Some(lane) = self.find(|lane| said.is_of(lane)) {
+            return lane;
         }
+        if said.is_any() {
+            return self.lane(&Route::All);
+        }
+        let lane = self.lane(&self.plan.names.route(said));
+        if let Some(own) = self.lanes.get_mut(lane)
+            && own.written.len() < WRITTEN_MAX
+        {
+            own.written.push(said.to_logsource());
+        }
+        lane
     }
 
-    fn find(&mut self, fits: impl Fn(&Route) -> bool) -> Option<usize> {
-        if self.lanes.get(self.last).is_some_and(|lane| fits(&lane.route)) {
+    fn find(&mut self, fits: impl Fn(&Lane) -> bool) -> Option<usize> {
+        if self.lanes.get(self.last).is_some_and(&fits) {
             return Some(self.last);
         }
-        self.last = self.lanes.iter().position(|lane| fits(&lane.route))?;
+        self.last = self.lanes.iter().position(fits)?;
         Some(self.last)
     }
 
     fn lane(&mut self, route: &Route) -> usize {
-        if let Some(lane) = self.find(|own| own == route) {
+        if let Some(lane) = self.find(|lane| lane.route == *route) {
             return lane;
         }
         if self.lanes.len() >= LANES_MAX {
@@ -236,7 +259,7 @@ impl<'p> Selection<'p> {
         }
         let program = self.plan.program(route);
         let space = program.space();
-        self.lanes.push(Lane { route: route.clone(), program, space, events: Vec::new() });
+        self.lanes.push(Lane { route: route.clone(), written: Vec::new(), program, space, events: Vec::new() });
         self.last = self.lanes.len() - 1;
         self.last
     }

@@ -382,6 +382,9 @@ fn keywords_are_found_however_rare_they_are() {
         Condition::Not(Box::new(keyword("absent"))),
         Condition::And(vec![keyword("\"quoted\""), field("a", equals("x"))]),
         keyword("={{"),
+        Condition::Or(vec![field("a", equals("y")), Condition::And(vec![keyword("post"), keyword("$"), keyword("long/")])]),
+        Condition::Not(Box::new(Condition::And(vec![keyword("post"), keyword("long/")]))),
+        Condition::And(vec![Condition::Not(Box::new(keyword("post"))), keyword("quoted")]),
     ];
     for condition in &conditions {
         for native in [
