@@ -66,11 +66,28 @@ impl Compiler {
 
     /// What tells events apart in which no keyword can be; `None` if nothing does.
     fn filter(&self) -> Option<KeywordFilter> {
-        let mut wanted = BTreeSet::new();
+        let mut wanted: BTreeMap<String, bool> = BTreeMap::new();
         for rule in &self.rules {
-            wanted.extend(self.telling(&rule.expr)?);
+            let telling = self.telling(&rule.expr)?;
+            let decides = self.are_all(&rule.expr, &telling);
+            for part in telling {
+                wanted.entry(part).and_modify(|known| *known &= decides).or_insert(decides);
+            }
         }
-        (!self.keywords.is_empty()).then(|| KeywordFilter::new(&wanted))
+        (!self.keywords.is_empty()).then(|| KeywordFilter::new(wanted))
+    }
+
+    /// Whether every keyword of the expression has its part among these.
+    fn are_all(&self, expr: &Expr, parts: &BTreeSet<String>) -> bool {
+        match expr {
+            Expr::And(inner) | Expr::Or(inner) => inner.iter().all(|inner| self.are_all(inner, parts)),
+            Expr::Not(inner) => self.are_all(inner, parts),
+            Expr::Atom(atom) => {
+                let mut own = self.keywords.get(atom).into_iter().flatten();
+                own.all(|part| part.as_ref().is_some_and(|part| parts.contains(part)))
+            }
+            Expr::True | Expr::False | Expr::Ref { .. } => true,
+        }
     }
 
     /// Parts of keywords: an event with none of them may be judged as if it had no keyword at all. `None` if there are no

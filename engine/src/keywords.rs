@@ -1,20 +1,25 @@
 //! Which events may hold a keyword. Keywords are looked for in every value of an event, while hardly any event holds one:
 //! one look at every four bytes of its text spares most events the rest.
 //!
-//! It errs on the side of looking: where it sees nothing, no rule with keywords can match; where it sees something, all
-//! values of the event are tried.
+//! It errs on the side of looking: where it sees nothing, no rule with keywords can match. Where it sees something, the
+//! values at those places are tried, or all of the event where they alone would not decide.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Bits of the hash of four bytes, and how many there are.
 const HASH_BITS: u32 = 17;
 const WORDS: usize = 1 << (HASH_BITS - 6);
+/// With more places than this, all values are tried.
+const PLACES_MAX: usize = 32;
 
 /// What is left of each keyword that can be looked for: lower-case ASCII that is written in JSON as it is.
 #[derive(Debug)]
 pub(crate) struct KeywordFilter {
     bits: Box<[u64; WORDS]>,
-    parts: Vec<Box<[u8]>>,
+    /// The same by another hash, asked second.
+    second: Box<[u64; WORDS]>,
+    /// Each part, and whether the values it is in decide for the rules it is from.
+    parts: Vec<(Box<[u8]>, bool)>,
     /// By four bytes: the parts they are from, and where in each they stand; before the start of one at -1.
     grams: BTreeMap<u32, Vec<(usize, isize)>>,
 }
@@ -27,13 +32,15 @@ pub(crate) fn part(keyword: &str) -> Option<&str> {
 }
 
 impl KeywordFilter {
-    /// A filter for [`part`]s of keywords.
-    pub(crate) fn new(parts: &BTreeSet<String>) -> Self {
-        let mut filter = Self { bits: Box::new([0; WORDS]), parts: Vec::new(), grams: BTreeMap::new() };
-        for part in parts {
+    /// A filter for [`part`]s of keywords; of each it is said whether the values it is in decide alone: whether of the
+    /// rules it is from every keyword is looked for.
+    pub(crate) fn new(parts: BTreeMap<String, bool>) -> Self {
+        let empty = || Box::new([0; WORDS]);
+        let mut filter = Self { bits: empty(), second: empty(), parts: Vec::new(), grams: BTreeMap::new() };
+        for (part, decides) in parts {
             let lower = part.to_ascii_lowercase().into_bytes();
             filter.add_part(&lower);
-            filter.parts.push(lower.into());
+            filter.parts.push((lower.into(), decides));
         }
         filter
     }
@@ -59,9 +66,10 @@ impl KeywordFilter {
     fn add(&mut self, gram: &[u8], offset: isize) {
         let Some(gram) = gram.first_chunk::<4>() else { return };
         let word = u32::from_le_bytes(*gram);
-        let hash = hash(word);
-        if let Some(bits) = self.bits.get_mut((hash >> 6) as usize) {
-            *bits |= 1 << (hash & 63);
+        for (bits, hash) in [(&mut self.bits, hash(word)), (&mut self.second, second_hash(word))] {
+            if let Some(bits) = bits.get_mut((hash >> 6) as usize) {
+                *bits |= 1 << (hash & 63);
+            }
         }
         let part = (self.parts.len(), offset);
         let known = self.grams.entry(word).or_default();
@@ -70,34 +78,47 @@ impl KeywordFilter {
         }
     }
 
-    /// Whether a keyword may be in the text of an event, given in lower case.
-    pub(crate) fn sees(&self, lower: &[u8]) -> bool {
-        if !lower.is_ascii() {
-            // Some letters fold to ASCII ones.
+    /// Looks for keywords in the text of an event, given in lower case. Adds the places where some may be, and says true
+    /// where all values have to be tried.
+    #[inline(never)]
+    pub(crate) fn look(&self, lower: &[u8], places: &mut Vec<u32>) -> bool {
+        // Some other letters fold to ASCII ones. A slash is the one character of a part that may be written as an escape.
+        if !lower.is_ascii() || memchr::memchr_iter(b'\\', lower).any(|at| lower.get(at + 1) == Some(&b'/')) {
             return true;
         }
-        // A slash is the one character of a part that may be written as an escape.
-        if memchr::memmem::find(lower, b"\\/").is_some() {
-            return true;
-        }
+        let bits = &*self.bits;
         for (half, gram) in lower.array_windows::<4>().step_by(2).enumerate() {
             let word = u32::from_le_bytes(*gram);
-            let hash = hash(word);
-            let bits = self.bits.get((hash >> 6) as usize).copied().unwrap_or_default();
-            if bits >> (hash & 63) & 1 == 1 && self.confirms(word, lower, half * 2) {
+            if has(bits, hash(word)) && has(&self.second, second_hash(word)) && self.confirm(word, lower, half * 2, places) {
                 return true;
+            }
+        }
+        places.len() > PLACES_MAX
+    }
+
+    #[cold]
+    fn confirm(&self, word: u32, lower: &[u8], at: usize, places: &mut Vec<u32>) -> bool {
+        for (part, offset) in self.grams.get(&word).into_iter().flatten() {
+            let Some((part, decides)) = self.parts.get(*part) else { continue };
+            let Some(start) = at.checked_add_signed(-offset) else { continue };
+            if lower.get(start..).is_some_and(|text| text.starts_with(part)) {
+                if !decides {
+                    return true;
+                }
+                // An event is far shorter than 4 GiB; the parser has refused longer ones.
+                places.push(start as u32);
             }
         }
         false
     }
+}
 
-    fn confirms(&self, word: u32, lower: &[u8], at: usize) -> bool {
-        let held = |(part, offset): &(usize, isize)| {
-            let part = self.parts.get(*part).map_or(&[][..], |part| part);
-            at.checked_add_signed(-offset).and_then(|start| lower.get(start..)).is_some_and(|text| text.starts_with(part))
-        };
-        self.grams.get(&word).is_some_and(|parts| parts.iter().any(held))
-    }
+fn has(bits: &[u64; WORDS], hash: u32) -> bool {
+    bits.get((hash >> 6) as usize).copied().unwrap_or_default() >> (hash & 63) & 1 == 1
+}
+
+fn second_hash(word: u32) -> u32 {
+    word.wrapping_mul(0x85EB_CA6B) >> (32 - HASH_BITS)
 }
 
 fn hash(word: u32) -> u32 {
@@ -108,28 +129,52 @@ fn hash(word: u32) -> u32 {
 mod tests {
     use super::*;
 
+    fn filter(parts: &[&str]) -> KeywordFilter {
+        KeywordFilter::new(parts.iter().map(|part| ((*part).to_owned(), true)).collect())
+    }
+
+    /// Where keywords may be, or `None` for anywhere.
+    fn places(filter: &KeywordFilter, text: &str) -> Option<Vec<u32>> {
+        let mut places = Vec::new();
+        (!filter.look(text.as_bytes(), &mut places)).then_some(places)
+    }
+
     #[test]
-    fn keywords_are_seen_wherever_they_stand() {
-        let parts: BTreeSet<String> = ["drop", "={{", "or 1=1#", "union select"].map(str::to_owned).into();
-        let filter = KeywordFilter::new(&parts);
-        for text in [r#"{"a":"drop"}"#, r#"{"a":"x={{"}"#, r#"{"a":" or 1=1#"}"#, "union select x", "a={{}", "{\"ä\":1}", "[\"\\/\"]"] {
-            assert!(filter.sees(text.as_bytes()), "{text}");
+    fn keywords_are_seen_where_they_stand() {
+        let filter = filter(&["drop", "={{", "or 1=1#", "union select"]);
+        for (text, at) in [
+            (r#"{"a":"drop"}"#, vec![6]),
+            (r#"{"a":"x={{"}"#, vec![7]),
+            (r#"{"a":" or 1=1#"}"#, vec![7]),
+            ("union select x", vec![0]),
+            ("a={{}={{}", vec![1, 5]),
+            (r#"{"a":"dro","b":"p"}"#, vec![]),
+            ("={", vec![]),
+            ("", vec![]),
+            ("dro", vec![]),
+            (r#"{"a":"union  select or 1=1"}"#, vec![]),
+        ] {
+            assert_eq!(places(&filter, text), Some(at), "{text}");
         }
-        for text in [r#"{"a":"dro","b":"p"}"#, "={", "", "dro", r#"{"a":"union  select or 1=1"}"#] {
-            assert!(!filter.sees(text.as_bytes()), "{text}");
-        }
+        assert_eq!(places(&filter, "{\"ä\":1}"), None);
+        assert_eq!(places(&filter, r#"["\/"]"#), None);
+        assert_eq!(places(&filter, &"drop ".repeat(100)), None);
+        let undecided = KeywordFilter::new([("drop".to_owned(), false)].into());
+        assert_eq!(places(&undecided, r#"["drop"]"#), None);
+        assert_eq!(places(&undecided, r#"["dro"]"#), Some(vec![]));
     }
 
     #[test]
     fn keywords_are_seen_at_every_place() {
         for part in ["abc", "abcd", "abcde", "abcdefgh", "=b={"] {
-            let filter = KeywordFilter::new(&[part.to_owned()].into());
+            let filter = filter(&[part]);
             for before in 0..9 {
                 for (open, close) in [("\"", "\""), ("\"x", "y\""), (":", "\n"), ("\"Z", " \"")] {
                     let text = format!("[{}{open}{part}{close}]", " ".repeat(before)).to_ascii_lowercase();
-                    assert!(filter.sees(text.as_bytes()), "{text}");
+                    let at = u32::try_from(1 + before + open.len()).unwrap();
+                    assert_eq!(places(&filter, &text), Some(vec![at]), "{text}");
                     let other = text.replace(part, part.get(1..).unwrap());
-                    assert!(!filter.sees(other.as_bytes()), "{other}");
+                    assert_eq!(places(&filter, &other), Some(vec![]), "{other}");
                 }
             }
         }

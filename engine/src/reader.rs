@@ -24,6 +24,8 @@ pub(crate) struct Reader {
     /// The event in lower case, if somebody asked.
     lower: Vec<u8>,
     lowered: bool,
+    /// Where in it keywords may be.
+    places: Vec<u32>,
 }
 
 impl fmt::Debug for Reader {
@@ -47,6 +49,7 @@ impl Default for Reader {
             findings: Findings::default(),
             lower: Vec::new(),
             lowered: false,
+            places: Vec::new(),
         }
     }
 }
@@ -70,10 +73,14 @@ impl Reader {
     pub(crate) fn scan(&mut self, program: Option<&Program>, members: &[&str]) -> bool {
         let nothing = Schema::default();
         let schema = program.map_or(&nothing, Program::schema);
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
         let everything = self.indexed
             && schema.everything().is_some()
-            && program.and_then(Program::keywords).is_none_or(|keywords| keywords.sees(self.lower()));
-        self.scan_for(Wanted { schema, everything, members })
+            && program.and_then(Program::keywords).is_none_or(|keywords| keywords.look(self.lower(), &mut places));
+        let scanned = self.scan_for(Wanted { schema, everything, places: &places, members });
+        self.places = places;
+        scanned
     }
 
     /// As [`Reader::scan`], for what is said.

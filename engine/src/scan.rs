@@ -41,6 +41,8 @@ pub(crate) struct Wanted<'s> {
     pub(crate) schema: &'s Schema,
     /// Whether every scalar is, for keywords.
     pub(crate) everything: bool,
+    /// Places of the text whose values are.
+    pub(crate) places: &'s [u32],
     /// Members of the whole whose texts are asked for besides; the last counts where one is repeated.
     pub(crate) members: &'s [&'s str],
 }
@@ -54,7 +56,7 @@ impl Findings {
         let Some(escapes) = escapes(text) else { return false };
         let everything = wanted.schema.everything().filter(|_| wanted.everything);
         let mut walk = Walk { wanted, text, tokens, escapes, everything, into: self };
-        walk.value(0, wanted.schema.root(), 0) == Some(tokens.len())
+        walk.value(0, wanted.schema.root(), 0) == Some(tokens.len()) && walk.places().is_some()
     }
 
     /// The text of a member asked for, if it has one.
@@ -342,6 +344,31 @@ impl Walk<'_> {
                 }
             }
         }
+    }
+
+    /// Notes the values at the places wanted, for keywords. The text was found to be valid before.
+    fn places(&mut self) -> Option<()> {
+        let column = self.wanted.schema.everything().filter(|_| self.everything.is_none());
+        let (Some(column), places) = (column, self.wanted.places) else { return Some(()) };
+        for place in places {
+            let Some(number) = self.tokens.partition_point(|at| at <= place).checked_sub(1) else { continue };
+            let (at, byte) = self.token(number)?;
+            match byte {
+                b'"' if self.token(number + 1)?.1 != b':' => {
+                    let (start, end) = self.string(number)?;
+                    let escaped = self.is_escaped(start, end);
+                    self.found(column, Kind::Text, start, end, escaped);
+                }
+                // A key, or between values.
+                b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':' => {}
+                _ => match self.plain(at, byte)? {
+                    (_, _, true) => return None,
+                    (Kind::Null, _, _) => {}
+                    (kind, len, _) => self.found(column, kind, at, at + len, false),
+                },
+            }
+        }
+        Some(())
     }
 
     /// A number, a boolean or null.

@@ -385,6 +385,11 @@ fn keywords_are_found_however_rare_they_are() {
         Condition::Or(vec![field("a", equals("y")), Condition::And(vec![keyword("post"), keyword("$"), keyword("long/")])]),
         Condition::Not(Box::new(Condition::And(vec![keyword("post"), keyword("long/")]))),
         Condition::And(vec![Condition::Not(Box::new(keyword("post"))), keyword("quoted")]),
+        Condition::Keyword(equals("absent")),
+        Condition::Keyword(plain(AffixKind::StartsWith, "a p")),
+        Condition::Keyword(wildcard("*lo?g*enough/")),
+        keyword("200"),
+        keyword("true"),
     ];
     for condition in &conditions {
         for native in [
@@ -395,6 +400,9 @@ fn keywords_are_found_however_rare_they_are() {
             r#"{"a":"x","b":"absent={{"}"#,
             r#"{"a":"x","b":"ab\u0073ent"}"#,
             r#"{"a":"x","b":1.5,"c":"={"}"#,
+            r#"{"a":"x","b":120030,"c":{"true":"absent"}}"#,
+            r#"{"a":"x","200":[true,2.200,"absent"]}"#,
+            r#"{"post":"a post","c":[{"absent" : 200 }]}"#,
         ] {
             matches(condition, native);
         }

@@ -37,7 +37,7 @@ fn both(text: &[u8], everything: bool) -> [Option<(Vec<(u32, String, String)>, O
     let schema = schema(everything);
     let mut reader = Reader::default();
     reader.load(text);
-    let scanned = reader.scan_for(Wanted { schema: &schema, everything, members: &["c"] }).then(|| {
+    let scanned = reader.scan_for(Wanted { schema: &schema, everything, places: &[], members: &["c"] }).then(|| {
         let mut values = Values::default();
         reader.give(&mut values);
         (values.sorted(), reader.member(0).map(str::to_owned))
