@@ -8,7 +8,7 @@ use simd_json::{Node, StaticNode};
 use crate::event::Event;
 use crate::fields::{Field, Value};
 use crate::intern::Kind;
-use crate::json::{CompactWriter, float_text};
+use crate::json::{CompactWriter, DEPTH_MAX, float_text};
 use crate::rule::Taxonomy;
 
 /// What a column holds.
@@ -133,7 +133,10 @@ impl Schema {
             let child = self.edge(parent, segment).unwrap_or_else(|| self.add_child(parent, segment));
             nodes.push(child);
         }
-        for start in 0..segments.len() {
+        // A path of more parts than JSON may be deep has too many runs; only its parts one by one lead on. Rules with such
+        // fields are refused where they are loaded.
+        let starts = if segments.len() <= DEPTH_MAX { segments.len() } else { 0 };
+        for start in 0..starts {
             for end in start + 2..=segments.len() {
                 let key = segments.get(start..end).unwrap_or_default().join(".");
                 let (Some(&from), Some(&to)) = (nodes.get(start), nodes.get(end)) else { continue };

@@ -4,8 +4,8 @@
 //! Memory is bounded, and a column whose values hardly ever come again is left alone. The hash is keyed with a seed that
 //! differs per process, since the values come from outside; no answer depends on it.
 
-use std::ops::Range;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
 
 /// What kind of JSON value a text was written from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,7 +75,8 @@ pub struct Value<'a> {
 /// [`JsonError::Depth`].
 pub fn check_depth(bytes: &[u8], max_depth: usize) -> Result<(), JsonError> {
     // Hardly any text has as many brackets as it may be deep, and counting those is many times quicker.
-    let opening = |chunk: &[u8]| usize::from(chunk.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>());
+    let opening =
+        |chunk: &[u8]| usize::from(chunk.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>());
     if bytes.chunks(128).map(opening).sum::<usize>() <= max_depth {
         return Ok(());
     }

@@ -89,7 +89,10 @@ impl KeywordFilter {
         let bits = &*self.bits;
         for (half, gram) in lower.array_windows::<4>().step_by(2).enumerate() {
             let word = u32::from_le_bytes(*gram);
-            if has(bits, hash(word)) && has(&self.second, second_hash(word)) && self.confirm(word, lower, half * 2, places) {
+            if has(bits, hash(word))
+                && has(&self.second, second_hash(word))
+                && self.confirm(word, lower, half * 2, places)
+            {
                 return true;
             }
         }

@@ -236,8 +236,7 @@ impl Substrings {
         }
         if !patterns.is_empty() {
             let bytes: usize = patterns.iter().map(String::len).sum();
-            let kind =
-                if bytes <= TABLE_BYTES_MAX { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+            let kind = if bytes <= TABLE_BYTES_MAX { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
             let automaton = AhoCorasick::builder()
                 .match_kind(MatchKind::Standard)
                 .ascii_case_insensitive(any_case)

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::columns::{Schema, Sink};
 use crate::event::Event;
-use crate::keywords::KeywordFilter;
 use crate::intern::{Kind, Known, ValueCache, seed};
+use crate::keywords::KeywordFilter;
 use crate::matcher::{ColumnMatcher, Hits};
 use crate::predicate::{affix, fold};
 use crate::reader::Reader;
@@ -107,7 +107,13 @@ struct ColumnSpace {
 }
 
 impl Program {
-    pub(crate) fn new(schema: Schema, columns: Vec<ColumnAtoms>, atoms: usize, rules: Vec<Compiled>, keywords: Option<KeywordFilter>) -> Self {
+    pub(crate) fn new(
+        schema: Schema,
+        columns: Vec<ColumnAtoms>,
+        atoms: usize,
+        rules: Vec<Compiled>,
+        keywords: Option<KeywordFilter>,
+    ) -> Self {
         let mut by_atom: Vec<Vec<u32>> = vec![Vec::new(); atoms];
         let mut always = Vec::new();
         for (number, rule) in (0_u32..).zip(&rules) {

@@ -86,9 +86,10 @@ impl Reader {
     /// As [`Reader::scan`], for what is said.
     pub(crate) fn scan_for(&mut self, wanted: Wanted<'_>) -> bool {
         self.indexed
-            && self.text.get(..self.len).is_some_and(|text| {
-                self.findings.scan(text, self.index.structural_indexes(), wanted)
-            })
+            && self
+                .text
+                .get(..self.len)
+                .is_some_and(|text| self.findings.scan(text, self.index.structural_indexes(), wanted))
     }
 
     fn lower(&mut self) -> &[u8] {

@@ -69,7 +69,8 @@ impl Tree {
             Self::Scalar(value) => value.to_string(),
             Self::Array(items) => format!("[{}]", items.iter().map(Self::compact).collect::<Vec<_>>().join(",")),
             Self::Object(members) => {
-                let member = |(key, value): &(String, Self)| format!("{}:{}", Value::from(key.as_str()), value.compact());
+                let member =
+                    |(key, value): &(String, Self)| format!("{}:{}", Value::from(key.as_str()), value.compact());
                 format!("{{{}}}", members.iter().map(member).collect::<Vec<_>>().join(","))
             }
         }

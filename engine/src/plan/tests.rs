@@ -361,9 +361,8 @@ fn recognised_events_go_to_their_logsource_whatever_else_comes() {
 
 #[test]
 fn more_logsources_than_are_gathered_at_once() {
-    let rules = (0..100).map(|n| {
-        detection(&format!("r{n}"), &format!("p{n}"), Taxonomy::Sigma, field("a", equals(&format!("x{n}"))))
-    });
+    let rules = (0..100)
+        .map(|n| detection(&format!("r{n}"), &format!("p{n}"), Taxonomy::Sigma, field("a", equals(&format!("x{n}")))));
     let plan = Plan::compile(rules.collect::<Vec<_>>()).unwrap();
     let texts = (0..300).map(|n| {
         let own = n * 37 % 100;
@@ -382,7 +381,10 @@ fn keywords_are_found_however_rare_they_are() {
         Condition::Not(Box::new(keyword("absent"))),
         Condition::And(vec![keyword("\"quoted\""), field("a", equals("x"))]),
         keyword("={{"),
-        Condition::Or(vec![field("a", equals("y")), Condition::And(vec![keyword("post"), keyword("$"), keyword("long/")])]),
+        Condition::Or(vec![
+            field("a", equals("y")),
+            Condition::And(vec![keyword("post"), keyword("$"), keyword("long/")]),
+        ]),
         Condition::Not(Box::new(Condition::And(vec![keyword("post"), keyword("long/")]))),
         Condition::And(vec![Condition::Not(Box::new(keyword("post"))), keyword("quoted")]),
         Condition::Keyword(equals("absent")),

@@ -17,7 +17,8 @@ impl Sink for Values {
 
 impl Values {
     fn sorted(mut self) -> Vec<(u32, String, String)> {
-        let mut values: Vec<_> = self.0.drain(..).map(|(column, kind, text)| (column, format!("{kind:?}"), text)).collect();
+        let mut values: Vec<_> =
+            self.0.drain(..).map(|(column, kind, text)| (column, format!("{kind:?}"), text)).collect();
         values.sort();
         values
     }
@@ -25,7 +26,8 @@ impl Values {
 
 fn schema(everything: bool) -> Schema {
     let native = |path: &str, text: bool| (ColumnKey::Native(path.to_owned()), text);
-    let mut columns = vec![native("a", true), native("a.b", false), native("b.c", true), native("a.b.c", true), native("ä", false)];
+    let mut columns =
+        vec![native("a", true), native("a.b", false), native("b.c", true), native("a.b.c", true), native("ä", false)];
     if everything {
         columns.push((ColumnKey::Everything, false));
     }
@@ -81,11 +83,45 @@ fn plain_texts_are_scanned() {
 #[test]
 fn other_texts_are_left_to_the_tape() {
     for text in [
-        "", "{", "}", "5", r#""a""#, "null", "{\"a\":1}x", "{\"a\":1}{}", "{\"a\":01}", "{\"a\":-0}", "{\"a\":1e5}",
-        "{\"a\":1e400}", "{\"a\":NaN}", "{\"a\":tru}", "{\"a\":truex}", "{\"a\":1234567890123456789}", "{\"a\":1.5}",
-        "{\"a\" \"b\"}", "{\"a\":\"b\"\"c\"}", "{\"a\":\"b\"c}", "{\"a\":1,}", "{,}", "[1,]", "[1 2]", "{\"a\":[}", "{\"a\":{]",
-        "{\"a\":\"\\u0041\"}", "{\"z\":\"\\q\"}", "{\"a\":\"\\", "{\"a\":{ \"x\":1}}", "{\"a\":{\"x\":1.5}}", "{\"a\":{\"x\":\"\\/\"}}",
-        "{\"a\":\"\u{1}\"}", "{a:1}", "{\"a\":'x'}", "{\"a\":1 2}", "{\"a\":+1}", "{\"a\":.5}", "{\"a\":1.}",
+        "",
+        "{",
+        "}",
+        "5",
+        r#""a""#,
+        "null",
+        "{\"a\":1}x",
+        "{\"a\":1}{}",
+        "{\"a\":01}",
+        "{\"a\":-0}",
+        "{\"a\":1e5}",
+        "{\"a\":1e400}",
+        "{\"a\":NaN}",
+        "{\"a\":tru}",
+        "{\"a\":truex}",
+        "{\"a\":1234567890123456789}",
+        "{\"a\":1.5}",
+        "{\"a\" \"b\"}",
+        "{\"a\":\"b\"\"c\"}",
+        "{\"a\":\"b\"c}",
+        "{\"a\":1,}",
+        "{,}",
+        "[1,]",
+        "[1 2]",
+        "{\"a\":[}",
+        "{\"a\":{]",
+        "{\"a\":\"\\u0041\"}",
+        "{\"z\":\"\\q\"}",
+        "{\"a\":\"\\",
+        "{\"a\":{ \"x\":1}}",
+        "{\"a\":{\"x\":1.5}}",
+        "{\"a\":{\"x\":\"\\/\"}}",
+        "{\"a\":\"\u{1}\"}",
+        "{a:1}",
+        "{\"a\":'x'}",
+        "{\"a\":1 2}",
+        "{\"a\":+1}",
+        "{\"a\":.5}",
+        "{\"a\":1.}",
     ] {
         check(text.as_bytes(), false);
     }

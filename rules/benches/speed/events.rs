@@ -219,7 +219,12 @@ fn cloudtrail(dice: &mut Dice, number: usize) -> Value {
 
 fn kubernetes(dice: &mut Dice, number: usize) -> Value {
     let (verb, resource, subresource) = if dice.rare() {
-        dice.pick(&[("list", "secrets", ""), ("create", "pods", "exec"), ("delete", "deployments", ""), ("create", "cronjobs", "")])
+        dice.pick(&[
+            ("list", "secrets", ""),
+            ("create", "pods", "exec"),
+            ("delete", "deployments", ""),
+            ("create", "cronjobs", ""),
+        ])
     } else {
         let verb = dice.pick(&["get", "list", "watch", "update", "patch", "get", "watch"]);
         (verb, dice.pick(&["pods", "configmaps", "leases", "endpoints", "replicasets", "nodes"]), "")

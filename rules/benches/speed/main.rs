@@ -223,7 +223,11 @@ fn candidates(
     lines: &Lines,
 ) -> Vec<Candidate> {
     let mut list: Vec<Candidate> = vec![
-        Candidate { name: "yardstick: simd-json tape".into(), threads: 1, run: Box::new(|lines| timed(|| tape(lines))) },
+        Candidate {
+            name: "yardstick: simd-json tape".into(),
+            threads: 1,
+            run: Box::new(|lines| timed(|| tape(lines))),
+        },
         Candidate { name: "serde_json::Value".into(), threads: 1, run: Box::new(|lines| timed(|| dom(lines))) },
     ];
     let mut add = |name: &str, plan: &Arc<Plan>, routing: Routing, threads: usize| {
@@ -234,10 +238,12 @@ fn candidates(
             }
             std::thread::scope(|scope| {
                 let workers: Vec<_> = (0..threads)
-                    .map(|thread| scope.spawn({
-                        let (plan, routing) = (&plan, &routing);
-                        move || select(plan, lines, routing, thread, threads)
-                    }))
+                    .map(|thread| {
+                        scope.spawn({
+                            let (plan, routing) = (&plan, &routing);
+                            move || select(plan, lines, routing, thread, threads)
+                        })
+                    })
                     .collect();
                 workers.into_iter().map(|worker| worker.join().unwrap()).sum()
             })
@@ -259,7 +265,11 @@ fn candidates(
     for (name, plan) in [("cloud", cloud_plan), ("all", all_plan)] {
         let (plan, records) = (Arc::clone(plan), Arc::clone(&records));
         let run = move |_: &Lines| detect(&plan, &records, &Routing::Recognised);
-        list.push(Candidate { name: format!("{name} rules, logsource known, with the commit"), threads: 1, run: Box::new(run) });
+        list.push(Candidate {
+            name: format!("{name} rules, logsource known, with the commit"),
+            threads: 1,
+            run: Box::new(run),
+        });
     }
     list
 }
@@ -273,7 +283,8 @@ fn loudest(plan: &Plan, lines: &Lines) {
         for found in plan.select(&events, &routing) {
             *counts.entry(found.rule).or_insert(0) += 1;
         }
-        let mut counts: Vec<_> = counts.into_iter().map(|(rule, count)| (count, &plan.rules()[rule].meta().title)).collect();
+        let mut counts: Vec<_> =
+            counts.into_iter().map(|(rule, count)| (count, &plan.rules()[rule].meta().title)).collect();
         counts.sort_unstable();
         counts.iter().rev().take(12).for_each(|(count, title)| println!("{count:>8} {title}"));
     }
@@ -329,7 +340,12 @@ fn allocations(candidates: &[Candidate], lines: &Lines) {
             black_box((candidate.run)(lines));
         });
         let events = lines.lines.len() as f64;
-        println!("{:<52}{:>12.3}{:>12.0}", candidate.name, info.count_total as f64 / events, info.bytes_total as f64 / events);
+        println!(
+            "{:<52}{:>12.3}{:>12.0}",
+            candidate.name,
+            info.count_total as f64 / events,
+            info.bytes_total as f64 / events
+        );
     }
 }
 
@@ -338,7 +354,11 @@ fn memory() {
     println!("\npeak memory, MB (events are read beforehand, and counted)");
     for name in ["events alone", "cloud known", "all known", "all tried", "all known 2"] {
         let own = std::env::args().skip(1).filter(|argument| argument != "--bench");
-        let output = Command::new(std::env::current_exe().unwrap()).args(own).args(["--only", &format!("peak:{name}")]).output().unwrap();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(own)
+            .args(["--only", &format!("peak:{name}")])
+            .output()
+            .unwrap();
         let peak = String::from_utf8_lossy(&output.stdout).trim().parse::<f64>().unwrap_or(f64::NAN);
         println!("{name:<52}{:>12.0}", peak / 1e6);
     }
@@ -376,14 +396,21 @@ fn rsigma(lines: &Lines, candidates: &[Candidate], all: &Files) {
     for (number, (_, text)) in all.iter().enumerate() {
         std::fs::write(rules.join(format!("{number}.yml")), text).unwrap();
     }
-    println!("\nagainst {} (its command line, loading taken off; one thread)", program.file_name().unwrap().to_string_lossy());
+    println!(
+        "\nagainst {} (its command line, loading taken off; one thread)",
+        program.file_name().unwrap().to_string_lossy()
+    );
     for (routed, name) in [(true, "all rules, logsource known"), (false, "all rules, every rule tried")] {
         let Some(candidate) = candidates.iter().find(|candidate| candidate.name == name) else { continue };
         match rival::race(&program, &rules, &file, routed) {
             Ok((secs, matches)) => {
                 let own = (candidate.run)(lines).wall;
                 let events = lines.lines.len() as f64;
-                println!("{name:<52}{:>12.0} events/s, {matches} matches; ours is {:.1} x as fast", events / secs, secs / own);
+                println!(
+                    "{name:<52}{:>12.0} events/s, {matches} matches; ours is {:.1} x as fast",
+                    events / secs,
+                    secs / own
+                );
             }
             Err(error) => println!("{name}: {error}"),
         }
