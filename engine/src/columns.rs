@@ -1,18 +1,13 @@
-//! A batch of events as Arrow columns: only the fields some rule reads, taken in one pass over each event.
+//! Which fields rules read, and one pass over an event's tape that finds their values.
 //!
-//! A path trie directs the pass over simd-json's tape, so that whatever no rule reads is stepped over. Each column is
-//! a dictionary: its distinct values once (Arrow `StringArray` and their kinds), and per row the list of its values'
-//! numbers (Arrow offsets and `UInt32Array`). What this is not: a table of events for storage; see the lake for that.
+//! A path trie directs the pass, so that whatever no rule reads is stepped over. Values are handed on as they are found
+//! and never gathered. What this is not: a table of events for storage; see the lake for that.
 
-use std::fmt;
-
-use arrow_array::{Array as _, StringArray, UInt32Array};
-use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
-use simd_json::{Buffers, Node, StaticNode, Tape};
+use simd_json::{Node, StaticNode};
 
 use crate::event::Event;
 use crate::fields::{Field, Value};
-use crate::intern::{Interner, Kind, hash, seed};
+use crate::intern::Kind;
 use crate::json::{CompactWriter, DEPTH_MAX, float_text};
 use crate::rule::Taxonomy;
 
@@ -38,66 +33,42 @@ impl ColumnKey {
     }
 }
 
-/// A column of one batch.
-#[derive(Debug)]
-pub(crate) struct Column {
-    /// Distinct values.
-    pub(crate) values: StringArray,
-    /// Their kinds.
-    pub(crate) kinds: Vec<Kind>,
-    /// Where each row's list begins and the last one ends.
-    pub(crate) offsets: OffsetBuffer<i32>,
-    /// Numbers of values.
-    pub(crate) keys: UInt32Array,
-}
+/// No place in the trie.
+pub(crate) const NOWHERE: u32 = u32::MAX;
 
-impl Column {
-    /// The numbers of the values of a row.
-    pub(crate) fn row(&self, row: usize) -> &[u32] {
-        let range = self.offsets.get(row).zip(self.offsets.get(row + 1));
-        range.and_then(|(start, end)| self.keys.values().get(*start as usize..*end as usize)).unwrap_or_default()
-    }
-
-    /// Kind and text of a value.
-    pub(crate) fn value(&self, key: u32) -> (Kind, &str) {
-        let index = key as usize;
-        match self.kinds.get(index) {
-            Some(kind) if index < self.values.len() => (*kind, self.values.value(index)),
-            _ => (Kind::Empty, ""),
-        }
-    }
+/// Takes the values of an event as they are found.
+pub(crate) trait Sink {
+    /// A value of a column.
+    fn value(&mut self, column: u32, kind: Kind, text: &str);
 }
 
 /// One place in the path trie.
 #[derive(Debug, Default)]
 struct TrieNode {
     column: Option<u32>,
-    /// (hash, key, node); a key may hold dots, since JSON keys may.
-    children: Vec<(u64, Box<str>, u32)>,
-    /// Open addressing over `children` when there are many; 0 is empty, else index + 1.
+    /// (key, node); a key may hold dots, since JSON keys may.
+    children: Vec<(Box<str>, u32)>,
+    /// Open addressing over `children`; 0 is empty, else index + 1. Its length is a power of two, or 0 for no children.
     slots: Vec<u16>,
 }
 
-/// Which columns to build.
-#[derive(Debug)]
+/// Which columns to fill.
+#[derive(Debug, Default)]
 pub(crate) struct Schema {
-    keys: Vec<ColumnKey>,
     /// Whether some predicate looks at the JSON text of objects, per column.
     object_text: Vec<bool>,
     /// (field, column), sorted.
     normalised: Vec<(Field, u32)>,
     everything: Option<u32>,
     trie: Vec<TrieNode>,
-    seed: u64,
 }
 
 impl Schema {
     /// A schema of these columns; `object_text` says of each whether the JSON text of objects is wanted.
     pub(crate) fn new(columns: Vec<(ColumnKey, bool)>) -> Self {
-        let (keys, object_text) = columns.into_iter().unzip();
-        let mut schema =
-            Self { keys, object_text, normalised: Vec::new(), everything: None, trie: Vec::new(), seed: seed() };
-        for (column, key) in (0_u32..).zip(schema.keys.clone()) {
+        let (keys, object_text): (Vec<_>, _) = columns.into_iter().unzip();
+        let mut schema = Self { object_text, normalised: Vec::new(), everything: None, trie: Vec::new() };
+        for (column, key) in (0_u32..).zip(keys) {
             match key {
                 ColumnKey::Normalised(field) => schema.normalised.push((field, column)),
                 ColumnKey::Native(path) => schema.add_path(&path, column),
@@ -109,8 +80,44 @@ impl Schema {
         schema
     }
 
-    fn reads_native(&self) -> bool {
+    /// Whether the native JSON has to be looked at.
+    pub(crate) fn reads_native(&self) -> bool {
         self.everything.is_some() || !self.trie.is_empty()
+    }
+
+    /// The column of all scalars.
+    #[inline]
+    pub(crate) const fn everything(&self) -> Option<u32> {
+        self.everything
+    }
+
+    /// The place of the whole.
+    #[inline]
+    pub(crate) const fn root(&self) -> u32 {
+        if self.trie.is_empty() { NOWHERE } else { 0 }
+    }
+
+    /// The column of the values at a place.
+    #[inline]
+    pub(crate) fn column(&self, place: u32) -> Option<u32> {
+        self.trie.get(place as usize)?.column
+    }
+
+    #[inline]
+    pub(crate) fn has_children(&self, place: u32) -> bool {
+        self.trie.get(place as usize).is_some_and(|node| !node.children.is_empty())
+    }
+
+    /// The place of a member of the objects at a place.
+    #[inline]
+    pub(crate) fn child(&self, place: u32, key: &[u8]) -> u32 {
+        self.trie.get(place as usize).and_then(|node| node.child(key)).unwrap_or(NOWHERE)
+    }
+
+    /// Whether some predicate of a column looks at the JSON text of objects.
+    #[inline]
+    pub(crate) fn wants_text(&self, column: u32) -> bool {
+        self.object_text.get(column as usize).copied().unwrap_or(false)
     }
 
     fn add_path(&mut self, path: &str, column: u32) {
@@ -123,14 +130,17 @@ impl Schema {
         let mut nodes = vec![0_u32];
         for segment in &segments {
             let parent = nodes.last().copied().unwrap_or_default();
-            let child = self.child(parent, segment).unwrap_or_else(|| self.add_child(parent, segment));
+            let child = self.edge(parent, segment).unwrap_or_else(|| self.add_child(parent, segment));
             nodes.push(child);
         }
-        for start in 0..segments.len() {
+        // A path of more parts than JSON may be deep has too many runs; only its parts one by one lead on. Rules with such
+        // fields are refused where they are loaded.
+        let starts = if segments.len() <= DEPTH_MAX { segments.len() } else { 0 };
+        for start in 0..starts {
             for end in start + 2..=segments.len() {
                 let key = segments.get(start..end).unwrap_or_default().join(".");
                 let (Some(&from), Some(&to)) = (nodes.get(start), nodes.get(end)) else { continue };
-                if self.child(from, &key).is_none() {
+                if self.edge(from, &key).is_none() {
                     self.add_edge(from, &key, to);
                 }
             }
@@ -148,59 +158,98 @@ impl Schema {
     }
 
     fn add_edge(&mut self, parent: u32, key: &str, node: u32) {
-        let hash = hash(self.seed, key.as_bytes());
         if let Some(parent) = self.trie.get_mut(parent as usize) {
-            parent.children.push((hash, key.into(), node));
+            parent.children.push((key.into(), node));
         }
     }
 
-    fn child(&self, node: u32, key: &str) -> Option<u32> {
-        self.trie.get(node as usize)?.child(self.seed, key)
+    fn edge(&self, node: u32, key: &str) -> Option<u32> {
+        self.trie.get(node as usize)?.children.iter().find(|(name, _)| **name == *key).map(|(_, child)| *child)
     }
 
-    /// Builds the columns of `events`, in the order of the schema.
-    pub(crate) fn extract<'e>(&self, events: impl Iterator<Item = &'e Event>, scratch: &mut Scratch) -> Vec<Column> {
-        let mut builder = Builder {
-            schema: self,
-            columns: self.keys.iter().map(|_| ColumnBuilder::new(self.seed)).collect(),
-            row: 0,
-            number: String::new(),
-        };
-        let mut tape = std::mem::replace(&mut scratch.tape, Tape(Vec::new()));
-        for event in events {
-            builder.fields(event);
-            if self.reads_native() {
-                scratch.text.clear();
-                scratch.text.extend_from_slice(&event.native);
-                let mut open = tape.reset();
-                // An event whose native text is no JSON has no native fields; decoding refused it long before.
-                if simd_json::fill_tape(&mut scratch.text, &mut scratch.buffers, &mut open).is_ok() {
-                    if !self.trie.is_empty() {
-                        builder.walk(&open.0, 0, 0);
-                    }
-                    if let Some(column) = self.everything {
-                        builder.everything(&open.0, column);
+    /// Hands on the values of the normalised fields.
+    pub(crate) fn fields(&self, event: &Event, sink: &mut impl Sink) {
+        if self.normalised.is_empty() {
+            return;
+        }
+        for (field, value) in event.fields.iter() {
+            let Ok(at) = self.normalised.binary_search_by_key(&field, |(name, _)| *name) else { continue };
+            let Some(&(_, column)) = self.normalised.get(at) else { continue };
+            match value {
+                Value::Text(text) => sink.value(column, Kind::Text, text),
+                Value::Int(number) => Digits::of(*number < 0, number.unsigned_abs()).give(column, sink),
+                Value::Bool(truth) => sink.value(column, Kind::Bool, bool_text(*truth)),
+                Value::Time(time) => sink.value(column, Kind::Text, &time.to_string()),
+            }
+        }
+    }
+
+    /// Hands on the values of the native fields.
+    pub(crate) fn native(&self, tape: &[Node<'_>], sink: &mut impl Sink) {
+        if !self.trie.is_empty() {
+            self.walk(tape, 0, 0, sink);
+        }
+        if let Some(column) = self.everything {
+            everything(tape, column, sink);
+        }
+    }
+
+    /// Takes what the trie asks for from the value at `at`. Recurses as deep as the text is nested, which is limited.
+    fn walk(&self, tape: &[Node<'_>], at: usize, place: u32, sink: &mut impl Sink) {
+        let Some(trie) = self.trie.get(place as usize) else { return };
+        match tape.get(at) {
+            Some(Node::Array { len: 0, .. }) => {
+                if let Some(column) = trie.column {
+                    sink.value(column, Kind::Empty, "");
+                }
+            }
+            Some(Node::Array { len, .. }) => {
+                let mut item = at + 1;
+                for _ in 0..*len {
+                    self.walk(tape, item, place, sink);
+                    item = after(tape, item);
+                }
+            }
+            Some(Node::Object { len, .. }) => {
+                if let Some(column) = trie.column {
+                    if self.wants_text(column) {
+                        sink.value(column, Kind::Object, &compact(tape, at));
+                    } else {
+                        sink.value(column, Kind::Object, "");
                     }
                 }
-                tape = open.reset();
+                if trie.children.is_empty() {
+                    return;
+                }
+                let mut key = at + 1;
+                for _ in 0..*len {
+                    if let Some(Node::String(name)) = tape.get(key)
+                        && let Some(child) = trie.child(name.as_bytes())
+                    {
+                        self.walk(tape, key + 1, child, sink);
+                    }
+                    key = after(tape, key + 1);
+                }
             }
-            builder.row += 1;
+            Some(value) => {
+                if let Some(column) = trie.column {
+                    scalar(column, value, sink);
+                }
+            }
+            None => {}
         }
-        scratch.tape = tape;
-        let rows = builder.row;
-        builder.columns.into_iter().map(|column| column.finish(rows)).collect()
     }
 }
 
 impl TrieNode {
     fn index(&mut self) {
-        if self.children.len() <= 4 || self.children.len() > usize::from(u16::MAX / 2) {
+        if self.children.is_empty() || self.children.len() > usize::from(u16::MAX / 4) {
             return;
         }
         let len = (self.children.len() * 4).next_power_of_two();
         self.slots = vec![0; len];
-        for (number, (hash, _, _)) in (1_u16..).zip(&self.children) {
-            let mut at = *hash as usize & (len - 1);
+        for (number, (key, _)) in (1_u16..).zip(&self.children) {
+            let mut at = key_hash(key.as_bytes()) & (len - 1);
             while self.slots.get(at).is_some_and(|slot| *slot != 0) {
                 at = (at + 1) & (len - 1);
             }
@@ -210,16 +259,16 @@ impl TrieNode {
         }
     }
 
-    fn child(&self, seed: u64, key: &str) -> Option<u32> {
+    #[inline]
+    fn child(&self, key: &[u8]) -> Option<u32> {
         if self.slots.is_empty() {
-            return self.children.iter().find(|(_, name, _)| **name == *key).map(|(_, _, node)| *node);
+            return self.children.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, node)| *node);
         }
-        let hash = hash(seed, key.as_bytes());
-        let mut at = hash as usize & (self.slots.len() - 1);
+        let mut at = key_hash(key) & (self.slots.len() - 1);
         loop {
             let index = self.slots.get(at)?.checked_sub(1)?;
-            let (other, name, node) = self.children.get(usize::from(index))?;
-            if *other == hash && **name == *key {
+            let (name, node) = self.children.get(usize::from(index))?;
+            if name.as_bytes() == key {
                 return Some(*node);
             }
             at = (at + 1) & (self.slots.len() - 1);
@@ -227,197 +276,112 @@ impl TrieNode {
     }
 }
 
-/// Memory that is used again from batch to batch.
-pub(crate) struct Scratch {
-    text: Vec<u8>,
-    buffers: Buffers,
-    tape: Tape<'static>,
+/// A hash of a key by its length and its ends, which tell the keys of a rule set apart. They are the rules' own, so
+/// that no event can make the table slow.
+#[inline]
+fn key_hash(key: &[u8]) -> usize {
+    let word = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(23),
+        _ => match (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+            (Some(first), Some(last)) => {
+                u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32
+            }
+            _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        },
+    };
+    let hash = (word ^ (key.len() as u64).rotate_left(57)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (hash >> 40) as usize
 }
 
-impl fmt::Debug for Scratch {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Scratch").field("text_bytes", &self.text.capacity()).finish_non_exhaustive()
-    }
+/// An integer as JSON writes it.
+struct Digits {
+    bytes: [u8; 20],
+    start: usize,
 }
 
-impl Default for Scratch {
-    fn default() -> Self {
-        // Deeper texts than a decoder accepts are not read here either; the limit is on what lies inside the root.
-        Self { text: Vec::new(), buffers: Buffers::with_max_depth(0, DEPTH_MAX + 1), tape: Tape(Vec::new()) }
-    }
-}
-
-struct ColumnBuilder {
-    values: Interner,
-    offsets: Vec<i32>,
-    keys: Vec<u32>,
-}
-
-impl ColumnBuilder {
-    fn new(seed: u64) -> Self {
-        Self { values: Interner::new(seed), offsets: Vec::new(), keys: Vec::new() }
-    }
-
-    fn push(&mut self, row: usize, kind: Kind, text: &str) {
-        // Neither limit can be reached by a batch of records: 2 GiB of text, 2^31 values.
-        let Ok(start) = i32::try_from(self.keys.len()) else { return };
-        let Some(key) = self.values.intern(kind, text) else { return };
-        if self.offsets.len() <= row {
-            self.offsets.resize(row + 1, start);
+impl Digits {
+    fn of(negative: bool, mut number: u64) -> Self {
+        let mut digits = Self { bytes: [b'0'; 20], start: 20 };
+        loop {
+            digits.push(b'0' + (number % 10) as u8);
+            number /= 10;
+            if number == 0 {
+                break;
+            }
         }
-        self.keys.push(key);
-    }
-
-    fn finish(mut self, rows: usize) -> Column {
-        self.offsets.resize(rows + 1, i32::try_from(self.keys.len()).unwrap_or(i32::MAX));
-        let texts = OffsetBuffer::new(ScalarBuffer::from(self.values.offsets));
-        let (values, kinds) = match StringArray::try_new(texts, Buffer::from_vec(self.values.bytes), None) {
-            Ok(values) => (values, self.values.kinds),
-            // Texts come from `str`s, so this does not happen; if it did, the values would be lost, not misread.
-            Err(_) => (StringArray::new_null(0), Vec::new()),
-        };
-        Column {
-            values,
-            kinds,
-            offsets: OffsetBuffer::new(ScalarBuffer::from(self.offsets)),
-            keys: UInt32Array::from(self.keys),
+        if negative {
+            digits.push(b'-');
         }
+        digits
     }
-}
 
-struct Builder<'s> {
-    schema: &'s Schema,
-    columns: Vec<ColumnBuilder>,
-    row: usize,
-    number: String,
-}
-
-impl Builder<'_> {
-    fn push(&mut self, column: u32, kind: Kind, text: &str) {
-        if let Some(column) = self.columns.get_mut(column as usize) {
-            column.push(self.row, kind, text);
+    fn push(&mut self, byte: u8) {
+        // Twenty places hold the largest number, and the sign of the least.
+        self.start = self.start.saturating_sub(1);
+        if let Some(place) = self.bytes.get_mut(self.start) {
+            *place = byte;
         }
     }
 
-    fn fields(&mut self, event: &Event) {
-        if self.schema.normalised.is_empty() {
-            return;
-        }
-        for (field, value) in event.fields.iter() {
-            let Ok(at) = self.schema.normalised.binary_search_by_key(&field, |(name, _)| *name) else { continue };
-            let Some(&(_, column)) = self.schema.normalised.get(at) else { continue };
-            match value {
-                Value::Text(text) => self.push(column, Kind::Text, text),
-                Value::Int(number) => self.push(column, Kind::Number, &number.to_string()),
-                Value::Bool(truth) => self.push(column, Kind::Bool, if *truth { "true" } else { "false" }),
-                Value::Time(time) => self.push(column, Kind::Text, &time.to_string()),
-            }
-        }
+    fn give(&self, column: u32, sink: &mut impl Sink) {
+        let text = self.bytes.get(self.start..).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        sink.value(column, Kind::Number, text.unwrap_or_default());
     }
+}
 
-    /// Takes what the trie asks for from the value at `at`. Recurses as deep as the text is nested, which is limited.
-    fn walk(&mut self, tape: &[Node<'_>], at: usize, place: u32) {
-        let Some(trie) = self.schema.trie.get(place as usize) else { return };
-        match tape.get(at) {
-            Some(Node::Array { len: 0, .. }) => {
-                if let Some(column) = trie.column {
-                    self.push(column, Kind::Empty, "");
-                }
-            }
-            Some(Node::Array { len, .. }) => {
-                let mut item = at + 1;
-                for _ in 0..*len {
-                    self.walk(tape, item, place);
-                    item = after(tape, item);
-                }
-            }
-            Some(Node::Object { len, .. }) => {
-                if let Some(column) = trie.column {
-                    if self.schema.object_text.get(column as usize).copied().unwrap_or(false) {
-                        self.push(column, Kind::Object, &compact(tape, at));
-                    } else {
-                        self.push(column, Kind::Object, "");
-                    }
-                }
-                if trie.children.is_empty() {
-                    return;
-                }
-                let mut key = at + 1;
-                for _ in 0..*len {
-                    if let Some(Node::String(name)) = tape.get(key)
-                        && let Some(child) = trie.child(self.schema.seed, name)
-                    {
-                        self.walk(tape, key + 1, child);
-                    }
-                    key = after(tape, key + 1);
-                }
-            }
-            Some(scalar) => {
-                if let Some(column) = trie.column {
-                    self.scalar(column, scalar);
-                }
-            }
-            None => {}
+const fn bool_text(truth: bool) -> &'static str {
+    if truth { "true" } else { "false" }
+}
+
+fn scalar(column: u32, node: &Node<'_>, sink: &mut impl Sink) {
+    match node {
+        Node::String(text) => sink.value(column, Kind::Text, text),
+        Node::Static(StaticNode::Null) => sink.value(column, Kind::Null, ""),
+        Node::Static(StaticNode::Bool(truth)) => sink.value(column, Kind::Bool, bool_text(*truth)),
+        Node::Static(StaticNode::I64(number)) => Digits::of(*number < 0, number.unsigned_abs()).give(column, sink),
+        Node::Static(StaticNode::U64(number)) => Digits::of(false, *number).give(column, sink),
+        Node::Static(StaticNode::F64(number)) => sink.value(column, Kind::Number, &float_text(*number)),
+        Node::Array { .. } | Node::Object { .. } => {}
+    }
+}
+
+/// Hands on every scalar that is not a key and not null.
+fn everything(tape: &[Node<'_>], column: u32, sink: &mut impl Sink) {
+    // Ends of the open objects and arrays, innermost last; inside an object, keys and values alternate.
+    let mut open: Vec<(usize, bool)> = Vec::new();
+    let mut at = 0;
+    while at < tape.len() {
+        while open.last().is_some_and(|(end, _)| *end <= at) {
+            open.pop();
         }
-    }
-
-    fn scalar(&mut self, column: u32, node: &Node<'_>) {
-        use std::fmt::Write as _;
-        let mut number = std::mem::take(&mut self.number);
-        number.clear();
-        let (kind, text) = match node {
-            Node::String(text) => (Kind::Text, *text),
-            Node::Static(StaticNode::Null) => (Kind::Null, ""),
-            Node::Static(StaticNode::Bool(truth)) => (Kind::Bool, if *truth { "true" } else { "false" }),
-            Node::Static(StaticNode::I64(value)) => {
-                // Writing to a string does not fail.
-                write!(number, "{value}").ok();
-                (Kind::Number, number.as_str())
-            }
-            Node::Static(StaticNode::U64(value)) => {
-                write!(number, "{value}").ok();
-                (Kind::Number, number.as_str())
-            }
-            Node::Static(StaticNode::F64(value)) => {
-                number.push_str(&float_text(*value));
-                (Kind::Number, number.as_str())
-            }
-            Node::Array { .. } | Node::Object { .. } => (Kind::Empty, ""),
-        };
-        self.push(column, kind, text);
-        self.number = number;
-    }
-
-    /// Puts every scalar that is not a key into `column`.
-    fn everything(&mut self, tape: &[Node<'_>], column: u32) {
-        // Ends of the open objects, innermost last; inside one, keys and values alternate.
-        let mut at = 0;
-        let mut open: Vec<(usize, bool)> = Vec::new();
-        while let Some(node) = tape.get(at) {
-            while open.last().is_some_and(|(end, _)| *end <= at) {
-                open.pop();
-            }
-            if matches!(open.last(), Some((_, true))) {
-                // A key; its value comes next.
-                if let Some(node) = tape.get(at + 1) {
-                    at += 1;
-                    self.keyword(tape, node, at, column, &mut open);
-                }
-            } else {
-                self.keyword(tape, node, at, column, &mut open);
-            }
+        if matches!(open.last(), Some((_, true))) {
             at += 1;
         }
-    }
-
-    fn keyword(&mut self, tape: &[Node<'_>], node: &Node<'_>, at: usize, column: u32, open: &mut Vec<(usize, bool)>) {
-        match node {
-            Node::Object { .. } => open.push((after(tape, at), true)),
-            Node::Array { .. } => open.push((after(tape, at), false)),
-            Node::Static(StaticNode::Null) => {}
-            scalar => self.scalar(column, scalar),
+        match tape.get(at) {
+            Some(Node::Object { .. }) => open.push((after(tape, at), true)),
+            Some(Node::Array { .. }) => open.push((after(tape, at), false)),
+            Some(Node::Static(StaticNode::Null)) | None => {}
+            Some(value) => scalar(column, value, sink),
         }
+        at += 1;
     }
+}
+
+/// The last value of a member of the object that is the whole, if it is a text.
+pub(crate) fn root_text<'t>(tape: &'t [Node<'_>], key: &str) -> Option<&'t str> {
+    let Some(Node::Object { len, .. }) = tape.first() else { return None };
+    let mut found = None;
+    let mut at = 1;
+    for _ in 0..*len {
+        if matches!(tape.get(at), Some(Node::String(name)) if *name == key) {
+            found = match tape.get(at + 1) {
+                Some(Node::String(text)) => Some(*text),
+                _ => None,
+            };
+        }
+        at = after(tape, at + 1);
+    }
+    found
 }
 
 /// Index of the node after the value at `at`.

@@ -1,12 +1,13 @@
 //! From conditions to a program: fields become columns, predicates become atoms shared between rules, and of each rule
 //! it is worked out which atoms it cannot do without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::columns::{ColumnKey, Schema};
 use crate::fields::Field;
+use crate::keywords::{self, KeywordFilter};
 use crate::matcher::MatcherBuilder;
-use crate::predicate::{canonical, reads_object_text};
+use crate::predicate::{canonical, literal, reads_object_text};
 use crate::program::{ColumnAtoms, Compiled, Expr, Program};
 use crate::rule::{AffixKind, Condition, Predicate, Taxonomy, TextTest};
 
@@ -27,6 +28,7 @@ struct ColumnDraft {
     builder: MatcherBuilder,
     by_leaf: Vec<Vec<u32>>,
     present: Option<u32>,
+    referenced: bool,
 }
 
 /// Collects columns, predicates and atoms while conditions are compiled.
@@ -37,6 +39,8 @@ pub(crate) struct Compiler {
     /// (column, predicates) → atom.
     atoms: BTreeMap<(usize, Vec<String>), u32>,
     atom_count: u32,
+    /// Of the atoms on keywords: the part of each keyword that can be looked for beforehand.
+    keywords: BTreeMap<u32, Vec<Option<String>>>,
     rules: Vec<Compiled>,
 }
 
@@ -60,17 +64,73 @@ impl Compiler {
         self.rules.push(Compiled { rule: source.rule, expr, required });
     }
 
+    /// What tells events apart in which no keyword can be; `None` if nothing does.
+    fn filter(&self) -> Option<KeywordFilter> {
+        let mut wanted: BTreeMap<String, bool> = BTreeMap::new();
+        for rule in &self.rules {
+            let telling = self.telling(&rule.expr)?;
+            let decides = self.are_all(&rule.expr, &telling);
+            for part in telling {
+                wanted.entry(part).and_modify(|known| *known &= decides).or_insert(decides);
+            }
+        }
+        (!self.keywords.is_empty()).then(|| KeywordFilter::new(wanted))
+    }
+
+    /// Whether every keyword of the expression has its part among these.
+    fn are_all(&self, expr: &Expr, parts: &BTreeSet<String>) -> bool {
+        match expr {
+            Expr::And(inner) | Expr::Or(inner) => inner.iter().all(|inner| self.are_all(inner, parts)),
+            Expr::Not(inner) => self.are_all(inner, parts),
+            Expr::Atom(atom) => {
+                let mut own = self.keywords.get(atom).into_iter().flatten();
+                own.all(|part| part.as_ref().is_some_and(|part| parts.contains(part)))
+            }
+            Expr::True | Expr::False | Expr::Ref { .. } => true,
+        }
+    }
+
+    /// Parts of keywords: an event with none of them may be judged as if it had no keyword at all. `None` if there are no
+    /// such parts.
+    fn telling(&self, expr: &Expr) -> Option<BTreeSet<String>> {
+        match expr {
+            Expr::And(parts) => {
+                let all = parts.iter().map(|part| self.telling(part)).collect::<Option<Vec<_>>>();
+                rarest(all.map(|all| all.into_iter().flatten().collect()).into_iter().chain(self.needed(expr)))
+            }
+            Expr::Or(parts) => {
+                let all = parts.iter().map(|part| self.telling(part)).collect::<Option<Vec<_>>>()?;
+                Some(all.into_iter().flatten().collect())
+            }
+            Expr::Not(part) => self.telling(part),
+            Expr::Atom(atom) if self.keywords.contains_key(atom) => self.needed(expr),
+            Expr::Atom(_) | Expr::True | Expr::False | Expr::Ref { .. } => Some(BTreeSet::new()),
+        }
+    }
+
+    /// Parts of keywords without any of which the expression does not hold. `None` if it may.
+    fn needed(&self, expr: &Expr) -> Option<BTreeSet<String>> {
+        match expr {
+            Expr::Atom(atom) => self.keywords.get(atom)?.iter().cloned().collect(),
+            Expr::And(parts) => rarest(parts.iter().filter_map(|part| self.needed(part))),
+            Expr::Or(parts) => {
+                let all = parts.iter().map(|part| self.needed(part)).collect::<Option<Vec<_>>>()?;
+                Some(all.into_iter().flatten().collect())
+            }
+            Expr::False => Some(BTreeSet::new()),
+            Expr::True | Expr::Not(_) | Expr::Ref { .. } => None,
+        }
+    }
+
     /// The plan of everything added.
     pub(crate) fn build(self) -> Program {
+        let filter = self.filter();
         let mut keys: Vec<_> = self.keys.into_iter().collect();
         keys.sort_by_key(|(_, column)| *column);
         let schema = keys.into_iter().map(|(key, _)| key).zip(self.columns.iter().map(|draft| draft.object_text));
-        Program {
-            schema: Schema::new(schema.collect()),
-            columns: self.columns.into_iter().map(ColumnDraft::build).collect(),
-            atoms: self.atom_count as usize,
-            rules: self.rules,
-        }
+        let schema = Schema::new(schema.collect());
+        let columns = self.columns.into_iter().map(ColumnDraft::build).collect();
+        Program::new(schema, columns, self.atom_count as usize, self.rules, filter)
     }
 
     fn column(&mut self, key: &ColumnKey) -> usize {
@@ -99,6 +159,11 @@ impl Compiler {
         }
         let atom = self.new_atom();
         self.atoms.insert(key, atom);
+        if self.keys.get(&ColumnKey::Everything) == Some(&column) {
+            let part = |literal: String| keywords::part(&literal).map(str::to_owned);
+            let parts = keyed.iter().map(|(_, predicate)| literal(predicate).and_then(part));
+            self.keywords.insert(atom, parts.collect());
+        }
         if let Some(draft) = self.columns.get_mut(column) {
             for (key, predicate) in keyed {
                 draft.add(key, predicate, atom);
@@ -176,6 +241,11 @@ impl Compiler {
             }
             Predicate::FieldRef { field, kind, cased } => {
                 let right = self.column(&ColumnKey::of(taxonomy, field));
+                for column in [column, right] {
+                    if let Some(draft) = self.columns.get_mut(column) {
+                        draft.referenced = true;
+                    }
+                }
                 let (left, right) = (u32::try_from(column), u32::try_from(right));
                 match (left, right) {
                     (Ok(left), Ok(right)) => Expr::Ref { left, right, kind: *kind, cased: *cased },
@@ -206,7 +276,8 @@ impl ColumnDraft {
         ColumnAtoms {
             matcher: self.builder.build(),
             by_leaf: self.by_leaf,
-            present: self.present.into_iter().collect(),
+            present: self.present,
+            referenced: self.referenced,
         }
     }
 }
@@ -252,6 +323,11 @@ fn not(part: Expr) -> Expr {
         Expr::Not(inner) => *inner,
         other => Expr::Not(Box::new(other)),
     }
+}
+
+/// The set whose shortest member is longest: it is seen least. None at all is best.
+fn rarest(sets: impl Iterator<Item = BTreeSet<String>>) -> Option<BTreeSet<String>> {
+    sets.max_by_key(|set| set.iter().map(String::len).min().unwrap_or(usize::MAX))
 }
 
 /// Sets of atoms of each of which one must hold for the expression to hold; none if it can hold without any.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compiler::{Compiler, Source};
 use crate::event::Event;
-use crate::program::{Program, Workspace};
+use crate::program::Program;
 use crate::rule::{DetectionRule, Filter};
 use crate::source::Logsource;
 use crate::time::Timestamp;
@@ -69,7 +69,7 @@ impl RuleExceptions {
             Box::new(compiler.build())
         });
         let mut held = vec![false; self.filters.len()];
-        program.run(std::slice::from_ref(event), &[0], &mut Workspace::default(), |_, place| {
+        program.run(event, |place| {
             if let Some(slot) = held.get_mut(place) {
                 *slot = true;
             }

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::fields::Field;
 use crate::json::Json;
 use crate::lookup::{Asked, CompiledLookup, Question, Reason, Residual};
-use crate::program::{Program, Workspace};
+use crate::program::Program;
 use crate::rule::{
     AffixKind, Comparison, Condition, DetectionRule, Number, Predicate, Taxonomy, TextTest, WildcardPart,
 };
@@ -138,7 +138,7 @@ impl Explainer {
 
     fn walk<'e>(&self, rule: &DetectionRule, lookups: &'e [CompiledLookup], event: &'e Event) -> (Residual, Walk<'e>) {
         let mut held = vec![false; self.leaves];
-        self.program.run(std::slice::from_ref(event), &[0], &mut Workspace::default(), |_, leaf| {
+        self.program.run(event, |leaf| {
             if let Some(slot) = held.get_mut(leaf) {
                 *slot = true;
             }

@@ -2,17 +2,17 @@
 //! with, ends with and patterns, a set for regular expressions, the rest one by one.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use ipnet::IpNet;
 use regex::{Regex, RegexSet};
 
-use crate::intern::Kind;
+use crate::intern::{Kind, hash};
 use crate::predicate::{
-    Text, compare, compares, fold, integral, is_open, number_texts, parse_number, reduce, time_part, wildcard_matches,
-    written_date,
+    Text, compare, compares, fold, fold_into, integral, is_open, number_texts, parse_number, reduce, time_part,
+    wildcard_matches, written_date,
 };
 use crate::rule::{AffixKind, Comparison, Number, Predicate, TimePart, WildcardPart};
 
@@ -22,8 +22,8 @@ pub(crate) struct ColumnMatcher {
     /// Hold for every value but null: `*`, `contains ''`.
     anything: Vec<u32>,
     null: Vec<u32>,
-    equals: HashMap<Box<str>, Vec<u32>>,
-    equals_cased: HashMap<Box<str>, Vec<u32>>,
+    equals: Texts,
+    equals_cased: Texts,
     integers: HashMap<i128, Vec<u32>>,
     floats: Vec<(f64, u32)>,
     parts: Substrings,
@@ -34,10 +34,27 @@ pub(crate) struct ColumnMatcher {
     times: Vec<(TimePart, Comparison, i64, u32)>,
 }
 
+/// Whole texts, and the leaves of each.
+#[derive(Debug, Default)]
+struct Texts {
+    /// Which lengths there are: bit n for n bytes, the last for all that are longer.
+    lengths: u64,
+    /// Open addressing; 0 is empty, else the number of the entry + 1. Its length is a power of two.
+    slots: Vec<u32>,
+    entries: Vec<(u64, Box<str>, Vec<u32>)>,
+}
+
+/// Literals of up to so many bytes together are looked for with a table of all transitions: twice as quick, and a few
+/// hundred bytes of memory for each byte of a literal.
+const TABLE_BYTES_MAX: usize = 16 << 10;
+
 /// Contains, starts with, ends with, and patterns by their longest literal, tried together.
 #[derive(Debug, Default)]
 struct Substrings {
+    /// Where letter case does not count, it takes upper-case ASCII letters of the text as it finds them.
     automaton: Option<AhoCorasick>,
+    /// Whether a test needs more than that a literal is somewhere: then the text must be folded.
+    needs_text: bool,
     /// By pattern of the automaton.
     uses: Vec<Vec<Use>>,
     /// Patterns without a literal, and everything if the automaton cannot be built.
@@ -58,6 +75,9 @@ enum How {
     Pattern { parts: Vec<WildcardPart>, open: bool },
 }
 
+/// So many regular expressions are not made a set.
+const REGEXES_APART: usize = 8;
+
 #[derive(Debug)]
 enum Regexes {
     Set(RegexSet, Vec<u32>),
@@ -68,6 +88,8 @@ enum Regexes {
 #[derive(Debug, Default)]
 pub(crate) struct MatcherBuilder {
     matcher: ColumnMatcher,
+    equals: BTreeMap<String, Vec<u32>>,
+    equals_cased: BTreeMap<String, Vec<u32>>,
     parts: Vec<(String, Use)>,
     parts_cased: Vec<(String, Use)>,
     regexes: Vec<(String, u32)>,
@@ -81,8 +103,8 @@ impl MatcherBuilder {
             Predicate::Text { test, cased } => match reduce(test, *cased) {
                 Text::Anything => matcher.anything.push(leaf),
                 Text::Plain(AffixKind::Equals, text) => {
-                    let table = if *cased { &mut matcher.equals_cased } else { &mut matcher.equals };
-                    table.entry(text.into()).or_default().push(leaf);
+                    let table = if *cased { &mut self.equals_cased } else { &mut self.equals };
+                    table.entry(text).or_default().push(leaf);
                 }
                 Text::Plain(kind, text) => {
                     let how = match kind {
@@ -115,11 +137,11 @@ impl MatcherBuilder {
                     }
                 }
                 for text in number_texts(*number) {
-                    matcher.equals.entry(fold(&text).into()).or_default().push(leaf);
+                    self.equals.entry(fold(&text).into_owned()).or_default().push(leaf);
                 }
             }
             Predicate::Bool(truth) => {
-                matcher.equals.entry(truth.to_string().into()).or_default().push(leaf);
+                self.equals.entry(truth.to_string()).or_default().push(leaf);
             }
             Predicate::Null => matcher.null.push(leaf),
             Predicate::Regex(pattern) => self.regexes.push((pattern.clone(), leaf)),
@@ -132,15 +154,71 @@ impl MatcherBuilder {
 
     pub(crate) fn build(self) -> ColumnMatcher {
         let mut matcher = self.matcher;
-        matcher.parts = Substrings::build(self.parts);
-        matcher.parts_cased = Substrings::build(self.parts_cased);
+        matcher.equals = Texts::build(self.equals);
+        matcher.equals_cased = Texts::build(self.equals_cased);
+        matcher.parts = Substrings::build(self.parts, true);
+        matcher.parts_cased = Substrings::build(self.parts_cased, false);
         matcher.regex = Regexes::build(self.regexes);
         matcher
     }
 }
 
+impl Texts {
+    fn build(texts: BTreeMap<String, Vec<u32>>) -> Self {
+        let mut built = Self::default();
+        let len = (texts.len() * 2).next_power_of_two();
+        if !texts.is_empty() {
+            built.slots.resize(len, 0);
+        }
+        for (number, (text, leaves)) in (1_u32..).zip(texts) {
+            built.lengths |= length_bit(&text);
+            // The texts are the rules' own, so nobody gains by a hash that is known.
+            let hash = hash(0, text.as_bytes());
+            let mut at = hash as usize & (len - 1);
+            while built.slots.get(at).is_some_and(|slot| *slot != 0) {
+                at = (at + 1) & (len - 1);
+            }
+            if let Some(slot) = built.slots.get_mut(at) {
+                *slot = number;
+            }
+            built.entries.push((hash, text.into(), leaves));
+        }
+        built
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a text of this length can be among them.
+    #[inline]
+    fn may_have(&self, text: &str) -> bool {
+        self.lengths & length_bit(text) != 0
+    }
+
+    fn get(&self, text: &str) -> &[u32] {
+        if !self.may_have(text) {
+            return &[];
+        }
+        let hash = hash(0, text.as_bytes());
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut at = hash as usize & mask;
+        while let Some(number) = self.slots.get(at).and_then(|slot| slot.checked_sub(1)) {
+            match self.entries.get(number as usize) {
+                Some((other, known, leaves)) if *other == hash && **known == *text => return leaves,
+                _ => at = (at + 1) & mask,
+            }
+        }
+        &[]
+    }
+}
+
+fn length_bit(text: &str) -> u64 {
+    1 << text.len().min(63)
+}
+
 impl Substrings {
-    fn build(parts: Vec<(String, Use)>) -> Self {
+    fn build(parts: Vec<(String, Use)>, any_case: bool) -> Self {
         let mut patterns: Vec<String> = Vec::new();
         let mut numbers: HashMap<String, usize> = HashMap::new();
         let mut built = Self::default();
@@ -156,14 +234,22 @@ impl Substrings {
                 uses.push(use_.clone());
             }
         }
-        if patterns.is_empty() {
-            return built;
+        if !patterns.is_empty() {
+            let bytes: usize = patterns.iter().map(String::len).sum();
+            let kind = if bytes <= TABLE_BYTES_MAX { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+            let automaton = AhoCorasick::builder()
+                .match_kind(MatchKind::Standard)
+                .ascii_case_insensitive(any_case)
+                .kind(Some(kind))
+                .build(&patterns);
+            match automaton {
+                Ok(automaton) => built.automaton = Some(automaton),
+                // More patterns than an automaton has room for: tried one by one.
+                Err(_) => built.rest.extend(with),
+            }
         }
-        match AhoCorasick::builder().match_kind(MatchKind::Standard).build(&patterns) {
-            Ok(automaton) => built.automaton = Some(automaton),
-            // More patterns than an automaton has room for: tried one by one.
-            Err(_) => built.rest.extend(with),
-        }
+        let patterns = built.uses.iter().flatten().any(|use_| matches!(use_.how, How::Pattern { .. }));
+        built.needs_text = patterns || !built.rest.is_empty();
         built
     }
 
@@ -214,10 +300,13 @@ impl Regexes {
             return None;
         }
         let (patterns, leaves): (Vec<_>, Vec<_>) = regexes.into_iter().unzip();
-        if let Ok(set) = RegexSet::new(&patterns) {
+        if patterns.len() > REGEXES_APART
+            && let Ok(set) = RegexSet::new(&patterns)
+        {
             return Some(Self::Set(set, leaves));
         }
-        // Together they are too large; each alone was compiled when the plan was.
+        // So few that each alone, which can look for its literals first, is quicker; or together they are too large. Each
+        // was compiled when the plan was.
         let each = patterns.iter().zip(leaves).filter_map(|(pattern, leaf)| Some((Regex::new(pattern).ok()?, leaf)));
         Some(Self::Each(each.collect()))
     }
@@ -242,6 +331,7 @@ impl Regexes {
 #[derive(Debug, Default)]
 pub(crate) struct Hits {
     pub(crate) leaves: Vec<u32>,
+    folded: String,
     /// By leaf: number of the value for which it was last seen, and for which its pattern was last tried.
     seen: Vec<(u64, u64)>,
     value: u64,
@@ -249,6 +339,7 @@ pub(crate) struct Hits {
 
 impl Hits {
     /// Begins with the next value of a column with `leaves` predicates at most numbered so.
+    #[inline]
     pub(crate) fn start(&mut self, leaves: usize) {
         self.leaves.clear();
         self.value += 1;
@@ -266,8 +357,8 @@ impl Hits {
         }
     }
 
-    fn add_all(&mut self, leaves: Option<&Vec<u32>>) {
-        leaves.into_iter().flatten().for_each(|leaf| self.add(*leaf));
+    fn add_all(&mut self, leaves: &[u32]) {
+        leaves.iter().for_each(|leaf| self.add(*leaf));
     }
 
     fn first_try(&mut self, leaf: u32) -> bool {
@@ -282,14 +373,27 @@ impl Hits {
 }
 
 impl ColumnMatcher {
+    /// Whether trying a value costs no more than remembering what it hits would.
+    #[inline]
+    pub(crate) fn is_quick(&self) -> bool {
+        self.parts.is_empty()
+            && self.parts_cased.is_empty()
+            && self.regex.is_none()
+            && self.cidrs.is_empty()
+            && self.compares.is_empty()
+            && self.times.is_empty()
+            && self.floats.is_empty()
+            && self.integers.is_empty()
+    }
+
     /// Tries all predicates on a value and adds those that hold to `hits`.
     pub(crate) fn test(&self, kind: Kind, text: &str, hits: &mut Hits) {
         match kind {
             Kind::Empty => return,
-            Kind::Null => return hits.add_all(Some(&self.null)),
+            Kind::Null => return hits.add_all(&self.null),
             Kind::Text | Kind::Number | Kind::Bool | Kind::Object => {}
         }
-        hits.add_all(Some(&self.anything));
+        hits.add_all(&self.anything);
         let object = kind == Kind::Object;
         if !self.parts_cased.is_empty() {
             self.parts_cased.test(text, object, hits);
@@ -297,15 +401,7 @@ impl ColumnMatcher {
         if let Some(regex) = &self.regex {
             regex.test(text, hits);
         }
-        if !self.parts.is_empty() || (!object && !self.equals.is_empty()) {
-            let folded = fold(text);
-            if !self.parts.is_empty() {
-                self.parts.test(&folded, object, hits);
-            }
-            if !object {
-                hits.add_all(self.equals.get(&*folded));
-            }
-        }
+        self.test_folded(object, text, hits);
         if object {
             return;
         }
@@ -327,6 +423,29 @@ impl ColumnMatcher {
         }
     }
 
+    /// The predicates for which letter case does not count.
+    fn test_folded(&self, object: bool, text: &str, hits: &mut Hits) {
+        let ascii = text.is_ascii();
+        // Folding may change how long a text is, but not one of ASCII.
+        let equals = !object && !self.equals.is_empty() && (!ascii || self.equals.may_have(text));
+        let parts = !self.parts.is_empty();
+        if !equals && !parts {
+            return;
+        }
+        if ascii && !equals && !self.parts.needs_text {
+            return self.parts.test(text, object, hits);
+        }
+        let mut folded = std::mem::take(&mut hits.folded);
+        fold_into(text, &mut folded);
+        if parts {
+            self.parts.test(&folded, object, hits);
+        }
+        if equals {
+            hits.add_all(self.equals.get(&folded));
+        }
+        hits.folded = folded;
+    }
+
     fn test_time(&self, text: &str, hits: &mut Hits) {
         let Some(date) = written_date(text) else { return };
         for (part, comparison, right, leaf) in &self.times {
@@ -344,7 +463,7 @@ impl ColumnMatcher {
         let Some(number) = parse_number(text) else { return };
         if equal {
             match integral(number) {
-                Some(int) => hits.add_all(self.integers.get(&int)),
+                Some(int) => hits.add_all(self.integers.get(&int).map_or(&[], Vec::as_slice)),
                 None => {
                     for (float, leaf) in &self.floats {
                         if compare(Number::Float(*float), number).is_some_and(Ordering::is_eq) {

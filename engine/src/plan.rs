@@ -17,16 +17,22 @@ use crate::feed;
 use crate::fields::Field;
 use crate::json::Json;
 use crate::lookup::{CompiledLookup, Question};
-use crate::program::{Program, ROWS, Workspace};
+use crate::program::Program;
+use crate::reader::Reader;
 use crate::rule::{DetectionRule, Filter, Rule, RuleState, Table, Taxonomy};
 use crate::source::{Logsource, SourceType};
 use crate::table::{Edge, Rows, Shape};
 
 mod check;
+mod selection;
 mod tables;
 
 use self::check::{check_regexes, topological};
+use self::selection::{Names, Selection};
 use self::tables::Tables;
+
+/// Most programs kept, one for each route seen.
+const PROGRAMS_MAX: usize = 256;
 
 /// An event matched a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,20 +62,6 @@ enum Route {
     Source(SourceType),
     Logsource(Logsource),
     All,
-}
-
-/// Where an event belongs by what it says itself.
-fn recognise(event: &Event) -> Route {
-    if event.source_type != SourceType::Json {
-        return Route::Source(event.source_type);
-    }
-    let Ok(json) = crate::json::Json::parse(&event.native) else { return Route::All };
-    let part = |name: &str| json.at(&[name]).and_then(|value| value.as_str().map(str::to_lowercase));
-    let logsource = Logsource { product: part("product"), service: part("service"), category: part("category") };
-    if logsource.product.is_none() && logsource.service.is_none() {
-        return Route::All;
-    }
-    Route::Logsource(logsource)
 }
 
 /// Why rules are no plan.
@@ -177,6 +169,8 @@ pub struct Plan {
     exceptions: Vec<RuleExceptions>,
     explainers: Vec<OnceLock<Box<Explainer>>>,
     programs: Mutex<BTreeMap<Route, Arc<Program>>>,
+    names: Names,
+    readers: Mutex<Vec<Reader>>,
 }
 
 impl Plan {
@@ -242,6 +236,7 @@ impl Plan {
         });
         let exceptions = exceptions.collect();
         let explainers = rules.iter().map(|_| OnceLock::new()).collect();
+        let names = Names::of(&rules);
         Ok(Self {
             rules,
             tables,
@@ -254,6 +249,8 @@ impl Plan {
             exceptions,
             explainers,
             programs: Mutex::default(),
+            names,
+            readers: Mutex::default(),
         })
     }
 
@@ -373,35 +370,7 @@ impl Plan {
     /// Matches events against the detection rules: pure, in ascending order of (event, rule).
     #[must_use]
     pub fn select(&self, events: &[Event], routing: &Routing) -> Vec<Match> {
-        let mut groups: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
-        match routing {
-            Routing::BySource => {
-                for (index, event) in events.iter().enumerate() {
-                    groups.entry(Route::Source(event.source_type)).or_default().push(index);
-                }
-            }
-            Routing::ByLogsource(logsource) => {
-                groups.insert(Route::Logsource(logsource.clone()), (0..events.len()).collect());
-            }
-            Routing::Unrouted => {
-                groups.insert(Route::All, (0..events.len()).collect());
-            }
-            Routing::Recognised => {
-                for (index, event) in events.iter().enumerate() {
-                    groups.entry(recognise(event)).or_default().push(index);
-                }
-            }
-        }
-        let mut matches = Vec::new();
-        let mut space = Workspace::default();
-        for (route, indices) in groups {
-            let program = self.program(&route);
-            for rows in indices.chunks(ROWS) {
-                program.run(events, rows, &mut space, |event, rule| matches.push(Match { event, rule }));
-            }
-        }
-        matches.sort_unstable();
-        matches
+        Selection::new(self).run(events, routing)
     }
 
     /// Why an event matches a rule, or why not. A correlation never matches a single event.
@@ -416,14 +385,28 @@ impl Plan {
     /// `cicd`, else the first value that is not null at the native path. An object is compact JSON.
     #[must_use]
     pub fn field_text(taxonomy: Taxonomy, field: &str, event: &Event) -> Option<String> {
-        if taxonomy == Taxonomy::Cicd
-            && let Some(field) = Field::from_name(field)
-        {
-            return event.fields.get(field).map(ToString::to_string);
-        }
-        let json = Json::parse(&event.native).ok()?;
-        let found = json.root().lookup(field);
-        found.into_iter().find(|value| !value.is_null() && !value.is_array()).map(|value| value.text().into_owned())
+        Self::field_texts(taxonomy, [field], event).pop().flatten()
+    }
+
+    /// As [`Plan::field_text`], for several fields: the event is parsed once, and only if one of them is native.
+    #[must_use]
+    pub fn field_texts<'f>(
+        taxonomy: Taxonomy,
+        fields: impl IntoIterator<Item = &'f str>,
+        event: &Event,
+    ) -> Vec<Option<String>> {
+        let mut parsed: Option<Option<Json>> = None;
+        let text = |name: &'f str| {
+            if taxonomy == Taxonomy::Cicd
+                && let Some(field) = Field::from_name(name)
+            {
+                return event.fields.get(field).map(ToString::to_string);
+            }
+            let json = parsed.get_or_insert_with(|| Json::parse(&event.native).ok()).as_ref()?;
+            let found = json.root().lookup(name);
+            found.into_iter().find(|value| !value.is_null() && !value.is_array()).map(|value| value.text().into_owned())
+        };
+        fields.into_iter().map(text).collect()
     }
 
     fn program(&self, route: &Route) -> Arc<Program> {
@@ -443,6 +426,10 @@ impl Plan {
             }
         }
         let program = Arc::new(compiler.build());
+        // Events decide which there are, so there is a limit; those in use stay until they are done with.
+        if programs.len() >= PROGRAMS_MAX {
+            programs.clear();
+        }
         programs.insert(route.clone(), Arc::clone(&program));
         program
     }

@@ -22,6 +22,17 @@ pub fn fold(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(fold_char).collect())
 }
 
+/// As [`fold`], into memory that is used again.
+pub(crate) fn fold_into(text: &str, folded: &mut String) {
+    folded.clear();
+    if text.is_ascii() {
+        folded.push_str(text);
+        folded.make_ascii_lowercase();
+    } else {
+        folded.extend(text.chars().map(fold_char));
+    }
+}
+
 fn fold_char(char: char) -> char {
     let mut lower = char.to_lowercase();
     match (lower.next(), lower.next()) {
@@ -245,6 +256,23 @@ pub(crate) fn reduce(test: &TextTest, cased: bool) -> Text {
             }
         }
     }
+}
+
+/// A text, folded, that every value has in it, folded, for which the predicate holds; `None` if there is none.
+pub(crate) fn literal(predicate: &Predicate) -> Option<String> {
+    let Predicate::Text { test, cased } = predicate else { return None };
+    let text = match reduce(test, *cased) {
+        Text::Anything => return None,
+        Text::Plain(_, text) => text,
+        Text::Pattern(parts) => {
+            let literals = parts.into_iter().filter_map(|part| match part {
+                WildcardPart::Literal(text) => Some(text),
+                WildcardPart::One | WildcardPart::Any => None,
+            });
+            literals.max_by_key(String::len)?
+        }
+    };
+    Some(fold(&text).into_owned())
 }
 
 /// A predicate in a form in which equal ones are equal texts.

@@ -1,19 +1,25 @@
 //! The plan of one logsource: the conditions of all its rules over shared atoms, run on a batch of events.
 //!
-//! An atom is "some value of this column satisfies one of these predicates". Every distinct value of a column is tried
-//! once against all predicates on it; atoms become bitmaps over the rows of the batch; a rule is visited only if atoms
-//! it cannot do without were hit, and then only for those rows.
+//! An atom is "some value of this column satisfies one of these predicates". A value is tried once against all
+//! predicates on its column, and what it hits is remembered from batch to batch; atoms become bitmaps over the rows of
+//! the batch; a rule is visited only if atoms it cannot do without were hit, and then only for those rows.
 
-use crate::columns::{Column, Schema, Scratch};
+use std::sync::{Mutex, PoisonError};
+
+use crate::columns::{Schema, Sink};
 use crate::event::Event;
-use crate::intern::Kind;
+use crate::intern::{Kind, Known, ValueCache, seed};
+use crate::keywords::KeywordFilter;
 use crate::matcher::{ColumnMatcher, Hits};
 use crate::predicate::{affix, fold};
+use crate::reader::Reader;
 use crate::rule::AffixKind;
 
 /// Rows evaluated together.
 pub(crate) const ROWS: usize = 1_024;
 const WORDS: usize = ROWS / 64;
+/// Spare memory kept per program: as many as threads match at once, within reason.
+const SPARE_MAX: usize = 16;
 
 /// A set of rows.
 type Rows = [u64; WORDS];
@@ -52,147 +58,257 @@ pub(crate) struct ColumnAtoms {
     pub(crate) matcher: ColumnMatcher,
     /// Atoms by leaf of the matcher.
     pub(crate) by_leaf: Vec<Vec<u32>>,
-    /// Atoms "the field is there".
-    pub(crate) present: Vec<u32>,
+    /// Atom "the field is there".
+    pub(crate) present: Option<u32>,
+    /// Whether some rule compares its values with another field's.
+    pub(crate) referenced: bool,
 }
 
 /// The plan of one logsource.
 #[derive(Debug)]
 pub(crate) struct Program {
-    pub(crate) schema: Schema,
-    pub(crate) columns: Vec<ColumnAtoms>,
+    schema: Schema,
+    columns: Vec<ColumnAtoms>,
     /// How many atoms there are.
-    pub(crate) atoms: usize,
-    pub(crate) rules: Vec<Compiled>,
+    atoms: usize,
+    rules: Vec<Compiled>,
+    /// Rules, as indices of `rules`, by the atoms of one of the sets each cannot do without.
+    by_atom: Vec<Vec<u32>>,
+    /// Rules that may match without any atom.
+    always: Vec<u32>,
+    keywords: Option<KeywordFilter>,
+    /// Memory of batches before this one.
+    spaces: Mutex<Vec<Space>>,
 }
 
-/// Memory that is used again from batch to batch.
-#[derive(Debug, Default)]
-pub(crate) struct Workspace {
-    columns: Scratch,
+/// Memory of one program that is used again from batch to batch: the rows of the batch at hand, and what is known of
+/// values.
+#[derive(Debug)]
+pub(crate) struct Space {
+    columns: Vec<ColumnSpace>,
     hits: Hits,
+    /// Rows so far.
+    rows: usize,
     /// By atom: 0, or 1 + its place in `bitmaps`.
     slots: Vec<u32>,
     bitmaps: Vec<Rows>,
     touched: Vec<u32>,
+    /// By rule: whether it is among `visits`.
+    visited: Vec<bool>,
+    visits: Vec<u32>,
+    atoms: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct ColumnSpace {
+    known: ValueCache,
+    /// (row, scalar) of a column that is compared with another.
+    scalars: Vec<(usize, String)>,
 }
 
 impl Program {
-    /// Evaluates the events at `rows` (at most [`ROWS`] of them) and gives (event, rule) for every match, in no order.
-    pub(crate) fn run(
-        &self,
-        events: &[Event],
-        rows: &[usize],
-        space: &mut Workspace,
-        mut found: impl FnMut(usize, usize),
-    ) {
-        let batch = rows.iter().take(ROWS).filter_map(|row| events.get(*row));
-        let columns = self.schema.extract(batch, &mut space.columns);
-        space.clear(self.atoms);
-        for (column, atoms) in columns.iter().zip(&self.columns) {
-            atoms.scatter(column, rows.len().min(ROWS), space);
-        }
-        let mut every = [0_u64; WORDS];
-        (0..rows.len().min(ROWS)).for_each(|row| set(&mut every, row));
-        let batch = Batch { columns: &columns, space, rows: rows.len().min(ROWS) };
-        for rule in &self.rules {
-            let mut mask = every;
-            // The rarest of the sets the rule cannot do without, by what this batch holds.
-            if !rule.required.is_empty() {
-                let rarest = rule.required.iter().min_by_key(|atoms| batch.weight(atoms));
-                mask = [0; WORDS];
-                for atom in rarest.into_iter().flatten() {
-                    if let Some(rows) = batch.bitmap(*atom) {
-                        mask = zip(&mask, rows, |left, right| left | right);
+    pub(crate) fn new(
+        schema: Schema,
+        columns: Vec<ColumnAtoms>,
+        atoms: usize,
+        rules: Vec<Compiled>,
+        keywords: Option<KeywordFilter>,
+    ) -> Self {
+        let mut by_atom: Vec<Vec<u32>> = vec![Vec::new(); atoms];
+        let mut always = Vec::new();
+        for (number, rule) in (0_u32..).zip(&rules) {
+            match rule.required.iter().min_by_key(|atoms| atoms.len()) {
+                Some(set) => {
+                    for atom in set {
+                        if let Some(rules) = by_atom.get_mut(*atom as usize) {
+                            rules.push(number);
+                        }
                     }
                 }
+                None => always.push(number),
             }
-            if is_empty(&mask) {
-                continue;
-            }
-            let matched = batch.eval(&rule.expr, &mask);
-            for row in ones(&matched) {
-                if let Some(event) = rows.get(row) {
-                    found(*event, rule.rule);
+        }
+        Self { schema, columns, atoms, rules, by_atom, always, keywords, spaces: Mutex::default() }
+    }
+
+    /// What tells events apart in which no keyword of its rules can be.
+    pub(crate) const fn keywords(&self) -> Option<&KeywordFilter> {
+        self.keywords.as_ref()
+    }
+
+    /// Memory to gather a batch in, empty; give it back with [`Program::put_back`].
+    pub(crate) fn space(&self) -> Space {
+        let spare = self.spaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Space {
+            columns: self.columns.iter().map(|_| ColumnSpace::new()).collect(),
+            hits: Hits::default(),
+            rows: 0,
+            slots: vec![0; self.atoms],
+            bitmaps: Vec::new(),
+            touched: Vec::new(),
+            visited: vec![false; self.rules.len()],
+            visits: Vec::new(),
+            atoms: Vec::new(),
+        })
+    }
+
+    pub(crate) fn put_back(&self, space: Space) {
+        let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if spaces.len() < SPARE_MAX {
+            spaces.push(space);
+        }
+    }
+
+    /// Which fields it reads.
+    pub(crate) const fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Adds an event as the next row of a batch: its normalised fields, and what `native` hands on. There must be room
+    /// for it, see [`Space::is_full`].
+    pub(crate) fn take(&self, event: &Event, space: &mut Space, native: impl FnOnce(&mut Taking<'_>)) {
+        let mut taking = Taking { program: self, space };
+        self.schema.fields(event, &mut taking);
+        native(&mut taking);
+        space.rows += 1;
+    }
+
+    /// Evaluates the rows taken, gives (row, rule) for every match, in no order, and empties the batch.
+    pub(crate) fn evaluate(&self, space: &mut Space, mut found: impl FnMut(usize, usize)) {
+        let mut every = [0_u64; WORDS];
+        (0..space.rows).for_each(|row| set(&mut every, row));
+        for rule in self.always.iter().filter_map(|number| self.rules.get(*number as usize)) {
+            let matched = Batch { space }.eval(&rule.expr, &every);
+            ones(&matched).for_each(|row| found(row, rule.rule));
+        }
+        for atom in &space.touched {
+            for number in self.by_atom.get(*atom as usize).into_iter().flatten() {
+                if let Some(visited) = space.visited.get_mut(*number as usize)
+                    && !std::mem::replace(visited, true)
+                {
+                    space.visits.push(*number);
                 }
             }
+        }
+        for rule in space.visits.iter().filter_map(|number| self.rules.get(*number as usize)) {
+            let batch = Batch { space };
+            // The rarest of the sets the rule cannot do without, by what this batch holds.
+            let rarest = rule.required.iter().min_by_key(|atoms| batch.weight(atoms));
+            let mut mask = [0; WORDS];
+            for rows in rarest.into_iter().flatten().filter_map(|atom| batch.bitmap(*atom)) {
+                mask = zip(&mask, rows, |left, right| left | right);
+            }
+            if !is_empty(&mask) {
+                let matched = batch.eval(&rule.expr, &mask);
+                ones(&matched).for_each(|row| found(row, rule.rule));
+            }
+        }
+        space.clear();
+    }
+
+    /// Evaluates one event, and gives every rule that matches it.
+    pub(crate) fn run(&self, event: &Event, mut found: impl FnMut(usize)) {
+        let mut space = self.space();
+        self.take(event, &mut space, |taking| {
+            let mut reader = Reader::default();
+            reader.load(&event.native);
+            reader.tape(|tape| tape.into_iter().for_each(|tape| self.schema.native(tape, taking)));
+        });
+        self.evaluate(&mut space, |_, rule| found(rule));
+        self.put_back(space);
+    }
+}
+
+/// The values of an event on their way into a batch.
+#[derive(Debug)]
+pub(crate) struct Taking<'t> {
+    program: &'t Program,
+    space: &'t mut Space,
+}
+
+impl Sink for Taking<'_> {
+    fn value(&mut self, column: u32, kind: Kind, text: &str) {
+        let space = &mut *self.space;
+        let row = space.rows;
+        let Some(atoms) = self.program.columns.get(column as usize) else { return };
+        let Some(own) = space.columns.get_mut(column as usize) else { return };
+        if let Some(atom) = atoms.present {
+            hit(&mut space.slots, &mut space.bitmaps, &mut space.touched, atom, row);
+        }
+        if atoms.referenced && matches!(kind, Kind::Text | Kind::Number | Kind::Bool) {
+            own.scalars.push((row, text.to_owned()));
+        }
+        let quick = atoms.matcher.is_quick();
+        let known = if quick { Known::Passing } else { own.known.look(kind, text) };
+        let hash = match known {
+            Known::Hits(known) => {
+                for atom in known {
+                    hit(&mut space.slots, &mut space.bitmaps, &mut space.touched, *atom, row);
+                }
+                return;
+            }
+            Known::Unknown(hash) => Some(hash),
+            Known::Passing => None,
+        };
+        space.hits.start(atoms.by_leaf.len());
+        atoms.matcher.test(kind, text, &mut space.hits);
+        space.atoms.clear();
+        for leaf in &space.hits.leaves {
+            space.atoms.extend(atoms.by_leaf.get(*leaf as usize).into_iter().flatten());
+        }
+        for atom in &space.atoms {
+            hit(&mut space.slots, &mut space.bitmaps, &mut space.touched, *atom, row);
+        }
+        if let Some(hash) = hash {
+            own.known.learn(hash, kind, text, &space.atoms);
         }
     }
 }
 
-impl ColumnAtoms {
-    /// Tries every distinct value, and sets the rows that hold it in the bitmaps of the atoms it hits.
-    fn scatter(&self, column: &Column, rows: usize, space: &mut Workspace) {
-        if column.keys.is_empty() {
-            return;
-        }
-        // Atoms by value: ranges of `atoms`.
-        let mut atoms: Vec<u32> = Vec::new();
-        let mut ends: Vec<u32> = Vec::with_capacity(column.kinds.len());
-        for key in 0..column.kinds.len() {
-            let (kind, text) = column.value(u32::try_from(key).unwrap_or(u32::MAX));
-            space.hits.start(self.by_leaf.len());
-            self.matcher.test(kind, text, &mut space.hits);
-            for leaf in &space.hits.leaves {
-                atoms.extend(self.by_leaf.get(*leaf as usize).into_iter().flatten());
-            }
-            ends.push(u32::try_from(atoms.len()).unwrap_or(u32::MAX));
-        }
-        if atoms.is_empty() && self.present.is_empty() {
-            return;
-        }
-        for row in 0..rows {
-            let keys = column.row(row);
-            if keys.is_empty() {
-                continue;
-            }
-            for atom in &self.present {
-                space.set(*atom, row);
-            }
-            for key in keys {
-                let key = *key as usize;
-                let end = ends.get(key).copied().unwrap_or_default() as usize;
-                let start =
-                    key.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or_default() as usize;
-                for atom in atoms.get(start..end).unwrap_or_default() {
-                    space.set(*atom, row);
-                }
-            }
-        }
+fn hit(slots: &mut [u32], bitmaps: &mut Vec<Rows>, touched: &mut Vec<u32>, atom: u32, row: usize) {
+    let Some(slot) = slots.get_mut(atom as usize) else { return };
+    if *slot == 0 {
+        bitmaps.push([0; WORDS]);
+        *slot = u32::try_from(bitmaps.len()).unwrap_or_default();
+        touched.push(atom);
+    }
+    if let Some(rows) = bitmaps.get_mut((*slot as usize).wrapping_sub(1)) {
+        set(rows, row);
     }
 }
 
-impl Workspace {
-    fn clear(&mut self, atoms: usize) {
+impl ColumnSpace {
+    fn new() -> Self {
+        Self { known: ValueCache::new(seed()), scalars: Vec::new() }
+    }
+}
+
+impl Space {
+    /// Whether the batch has to be evaluated before another event fits.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.rows >= ROWS
+    }
+
+    fn clear(&mut self) {
         for atom in self.touched.drain(..) {
             if let Some(slot) = self.slots.get_mut(atom as usize) {
                 *slot = 0;
             }
         }
+        for rule in self.visits.drain(..) {
+            if let Some(visited) = self.visited.get_mut(rule as usize) {
+                *visited = false;
+            }
+        }
         self.bitmaps.clear();
-        if self.slots.len() < atoms {
-            self.slots.resize(atoms, 0);
-        }
-    }
-
-    fn set(&mut self, atom: u32, row: usize) {
-        let Some(slot) = self.slots.get_mut(atom as usize) else { return };
-        if *slot == 0 {
-            self.bitmaps.push([0; WORDS]);
-            *slot = u32::try_from(self.bitmaps.len()).unwrap_or_default();
-            self.touched.push(atom);
-        }
-        if let Some(rows) = self.bitmaps.get_mut((*slot as usize).wrapping_sub(1)) {
-            set(rows, row);
-        }
+        self.columns.iter_mut().filter(|column| !column.scalars.is_empty()).for_each(|column| column.scalars.clear());
+        self.rows = 0;
     }
 }
 
 /// One batch while its rules are evaluated.
 struct Batch<'b> {
-    columns: &'b [Column],
-    space: &'b Workspace,
-    rows: usize,
+    space: &'b Space,
 }
 
 impl Batch<'_> {
@@ -242,9 +358,9 @@ impl Batch<'_> {
             }
             Expr::Ref { left, right, kind, cased } => {
                 let mut held = [0; WORDS];
-                let columns = self.columns.get(*left as usize).zip(self.columns.get(*right as usize));
-                if let Some((left, right)) = columns {
-                    for row in ones(mask).filter(|row| *row < self.rows) {
+                let columns = &self.space.columns;
+                if let Some((left, right)) = columns.get(*left as usize).zip(columns.get(*right as usize)) {
+                    for row in ones(mask) {
                         if refers(left, right, row, *kind, *cased) {
                             set(&mut held, row);
                         }
@@ -257,11 +373,11 @@ impl Batch<'_> {
 }
 
 /// Whether some value of `left` in this row compares to some value of `right` in this row.
-fn refers(left: &Column, right: &Column, row: usize, kind: AffixKind, cased: bool) -> bool {
-    let scalars = |column: &Column| -> Vec<String> {
-        let values = column.row(row).iter().map(|key| column.value(*key));
-        let scalars = values.filter(|(kind, _)| matches!(kind, Kind::Text | Kind::Number | Kind::Bool));
-        scalars.map(|(_, text)| if cased { text.to_owned() } else { fold(text).into_owned() }).collect()
+fn refers(left: &ColumnSpace, right: &ColumnSpace, row: usize, kind: AffixKind, cased: bool) -> bool {
+    let scalars = |column: &ColumnSpace| -> Vec<String> {
+        let from = column.scalars.partition_point(|(other, _)| *other < row);
+        let own = column.scalars.iter().skip(from).take_while(|(other, _)| *other == row);
+        own.map(|(_, text)| if cased { text.clone() } else { fold(text).into_owned() }).collect()
     };
     let others = scalars(right);
     !others.is_empty() && scalars(left).iter().any(|text| others.iter().any(|other| affix(kind, text, other)))

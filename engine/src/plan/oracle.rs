@@ -1,18 +1,88 @@
-//! The oracle: the semantics of rules written down once more, as simply as can be, on `serde_json` values, one rule and
-//! one event at a time. It shares nothing with the plan but the rule's own types.
+//! The oracle: the semantics of rules written down once more, as simply as can be, on trees of values, one rule and one
+//! event at a time. It shares nothing with the plan but the rule's own types.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::event::Event;
 use crate::fields::Field;
 use crate::rule::{AffixKind, Comparison, Condition, Number, Predicate, Taxonomy, TextTest, WildcardPart};
 
+/// JSON in which a key may be repeated.
+#[derive(Clone, Debug)]
+enum Tree {
+    Scalar(Value),
+    Array(Vec<Tree>),
+    Object(Vec<(String, Tree)>),
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Tree;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("JSON")
+            }
+            fn visit_unit<E>(self) -> Result<Tree, E> {
+                Ok(Tree::Scalar(Value::Null))
+            }
+            fn visit_bool<E>(self, truth: bool) -> Result<Tree, E> {
+                Ok(Tree::Scalar(truth.into()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Tree, E> {
+                Ok(Tree::Scalar(number.into()))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Tree, E> {
+                Ok(Tree::Scalar(number.into()))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Tree, E> {
+                Ok(Tree::Scalar(number.into()))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Tree, E> {
+                Ok(Tree::Scalar(text.into()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
+                let mut all = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    all.push(item);
+                }
+                Ok(Tree::Array(all))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Tree, A::Error> {
+                let mut all = Vec::new();
+                while let Some(member) = members.next_entry()? {
+                    all.push(member);
+                }
+                Ok(Tree::Object(all))
+            }
+        }
+        deserializer.deserialize_any(Reading)
+    }
+}
+
+impl Tree {
+    fn compact(&self) -> String {
+        match self {
+            Self::Scalar(value) => value.to_string(),
+            Self::Array(items) => format!("[{}]", items.iter().map(Self::compact).collect::<Vec<_>>().join(",")),
+            Self::Object(members) => {
+                let member =
+                    |(key, value): &(String, Self)| format!("{}:{}", Value::from(key.as_str()), value.compact());
+                format!("{{{}}}", members.iter().map(member).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
 pub(super) fn matches(taxonomy: Taxonomy, condition: &Condition, event: &Event) -> bool {
-    let native: Value = serde_json::from_slice(&event.native).unwrap();
+    let native: Tree = serde_json::from_slice(&event.native).unwrap();
     holds(taxonomy, condition, event, &native)
 }
 
-fn holds(taxonomy: Taxonomy, condition: &Condition, event: &Event, native: &Value) -> bool {
+fn holds(taxonomy: Taxonomy, condition: &Condition, event: &Event, native: &Tree) -> bool {
     match condition {
         Condition::And(parts) => parts.iter().all(|part| holds(taxonomy, part, event, native)),
         Condition::Or(parts) => parts.iter().any(|part| holds(taxonomy, part, event, native)),
@@ -21,7 +91,7 @@ fn holds(taxonomy: Taxonomy, condition: &Condition, event: &Event, native: &Valu
             let values = values_of(taxonomy, field, event, native);
             match predicate {
                 Predicate::Exists(present) => values.is_empty() != *present,
-                Predicate::Null => values.is_empty() || values.iter().any(Value::is_null),
+                Predicate::Null => values.is_empty() || values.iter().any(|v| matches!(v, Tree::Scalar(Value::Null))),
                 Predicate::FieldRef { field: other, kind, cased } => {
                     let others = values_of(taxonomy, other, event, native);
                     values
@@ -41,46 +111,47 @@ fn holds(taxonomy: Taxonomy, condition: &Condition, event: &Event, native: &Valu
     }
 }
 
-fn leaves(value: &Value, all: &mut Vec<Value>) {
+fn leaves(value: &Tree, all: &mut Vec<Tree>) {
     match value {
-        Value::Null => {}
-        Value::Array(items) => items.iter().for_each(|item| leaves(item, all)),
-        Value::Object(members) => members.values().for_each(|member| leaves(member, all)),
+        Tree::Scalar(Value::Null) => {}
+        Tree::Array(items) => items.iter().for_each(|item| leaves(item, all)),
+        Tree::Object(members) => members.iter().for_each(|(_, member)| leaves(member, all)),
         scalar => all.push(scalar.clone()),
     }
 }
 
-fn values_of(taxonomy: Taxonomy, field: &str, event: &Event, native: &Value) -> Vec<Value> {
+fn values_of(taxonomy: Taxonomy, field: &str, event: &Event, native: &Tree) -> Vec<Tree> {
     if taxonomy == Taxonomy::Cicd
         && let Some(field) = Field::from_name(field)
     {
-        return event.fields.get(field).map(crate::fields::Value::to_json).into_iter().collect();
+        return event.fields.get(field).map(|value| Tree::Scalar(value.to_json())).into_iter().collect();
     }
     let mut found = Vec::new();
     at_path(native, &field.split('.').collect::<Vec<_>>(), &mut found);
     found
 }
 
-fn at_path(value: &Value, path: &[&str], found: &mut Vec<Value>) {
+fn at_path(value: &Tree, path: &[&str], found: &mut Vec<Tree>) {
     match value {
-        Value::Array(items) if items.is_empty() && path.is_empty() => found.push(value.clone()),
-        Value::Array(items) => items.iter().for_each(|item| at_path(item, path, found)),
+        Tree::Array(items) if items.is_empty() && path.is_empty() => found.push(value.clone()),
+        Tree::Array(items) => items.iter().for_each(|item| at_path(item, path, found)),
         _ if path.is_empty() => found.push(value.clone()),
-        Value::Object(members) => {
+        Tree::Object(members) => {
             for taken in 1..=path.len() {
-                if let Some(member) = members.get(&path[..taken].join(".")) {
+                let key = path[..taken].join(".");
+                for (_, member) in members.iter().filter(|(name, _)| *name == key) {
                     at_path(member, &path[taken..], found);
                 }
             }
         }
-        _ => {}
+        Tree::Scalar(_) => {}
     }
 }
 
-fn scalar(value: &Value) -> Option<String> {
+fn scalar(value: &Tree) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Tree::Scalar(Value::String(text)) => Some(text.clone()),
+        Tree::Scalar(value @ (Value::Bool(_) | Value::Number(_))) => Some(value.to_string()),
         _ => None,
     }
 }
@@ -158,12 +229,15 @@ fn less(left: Number, right: Number) -> bool {
     }
 }
 
-fn value_holds(test: &Predicate, value: &Value) -> bool {
-    let composite = value.is_object();
-    let text = if composite { serde_json::to_string(value).unwrap() } else { scalar(value).unwrap_or_default() };
-    if value.is_null() || value.is_array() {
-        return false;
-    }
+fn value_holds(test: &Predicate, tree: &Tree) -> bool {
+    let composite = matches!(tree, Tree::Object(_));
+    let text = if composite { tree.compact() } else { scalar(tree).unwrap_or_default() };
+    let value = match tree {
+        Tree::Scalar(Value::Null) | Tree::Array(_) => return false,
+        Tree::Scalar(value) => value.clone(),
+        Tree::Object(_) => Value::Null,
+    };
+    let value = &value;
     match test {
         Predicate::Text { test: TextTest::Plain { kind, text: part }, cased } => {
             if composite && *kind != AffixKind::Contains {

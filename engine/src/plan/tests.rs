@@ -9,10 +9,11 @@ use super::oracle;
 use super::*;
 use crate::event::EventId;
 use crate::fields::Fields;
+use crate::program::ROWS;
 use crate::record::{Authenticity, CollectionMode};
 use crate::rule::{
     AffixKind, AlertSpec, Comparison, Condition, CorrelationRule, Level, Number, Operator, Predicate, RuleMeta,
-    TextTest, WildcardPart,
+    TextTest, TimePart, WildcardPart,
 };
 use crate::time::Timestamp;
 
@@ -313,6 +314,104 @@ fn explanations_name_field_test_and_values() {
 }
 
 #[test]
+fn repeated_keys_and_keys_with_dots_are_all_seen() {
+    let both = Condition::And(vec![field("a.b", equals("x")), field("a.b", equals("y"))]);
+    for native in [r#"{"a":{"b":"x","b":"y"}}"#, r#"{"a":{"b":"x"},"a":{"b":"y"}}"#, r#"{"a.b":"x","a":[{"b":"y"}]}"#] {
+        assert!(matches(&both, native), "{native}");
+    }
+}
+
+#[test]
+fn recognised_events_go_to_their_logsource_whatever_else_comes() {
+    let anything = || Condition::And(Vec::new());
+    let plan = Plan::compile(vec![
+        detection("aws", "aws/cloudtrail", Taxonomy::Sigma, anything()),
+        detection("k8s", "kubernetes/audit", Taxonomy::Sigma, field("a", equals("x"))),
+        detection("proxy", "*/*/proxy", Taxonomy::Sigma, anything()),
+    ])
+    .unwrap();
+    let texts = [
+        r#"{"product":"aws","service":"cloudtrail"}"#,
+        r#"{"a":"x","product":"kubernetes","service":"audit"}"#,
+        r#"{"a":"x","product":"KUBERNETES","service":"Audit"}"#,
+        r#"{"a":"x","product":"\u006bubernetes"}"#,
+        r#"{"a":"x","product":"unheard of"}"#,
+        r#"{"a":"x","product":"aws","product":"kubernetes"}"#,
+        r#"{"a":"x","b":{"product":"aws"}}"#,
+        r#"{"a":"x","product":"aws","product":5}"#,
+        r#"{"a":"x","category":"proxy","service":"audit"}"#,
+        "no JSON",
+    ];
+    let expected: [&[usize]; 10] =
+        [&[0, 2], &[1, 2], &[1, 2], &[1, 2], &[2], &[1, 2], &[0, 1, 2], &[0, 1, 2], &[1, 2], &[0, 2]];
+    // In many orders, since what the events before were decides where an event is first looked at.
+    for shift in 0..texts.len() {
+        for step in [1, 3, 7] {
+            let order: Vec<usize> = (0..texts.len() * 4).map(|n| (n * step + shift) % texts.len()).collect();
+            let events: Vec<Event> = order.iter().map(|n| json(texts[*n])).collect();
+            let matches = plan.select(&events, &Routing::Recognised);
+            for (index, of) in order.iter().enumerate() {
+                let rules: Vec<usize> =
+                    matches.iter().filter(|found| found.event == index).map(|found| found.rule).collect();
+                assert_eq!(rules, expected[*of], "{}", texts[*of]);
+            }
+        }
+    }
+}
+
+#[test]
+fn more_logsources_than_are_gathered_at_once() {
+    let rules = (0..100)
+        .map(|n| detection(&format!("r{n}"), &format!("p{n}"), Taxonomy::Sigma, field("a", equals(&format!("x{n}")))));
+    let plan = Plan::compile(rules.collect::<Vec<_>>()).unwrap();
+    let texts = (0..300).map(|n| {
+        let own = n * 37 % 100;
+        json(&format!(r#"{{"a":"x{own}","product":"p{own}"}}"#))
+    });
+    let events: Vec<Event> = texts.collect();
+    let expected: Vec<_> = (0..300).map(|event| Match { event, rule: event * 37 % 100 }).collect();
+    assert_eq!(plan.select(&events, &Routing::Recognised), expected);
+}
+
+#[test]
+fn keywords_are_found_however_rare_they_are() {
+    let keyword = |text: &str| Condition::Keyword(plain(AffixKind::Contains, text));
+    let conditions = [
+        Condition::And(vec![keyword("post"), keyword("/long/enough/")]),
+        Condition::Not(Box::new(keyword("absent"))),
+        Condition::And(vec![keyword("\"quoted\""), field("a", equals("x"))]),
+        keyword("={{"),
+        Condition::Or(vec![
+            field("a", equals("y")),
+            Condition::And(vec![keyword("post"), keyword("$"), keyword("long/")]),
+        ]),
+        Condition::Not(Box::new(Condition::And(vec![keyword("post"), keyword("long/")]))),
+        Condition::And(vec![Condition::Not(Box::new(keyword("post"))), keyword("quoted")]),
+        Condition::Keyword(equals("absent")),
+        Condition::Keyword(plain(AffixKind::StartsWith, "a p")),
+        Condition::Keyword(wildcard("*lo?g*enough/")),
+        keyword("200"),
+        keyword("true"),
+    ];
+    for condition in &conditions {
+        for native in [
+            r#"{"a":"x","b":"POST \/long\/enough\/"}"#,
+            r#"{"a":"x","b":["a post","/LONG/enough/"]}"#,
+            r#"{"a":"x","b":"\"QUOTED\""}"#,
+            r#"{"a":"x","absent":1,"post":"/long/enough/"}"#,
+            r#"{"a":"x","b":"absent={{"}"#,
+            r#"{"a":"x","b":"ab\u0073ent"}"#,
+            r#"{"a":"x","b":1.5,"c":"={"}"#,
+            r#"{"a":"x","b":120030,"c":{"true":"absent"}}"#,
+            r#"{"a":"x","200":[true,2.200,"absent"]}"#,
+            r#"{"post":"a post","c":[{"absent" : 200 }]}"#,
+        ] {
+            matches(condition, native);
+        }
+    }
+}
+
+#[test]
 fn a_large_batch_is_matched_like_single_events() {
     let rules = vec![
         detection("seven", "x", Taxonomy::Sigma, field("n", plain(AffixKind::EndsWith, "7"))),
@@ -330,14 +429,21 @@ fn a_large_batch_is_matched_like_single_events() {
 }
 
 fn text() -> impl Strategy<Value = String> {
-    proptest::collection::vec(prop_oneof!["[abAB]", Just("ä".to_owned()), Just("Ä".to_owned()), "[15. \n]"], 0..5)
-        .prop_map(|parts| parts.concat())
+    // Letters whose lower case is ASCII, two letters or not what it seems, and what JSON escapes.
+    let odd = prop_oneof![Just("Ä"), Just("ä"), Just("\u{212a}"), Just("\u{130}"), Just("ß"), Just("Σ"), Just("\u{1}")];
+    proptest::collection::vec(
+        prop_oneof![4 => "[abABkK]", 2 => odd.prop_map(str::to_owned), 2 => "[15. \n]", 1 => "[\"/\\\\{}:,]", 1 => "abab|k1/a"],
+        0..5,
+    )
+    .prop_map(|parts| parts.concat())
 }
 
 fn number() -> impl Strategy<Value = Number> {
     prop_oneof![
-        (-12_i128..120).prop_map(Number::Int),
-        (-20_i32..200).prop_map(|tenths| Number::Float(f64::from(tenths) / 10.0)),
+        4 => (-12_i128..120).prop_map(Number::Int),
+        1 => prop_oneof![Just(i128::from(u64::MAX)), Just(i128::from(i64::MIN)), Just(9_007_199_254_740_993), Just(2026)]
+            .prop_map(Number::Int),
+        4 => (-20_i32..200).prop_map(|tenths| Number::Float(f64::from(tenths) / 10.0)),
     ]
 }
 
@@ -370,9 +476,22 @@ fn predicate() -> impl Strategy<Value = Predicate> {
         1 => any::<bool>().prop_map(Predicate::Exists),
         1 => prop_oneof!["[ab]\\.?[ab1]", Just("(?i)^a".to_owned()), Just("1$".to_owned())].prop_map(Predicate::Regex),
         1 => Just(Predicate::Cidr("10.1.0.0/16".parse().unwrap())),
+        1 => (time_part(), comparison.clone(), prop_oneof![0_i64..60, Just(2026)])
+            .prop_map(|(part, comparison, number)| Predicate::TimePart(part, comparison, number)),
         1 => (comparison, number()).prop_map(|(comparison, number)| Predicate::Compare(comparison, number)),
         1 => (name(), kind, any::<bool>())
             .prop_map(|(field, kind, cased)| Predicate::FieldRef { field, kind, cased }),
+    ]
+}
+
+fn time_part() -> impl Strategy<Value = TimePart> {
+    prop_oneof![
+        Just(TimePart::Minute),
+        Just(TimePart::Hour),
+        Just(TimePart::Day),
+        Just(TimePart::Week),
+        Just(TimePart::Month),
+        Just(TimePart::Year)
     ]
 }
 
@@ -415,6 +534,10 @@ fn native() -> impl Strategy<Value = serde_json::Value> {
         1 => any::<bool>().prop_map(Value::Bool),
         2 => (-12_i64..120).prop_map(Value::from),
         1 => (-20_i32..200).prop_map(|tenths| Value::from(f64::from(tenths) / 10.0)),
+        1 => prop_oneof![Just(u64::MAX), Just(9_007_199_254_740_993), Just(1_767_614_400)].prop_map(Value::from),
+        1 => Just(Value::from(i64::MIN)),
+        1 => prop_oneof![Just("2026-01-05T12:34:56Z"), Just("2026-01-05 02:34:56.5"), Just("1767614400000")]
+            .prop_map(Value::from),
         1 => prop_oneof![Just("10.1.2.3"), Just("10.2.2.3"), Just("::ffff:10.1.0.9")].prop_map(Value::from),
         4 => text().prop_map(Value::from),
     ];
@@ -435,11 +558,29 @@ fn native() -> impl Strategy<Value = serde_json::Value> {
 
 fn arbitrary_event() -> impl Strategy<Value = Event> {
     let ip = proptest::option::of(prop_oneof![Just("10.1.9.9".to_owned()), text()]);
-    (native(), proptest::option::of(text()), ip).prop_map(|(native, action, ip)| {
+    (written(), proptest::option::of(text()), ip).prop_map(|(native, action, ip)| {
         let mut fields = Fields::default();
         fields.text(Field::Action, action);
         fields.text(Field::SrcIp, ip);
-        event(SourceType::Json, &native.to_string(), fields)
+        event(SourceType::Json, &native, fields)
+    })
+}
+
+/// JSON, compact or not; one in four with keys repeated, one in ten with escapes where none are needed.
+fn written() -> impl Strategy<Value = String> {
+    (native(), native(), 0..4, any::<bool>(), 0..10).prop_map(|(value, more, repeats, pretty, escapes)| {
+        let write = |value: &serde_json::Value| {
+            if pretty { serde_json::to_string_pretty(value).unwrap() } else { value.to_string() }
+        };
+        let mut text = write(&value);
+        let empty = |value: &serde_json::Value| value.as_object().is_none_or(serde_json::Map::is_empty);
+        if repeats == 0 && !empty(&value) && !empty(&more) {
+            text = format!("{},{}", text.trim_end_matches('}'), write(&more).trim_start_matches('{'));
+            if serde_json::from_str::<serde_json::Value>(&text).is_err() {
+                text = write(&value);
+            }
+        }
+        if escapes == 0 { text.replace('/', "\\/").replace('k', "\\u006b") } else { text }
     })
 }
 
@@ -450,6 +591,7 @@ proptest! {
     fn the_plan_agrees_with_the_oracle(
         conditions in proptest::collection::vec((condition(), any::<bool>()), 1..8),
         events in proptest::collection::vec(arbitrary_event(), 1..8),
+        again in 1_usize..4,
     ) {
         let rules: Vec<_> = conditions
             .into_iter()
@@ -460,6 +602,8 @@ proptest! {
             })
             .collect();
         let plan = Plan::compile(rules).unwrap();
+        // The same values several times over, so that what is remembered of them is asked for.
+        let events: Vec<Event> = std::iter::repeat_n(&events, again).flatten().cloned().collect();
         let mut expected = Vec::new();
         for (event, of) in events.iter().enumerate() {
             for (number, rule) in plan.rules().iter().enumerate() {
@@ -473,6 +617,7 @@ proptest! {
         }
         let context = || format!("{:?}\n{:?}", plan.rules(), events);
         prop_assert_eq!(plan.select(&events, &Routing::Unrouted), expected.clone(), "unrouted {}", context());
-        prop_assert_eq!(plan.select(&events, &Routing::BySource), expected, "by source {}", context());
+        prop_assert_eq!(plan.select(&events, &Routing::BySource), expected.clone(), "by source {}", context());
+        prop_assert_eq!(plan.select(&events, &Routing::Unrouted), expected, "again {}", context());
     }
 }
