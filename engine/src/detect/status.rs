@@ -82,12 +82,13 @@ impl Detector {
             let Some(Rule::Correlation(rule)) = self.plan.rules().get(link.number) else { continue };
             let mut status = RuleStatus { rule: rule.meta.id.clone(), ..RuleStatus::default() };
             for lane in [&lanes.live, &lanes.backfill] {
-                let Size { groups, waiting, obligations, blind, learning } = lane.size(rule);
+                let Size { groups, waiting, obligations, blind, learning, learning_until } = lane.size(rule);
                 status.size.groups += groups;
                 status.size.waiting += waiting;
                 status.size.obligations += obligations;
                 status.size.blind += blind;
                 status.size.learning += learning;
+                status.size.learning_until = status.size.learning_until.max(learning_until);
                 status.late += lane.counts().late;
                 status.evicted += lane.counts().evicted;
             }
