@@ -506,8 +506,7 @@ impl Correlation {
                 size.groups = groups.len();
                 for (_, last, seen) in groups.iter().filter(|(_, last, seen)| !seen.is_warm(learn, now.max(*last))) {
                     size.learning += 1;
-                    let until = seen.watched_until(learn).filter(|until| *until > now.max(last));
-                    size.learning_until = size.learning_until.max(until);
+                    size.learning_until = size.learning_until.max(seen.watched_until(learn));
                 }
             }
             (Body::Rare(groups), Operator::Rare { min, .. }) => {

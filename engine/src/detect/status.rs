@@ -88,7 +88,9 @@ impl Detector {
                 status.size.obligations += obligations;
                 status.size.blind += blind;
                 status.size.learning += learning;
-                status.size.learning_until = status.size.learning_until.max(learning_until);
+                // Groups that were watched for long enough, but lack events, have no time to name.
+                let until = learning_until.filter(|until| *until > self.state.now);
+                status.size.learning_until = status.size.learning_until.max(until);
                 status.late += lane.counts().late;
                 status.evicted += lane.counts().evicted;
             }
