@@ -342,9 +342,12 @@ fn recognised_events_go_to_their_logsource_whatever_else_comes() {
         r#"{"a":"x","product":"aws","product":5}"#,
         r#"{"a":"x","category":"proxy","service":"audit"}"#,
         "no JSON",
+        r#"{"product":"aws","service":"cloudtrail","category":"proxy"}"#,
+        r#"{"product":"aws","service":"elb"}"#,
     ];
-    let expected: [&[usize]; 10] =
-        [&[0, 2], &[1, 2], &[1, 2], &[1, 2], &[2], &[1, 2], &[0, 1, 2], &[0, 1, 2], &[1, 2], &[0, 2]];
+    // What is known to be CloudTrail or a cluster's audit log is no proxy's, unless it says so.
+    let expected: [&[usize]; 12] =
+        [&[0], &[1], &[1], &[1, 2], &[2], &[1, 2], &[0, 1, 2], &[0, 1, 2], &[1, 2], &[0, 2], &[0, 2], &[2]];
     // In many orders, since what the events before were decides where an event is first looked at.
     for shift in 0..texts.len() {
         for step in [1, 3, 7] {
