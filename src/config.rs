@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::enrichment::Configured;
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
+use crate::roles::Retention;
 
 /// A checked configuration.
 #[derive(Debug, Default)]
@@ -31,8 +32,12 @@ pub(crate) struct Config {
     pub(crate) keep_rules: bool,
     /// How often the lake takes in what was detected.
     pub(crate) archive_every: Duration,
+    /// How often a checkpoint of the log is sealed.
+    pub(crate) seal_every: Duration,
     /// How much may wait for the log's writer, and how long it gathers.
     pub(crate) log: LogOptions,
+    /// How much of the log is kept as data.
+    pub(crate) retention: Retention,
     /// Address files; without a configuration file, those in force stay.
     pub(crate) enrichment: Option<Configured>,
 }
@@ -68,6 +73,12 @@ impl std::fmt::Debug for SecretText {
 /// How often the lake takes in what was detected: a file every five seconds at most, and an event is in SQL soon.
 pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
 
+/// Bytes a file of the log may be told to hold.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+
+/// How often a checkpoint of the log is sealed.
+pub(crate) const SEAL_EVERY: Duration = Duration::from_secs(60);
+
 /// Longest a group may gather records.
 const GROUP_DELAY_MS_MAX: u64 = 10_000;
 
@@ -97,6 +108,7 @@ struct Raw {
     #[serde(default)]
     rules: RawRules,
     archive_every: Option<String>,
+    seal_every: Option<String>,
     #[serde(default)]
     log: RawLog,
     #[serde(default)]
@@ -114,6 +126,14 @@ struct RawLog {
     /// How long a group gathers records before it is written and synced, up to 10,000 ms. None unless set: what comes
     /// during a sync is the next group anyway. Worth it where each sync is slow or costs money.
     group_delay_ms: Option<u64>,
+    /// Bytes at which a file of the log is closed, from 1 MiB to 1 GiB. 64 MiB unless set.
+    segment_bytes: Option<u64>,
+    /// How long records stay in the log as data, such as `7d`, once detection and lake have passed them. 7 days unless set.
+    keep: Option<String>,
+    /// Bytes of the log beyond which older files go before that. 16 GiB unless set.
+    keep_bytes: Option<u64>,
+    /// How often files are looked at that may go, such as `60s`. A minute unless set.
+    retire_every: Option<String>,
 }
 
 /// Address files (MMDB).
@@ -175,7 +195,7 @@ const fn yes() -> bool {
 impl Config {
     /// What runs without a file.
     pub(crate) fn embedded() -> Self {
-        Self { shipped_rules: true, archive_every: ARCHIVE_EVERY, ..Self::default() }
+        Self { shipped_rules: true, archive_every: ARCHIVE_EVERY, seal_every: SEAL_EVERY, ..Self::default() }
     }
 
     /// What a command runs for itself on stored data: it decides nothing that a server would decide.
@@ -200,6 +220,7 @@ impl Config {
             rules: raw.rules.dir,
             shipped_rules: raw.rules.shipped,
             archive_every: ARCHIVE_EVERY,
+            seal_every: SEAL_EVERY,
             enrichment: Some(
                 [(EnrichmentFile::Asn, raw.enrichment.asn), (EnrichmentFile::Geo, raw.enrichment.geo)]
                     .into_iter()
@@ -208,13 +229,18 @@ impl Config {
             ),
             ..Self::default()
         };
-        if let Some(text) = raw.archive_every {
+        for (name, text, set) in [
+            ("archive_every", raw.archive_every, &mut config.archive_every),
+            ("seal_every", raw.seal_every, &mut config.seal_every),
+        ] {
+            let Some(text) = text else { continue };
             match pipeproof_engine::time::parse_span(&text) {
-                Some(span) if !span.is_zero() => config.archive_every = span,
-                _ => problems.push(format!("archive_every: `{text}` is not a span such as 5s or 1m")),
+                Some(span) if !span.is_zero() => *set = span,
+                _ => problems.push(format!("{name}: `{text}` is not a span such as 5s or 1m")),
             }
         }
         config.log = log_options(&raw.log, &mut problems);
+        config.retention = retention(&raw.log, &mut problems);
         for (at, source) in raw.sources.into_iter().enumerate() {
             let here = format!("sources[{at}]");
             if !is_source_name(&source.name) {
@@ -266,6 +292,11 @@ fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
         Some(bytes) => options.queue_bytes_max = bytes,
         None => {}
     }
+    match raw.segment_bytes {
+        Some(bytes) if !SEGMENT_BYTES.contains(&bytes) => problems.push("log.segment_bytes: 1 MiB to 1 GiB".to_owned()),
+        Some(bytes) => options.segment_bytes = bytes,
+        None => {}
+    }
     match raw.group_delay_ms {
         Some(ms) if ms > GROUP_DELAY_MS_MAX => {
             problems.push(format!("log.group_delay_ms: at most {GROUP_DELAY_MS_MAX}, every sender waits for it"));
@@ -274,6 +305,21 @@ fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
         None => {}
     }
     options
+}
+
+fn retention(raw: &RawLog, problems: &mut Vec<String>) -> Retention {
+    let mut retention = Retention::default();
+    for (name, text, span) in
+        [("keep", &raw.keep, &mut retention.age), ("retire_every", &raw.retire_every, &mut retention.every)]
+    {
+        let Some(text) = text else { continue };
+        match pipeproof_engine::time::parse_span(text) {
+            Some(read) if !read.is_zero() => *span = read,
+            _ => problems.push(format!("log.{name}: `{text}` is not a span such as 1h or 7d")),
+        }
+    }
+    retention.bytes = raw.keep_bytes.unwrap_or(retention.bytes);
+    retention
 }
 
 fn read_secrets(raw: &[RawSecret], here: &str, problems: &mut Vec<String>) -> Vec<SecretText> {

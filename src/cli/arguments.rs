@@ -92,6 +92,22 @@ pub(crate) enum Command {
     /// Build and verify evidence packs
     #[command(subcommand)]
     Evidence(EvidenceAction),
+    /// Copy the data folder into an empty one, also while a server runs
+    Backup {
+        /// Folder that does not exist or is empty
+        to: PathBuf,
+    },
+    /// Check a backup and make the data folder (--data) from it; that must not exist or be empty
+    Restore {
+        /// The backup
+        from: PathBuf,
+    },
+    /// Where log, detection and lake stand, and whether events are accepted
+    Doctor {
+        /// Derive leaves, trees, findings and counts again and compare them with what is stored; exit 5 if they differ
+        #[arg(long)]
+        verify: bool,
+    },
     /// Control tests
     #[command(subcommand)]
     Controls(ListAction),

@@ -9,6 +9,7 @@ use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::record::CollectionMode;
 use pipeproof_ingest::log::AppendError;
 use pipeproof_ingest::receive::Request;
@@ -75,11 +76,13 @@ pub(crate) async fn receive(
     let count = leaves.len() as u64;
     if count > 0 {
         let timer = shared.metrics.append_seconds.start_timer();
+        Failpoint::ReceiveBeforeAppend.pass();
         shared.log.append(leaves).await.map_err(|error| match error {
             AppendError::TooLarge(_) => ApiError::new(413, "record_too_large", error.to_string()),
             AppendError::Busy | AppendError::Stopped(_) => ApiError::unavailable(error.to_string()),
         })?;
         timer.observe_duration();
+        Failpoint::ReceiveAfterAppend.pass();
     }
     shared.metrics.accepted.with_label_values(&[source_type.name()]).inc_by(count);
     Ok(Json(json!({ "accepted": count })))

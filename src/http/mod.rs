@@ -9,6 +9,7 @@ mod findings;
 mod openapi;
 mod rules;
 mod status;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,6 +184,20 @@ pub(crate) const ROUTES: &[Route] = &[
         Needs(Scope::RulesTest),
         "Replay stored records with other rules; progress, findings and a summary as NDJSON",
         post(backtest::backtest).layer(DefaultBodyLimit::max(backtest::BODY_BYTES_MAX))
+    ),
+    route!(
+        "POST",
+        "/v1/backup",
+        Needs(Scope::Admin),
+        "Copy the data into an empty folder of the server's machine, while it runs",
+        post(upkeep::backup)
+    ),
+    route!(
+        "POST",
+        "/v1/doctor",
+        Needs(Scope::Admin),
+        "Derive leaves, trees, findings and counts again and compare them with what is stored",
+        post(upkeep::verify)
     ),
     route!("POST", "/v1/sql", Needs(Scope::SqlRead), "Read-only SQL over the lake", post(evidence::sql)),
     route!("GET", "/v1/evidence", Needs(Scope::EvidenceRead), "Sealed evidence packs", get(evidence::list)),
