@@ -156,7 +156,6 @@ impl Registry {
             Control::Tick {}
             | Control::Started { .. }
             | Control::Stopped { .. }
-            | Control::ExceptionAdded(_)
             | Control::IncidentStep { .. }
             | Control::EnrichmentLoaded { .. }
             | Control::PackSealed { .. }

@@ -46,10 +46,26 @@ pub(crate) trait Sink {
 #[derive(Debug, Default)]
 struct TrieNode {
     column: Option<u32>,
-    /// (key, node); a key may hold dots, since JSON keys may.
-    children: Vec<(Box<str>, u32)>,
+    children: Vec<Child>,
     /// Open addressing over `children`; 0 is empty, else index + 1. Its length is a power of two, or 0 for no children.
     slots: Vec<u16>,
+}
+
+/// A way on from a place.
+#[derive(Debug)]
+struct Child {
+    /// It may hold dots, since JSON keys may.
+    key: Box<str>,
+    /// See [`ends`].
+    ends: (u64, u64),
+    node: u32,
+}
+
+impl Child {
+    #[inline]
+    fn is(&self, key: &[u8], ends: (u64, u64)) -> bool {
+        self.key.len() == key.len() && self.ends == ends && (key.len() <= 16 || self.key.as_bytes() == key)
+    }
 }
 
 /// Which columns to fill.
@@ -159,12 +175,12 @@ impl Schema {
 
     fn add_edge(&mut self, parent: u32, key: &str, node: u32) {
         if let Some(parent) = self.trie.get_mut(parent as usize) {
-            parent.children.push((key.into(), node));
+            parent.children.push(Child { key: key.into(), ends: ends(key.as_bytes()), node });
         }
     }
 
     fn edge(&self, node: u32, key: &str) -> Option<u32> {
-        self.trie.get(node as usize)?.children.iter().find(|(name, _)| **name == *key).map(|(_, child)| *child)
+        self.trie.get(node as usize)?.children.iter().find(|child| *child.key == *key).map(|child| child.node)
     }
 
     /// Hands on the values of the normalised fields.
@@ -248,8 +264,8 @@ impl TrieNode {
         }
         let len = (self.children.len() * 4).next_power_of_two();
         self.slots = vec![0; len];
-        for (number, (key, _)) in (1_u16..).zip(&self.children) {
-            let mut at = key_hash(key.as_bytes()) & (len - 1);
+        for (number, child) in (1_u16..).zip(&self.children) {
+            let mut at = key_hash(child.key.len(), child.ends) & (len - 1);
             while self.slots.get(at).is_some_and(|slot| *slot != 0) {
                 at = (at + 1) & (len - 1);
             }
@@ -261,36 +277,42 @@ impl TrieNode {
 
     #[inline]
     fn child(&self, key: &[u8]) -> Option<u32> {
+        let ends = ends(key);
         if self.slots.is_empty() {
-            return self.children.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, node)| *node);
+            return self.children.iter().find(|child| child.is(key, ends)).map(|child| child.node);
         }
-        let mut at = key_hash(key) & (self.slots.len() - 1);
+        let mut at = key_hash(key.len(), ends) & (self.slots.len() - 1);
         loop {
             let index = self.slots.get(at)?.checked_sub(1)?;
-            let (name, node) = self.children.get(usize::from(index))?;
-            if name.as_bytes() == key {
-                return Some(*node);
+            let child = self.children.get(usize::from(index))?;
+            if child.is(key, ends) {
+                return Some(child.node);
             }
             at = (at + 1) & (self.slots.len() - 1);
         }
     }
 }
 
-/// A hash of a key by its length and its ends, which tell the keys of a rule set apart. They are the rules' own, so
-/// that no event can make the table slow.
+/// The first and last eight bytes of a key, or of a shorter one all of it. With the length they tell keys of up to 16 bytes
+/// apart, and nearly all longer ones.
 #[inline]
-fn key_hash(key: &[u8]) -> usize {
-    let word = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(23),
+fn ends(key: &[u8]) -> (u64, u64) {
+    match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
         _ => match (key.first_chunk::<4>(), key.last_chunk::<4>()) {
             (Some(first), Some(last)) => {
-                u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32
+                (u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*last)) << 32)
             }
-            _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            _ => (key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0),
         },
-    };
-    let hash = (word ^ (key.len() as u64).rotate_left(57)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (hash >> 40) as usize
+    }
+}
+
+/// A hash of a key by its length and its ends. They are the rules' own, so that no event can make the table slow.
+#[inline]
+fn key_hash(len: usize, (first, last): (u64, u64)) -> usize {
+    let word = first ^ last.rotate_left(23) ^ (len as u64).rotate_left(57);
+    (word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
 }
 
 /// An integer as JSON writes it.

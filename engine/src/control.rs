@@ -37,8 +37,6 @@ pub enum Control {
     RulesDeployed(RulesRecord),
     /// A `sql:` rule ran; detection turns its rows into findings.
     SqlRun(SqlRun),
-    /// An exception was added to the rules.
-    ExceptionAdded(ExceptionRecord),
     /// A source was connected, or its settings changed.
     SourceAdded(SourceRecord),
     /// A source has a new secret; the one before it stays valid until the next rotation.
@@ -128,35 +126,6 @@ pub struct SqlRun {
     /// There were more rows than are kept.
     #[serde(default)]
     pub truncated: bool,
-}
-
-/// An exception (Sigma filter) as it was added.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExceptionRecord {
-    /// Its id.
-    pub id: String,
-    /// Its title.
-    pub title: String,
-    /// Digest over what it decides.
-    pub digest: String,
-    /// The rules it is about; all its logsource covers if it names none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rules: Option<Vec<String>>,
-    /// From when on it no longer applies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<Timestamp>,
-    /// Why it exists.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Who approved it.
-    #[serde(default)]
-    pub approved_by: Vec<String>,
-    /// Where it was decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    /// Who added it.
-    pub actor: String,
 }
 
 /// A file of the operator's that says more about network addresses (MMDB).

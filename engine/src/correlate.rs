@@ -145,6 +145,9 @@ pub struct Size {
     pub blind: usize,
     /// Groups that have not seen enough to find anything.
     pub learning: usize,
+    /// When the last of them will have been watched for as long as the rule asks, as far as that is a matter of time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_until: Option<Timestamp>,
 }
 
 /// The state of one correlation rule in one lane.
@@ -501,7 +504,10 @@ impl Correlation {
             }
             (Body::New(groups), Operator::New { learn, .. }) => {
                 size.groups = groups.len();
-                size.learning = groups.iter().filter(|(_, last, seen)| !seen.is_warm(learn, now.max(*last))).count();
+                for (_, last, seen) in groups.iter().filter(|(_, last, seen)| !seen.is_warm(learn, now.max(*last))) {
+                    size.learning += 1;
+                    size.learning_until = size.learning_until.max(seen.watched_until(learn));
+                }
             }
             (Body::Rare(groups), Operator::Rare { min, .. }) => {
                 size.groups = groups.len();

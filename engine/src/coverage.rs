@@ -6,7 +6,7 @@
 //! | `github.webhook` | nothing yet: deliveries are not numbered. Down at all → gap, because GitHub never delivers again by itself |
 //! | every other | nothing yet: events are not numbered, and the sender repeats what we did not accept |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commit::{Completeness, SourceWindow};
@@ -20,8 +20,15 @@ pub const DOWN_AFTER: Duration = Duration::from_secs(5);
 /// The windows of the current and the previous hours that may still change.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
-    windows: BTreeMap<(String, Timestamp), SourceWindow>,
-    changed: BTreeSet<(String, Timestamp)>,
+    /// By source, then by the hour.
+    windows: BTreeMap<String, BTreeMap<Timestamp, Kept>>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    window: SourceWindow,
+    /// Whether it changed since it was last taken.
+    changed: bool,
 }
 
 /// What one record adds to its source's window.
@@ -40,11 +47,14 @@ pub struct Observed {
 }
 
 impl Coverage {
+    fn kept(&mut self, source: &str, hour: Timestamp) -> Option<&mut Kept> {
+        self.windows.get_mut(source)?.get_mut(&hour)
+    }
+
     /// Opens the window of a connected source that `now` falls into, if it is not open.
     pub fn open(&mut self, source: &str, source_type: SourceType, connected: Timestamp, now: Timestamp) {
         let hour = now.hour();
-        let name = (source.to_owned(), hour);
-        if self.windows.contains_key(&name) {
+        if self.kept(source, hour).is_some() {
             return;
         }
         let mut window = SourceWindow {
@@ -63,56 +73,57 @@ impl Coverage {
             basis: String::new(),
         };
         judge(&mut window);
-        self.windows.insert(name.clone(), window);
-        self.changed.insert(name);
+        self.windows.entry(source.to_owned()).or_default().insert(hour, Kept { window, changed: true });
     }
 
     /// Counts a record into its source's window, which must be open.
     pub fn count(&mut self, source: &str, received: Timestamp, observed: Observed) {
-        let name = (source.to_owned(), received.hour());
-        let Some(window) = self.windows.get_mut(&name) else { return };
+        let Some(Kept { window, changed }) = self.kept(source, received.hour()) else { return };
+        *changed = true;
         window.records += 1;
         window.events += observed.events;
         window.duplicates += u64::from(observed.duplicate);
         window.dead_letters += u64::from(observed.dead_letter);
         window.max_lag_secs = window.max_lag_secs.max(observed.lag_secs.unwrap_or(0));
         window.max_skew_secs = window.max_skew_secs.max(observed.skew_secs.unwrap_or(0));
-        self.changed.insert(name);
     }
 
     /// We were not receiving from `from` to `to`: every open window it touches says so.
     pub fn down(&mut self, from: Timestamp, to: Timestamp) {
-        for (name, window) in &mut self.windows {
+        for Kept { window, changed } in self.windows.values_mut().flat_map(BTreeMap::values_mut) {
             let start = from.max(window.start);
             let end = to.min(window.end);
             if start < end {
                 window.down_secs += (end.micros_since(start) / 1_000_000).max(1);
                 judge(window);
-                self.changed.insert(name.clone());
+                *changed = true;
             }
         }
     }
 
     /// Forgets windows that ended more than an hour before `now`, once their last state was taken.
     pub fn close(&mut self, now: Timestamp) {
-        let changed = &self.changed;
-        self.windows.retain(|name, window| window.end.plus(HOUR) >= now || changed.contains(name));
+        for windows in self.windows.values_mut() {
+            windows.retain(|_, kept| kept.window.end.plus(HOUR) >= now || kept.changed);
+        }
+        self.windows.retain(|_, windows| !windows.is_empty());
     }
 
-    /// The windows that changed since they were last taken.
+    /// The windows that changed since they were last taken, by source and hour.
     pub fn take_changed(&mut self) -> Vec<SourceWindow> {
-        let changed = std::mem::take(&mut self.changed);
-        changed.iter().filter_map(|name| self.windows.get(name).cloned()).collect()
+        let kept = self.windows.values_mut().flat_map(BTreeMap::values_mut);
+        kept.filter_map(|kept| std::mem::take(&mut kept.changed).then(|| kept.window.clone())).collect()
     }
 
-    /// Every window kept.
+    /// Every window kept, by source and hour.
     pub fn iter(&self) -> impl Iterator<Item = &SourceWindow> {
-        self.windows.values()
+        self.windows.values().flat_map(BTreeMap::values).map(|kept| &kept.window)
     }
 
     /// Puts back a window, as restoring does.
     pub fn insert(&mut self, window: SourceWindow) {
-        self.windows.insert((window.source.clone(), window.end.minus(HOUR)), window);
+        let kept = Kept { window, changed: false };
+        self.windows.entry(kept.window.source.clone()).or_default().insert(kept.window.end.minus(HOUR), kept);
     }
 }
 

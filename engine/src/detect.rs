@@ -301,15 +301,14 @@ impl Detector {
         let envelope = &decoded.record.envelope;
         // A token for a type makes a source of that name, and a record can come from a source that was removed since.
         self.state.coverage.open(&envelope.source, envelope.source_type, now, now);
-        let known = events.iter().filter(|event| event.time_known && event.mode == CollectionMode::Live);
+        let known = || events.iter().filter(|event| event.time_known && event.mode == CollectionMode::Live);
         let behind = |event: &Event| event.received.micros_since(event.time) / 1_000_000;
-        let lags: Vec<i64> = known.map(behind).collect();
         let observed = Observed {
             events: events.len() as u64,
             duplicate,
             dead_letter: decoded.events.is_err(),
-            lag_secs: lags.iter().max().copied(),
-            skew_secs: lags.iter().min().map(|least| -least),
+            lag_secs: known().map(behind).max(),
+            skew_secs: known().map(behind).min().map(|least| -least),
         };
         self.state.coverage.count(&envelope.source, now, observed);
     }

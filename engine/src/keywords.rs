@@ -4,24 +4,31 @@
 //! It errs on the side of looking: where it sees nothing, no rule with keywords can match. Where it sees something, the
 //! values at those places are tried, or all of the event where they alone would not decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// Bits of the hash of four bytes, and how many there are.
-const HASH_BITS: u32 = 17;
-const WORDS: usize = 1 << (HASH_BITS - 6);
+/// Pairs of bytes are told apart by so many bits: six of each, those that tell ASCII apart but for letter case (and some
+/// characters that are then alike).
+const PAIR_BITS: u32 = 12;
+const PAIRS: usize = 1 << PAIR_BITS;
+/// So many groups of four bytes are told apart by their first two.
+const GROUPS: u32 = 16;
+/// Looked at where the groups fit: one bit for each hash of four bytes, in so many words.
+const WORD_BITS: u32 = 11;
+const WORDS: usize = 1 << WORD_BITS;
 /// With more places than this, all values are tried.
 const PLACES_MAX: usize = 32;
 
 /// What is left of each keyword that can be looked for: lower-case ASCII that is written in JSON as it is.
 #[derive(Debug)]
 pub(crate) struct KeywordFilter {
+    /// By two bytes: the groups of those four bytes that begin so (low half), and that end so (high half).
+    table: Box<[u32; PAIRS]>,
+    /// By a hash of four bytes: whether they may be among `grams`.
     bits: Box<[u64; WORDS]>,
-    /// The same by another hash, asked second.
-    second: Box<[u64; WORDS]>,
     /// Each part, and whether the values it is in decide for the rules it is from.
     parts: Vec<(Box<[u8]>, bool)>,
     /// By four bytes: the parts they are from, and where in each they stand; before the start of one at -1.
-    grams: BTreeMap<u32, Vec<(usize, isize)>>,
+    grams: HashMap<u32, Vec<(usize, isize)>>,
 }
 
 /// The longest part of a folded keyword that can be looked for in the text of an event; `None` if it is too short.
@@ -35,8 +42,8 @@ impl KeywordFilter {
     /// A filter for [`part`]s of keywords; of each it is said whether the values it is in decide alone: whether of the
     /// rules it is from every keyword is looked for.
     pub(crate) fn new(parts: BTreeMap<String, bool>) -> Self {
-        let empty = || Box::new([0; WORDS]);
-        let mut filter = Self { bits: empty(), second: empty(), parts: Vec::new(), grams: BTreeMap::new() };
+        let mut filter =
+            Self { table: Box::new([0; PAIRS]), bits: Box::new([0; WORDS]), parts: Vec::new(), grams: HashMap::new() };
         for (part, decides) in parts {
             let lower = part.to_ascii_lowercase().into_bytes();
             filter.add_part(&lower);
@@ -47,7 +54,7 @@ impl KeywordFilter {
 
     /// Only every second place of a text is looked at, so of each part there are four bytes for both cases.
     fn add_part(&mut self, part: &[u8]) {
-        let rarity = |bytes: &[u8]| bytes.iter().filter(|byte| !byte.is_ascii_alphanumeric()).count();
+        let rarity = |bytes: &[u8]| bytes.iter().map(|byte| rarity(*byte)).sum::<u32>();
         if let Some((at, five)) = part.windows(5).enumerate().max_by_key(|(_, five)| rarity(five)) {
             for (more, gram) in five.windows(4).enumerate() {
                 self.add(gram, (at + more) as isize);
@@ -65,46 +72,64 @@ impl KeywordFilter {
 
     fn add(&mut self, gram: &[u8], offset: isize) {
         let Some(gram) = gram.first_chunk::<4>() else { return };
-        let word = u32::from_le_bytes(*gram);
-        for (bits, hash) in [(&mut self.bits, hash(word)), (&mut self.second, second_hash(word))] {
-            if let Some(bits) = bits.get_mut((hash >> 6) as usize) {
-                *bits |= 1 << (hash & 63);
+        let [first, second, ..] = pairs(u32::from_le_bytes(*gram).into());
+        let group = 1 << (first.wrapping_mul(0x9E37_79B1) >> 16 & (GROUPS as usize - 1));
+        for (pair, groups) in [(first, group), (second, group << GROUPS)] {
+            if let Some(known) = self.table.get_mut(pair) {
+                *known |= groups;
             }
         }
+        let gram = (first << PAIR_BITS | second) as u32;
+        let (word, bit) = place(gram);
+        if let Some(word) = self.bits.get_mut(word) {
+            *word |= bit;
+        }
         let part = (self.parts.len(), offset);
-        let known = self.grams.entry(word).or_default();
+        let known = self.grams.entry(gram).or_default();
         if !known.contains(&part) {
             known.push(part);
         }
     }
 
-    /// Looks for keywords in the text of an event, given in lower case. Adds the places where some may be, and says true
-    /// where all values have to be tried.
+    /// Looks for keywords in the text of an event, behind which there are at least 16 bytes that are zero. Adds the places
+    /// where some may be, and says true where all values have to be tried.
     #[inline(never)]
-    pub(crate) fn look(&self, lower: &[u8], places: &mut Vec<u32>) -> bool {
+    pub(crate) fn look(&self, padded: &[u8], places: &mut Vec<u32>) -> bool {
         // Some other letters fold to ASCII ones. A slash is the one character of a part that may be written as an escape.
-        if !lower.is_ascii() || memchr::memchr_iter(b'\\', lower).any(|at| lower.get(at + 1) == Some(&b'/')) {
+        if !padded.is_ascii() || memchr::memchr_iter(b'\\', padded).any(|at| padded.get(at + 1) == Some(&b'/')) {
             return true;
         }
-        let bits = &*self.bits;
-        for (half, gram) in lower.array_windows::<4>().step_by(2).enumerate() {
-            let word = u32::from_le_bytes(*gram);
-            if has(bits, hash(word))
-                && has(&self.second, second_hash(word))
-                && self.confirm(word, lower, half * 2, places)
-            {
-                return true;
+        let groups = |pair: usize| self.table.get(pair).copied().unwrap_or_default();
+        let (mut last, mut last_groups) = (0, 0);
+        for (number, block) in padded.as_chunks::<8>().0.iter().enumerate() {
+            let own @ [first, second, third, fourth] = pairs(u64::from_le_bytes(*block));
+            let [a, b, c, d] = own.map(groups);
+            let fits = [last_groups & (a >> GROUPS), a & (b >> GROUPS), b & (c >> GROUPS), c & (d >> GROUPS)];
+            if fits.iter().fold(0, |any, fits| any | fits) & ((1 << GROUPS) - 1) != 0 {
+                let grams = [(last, first), (first, second), (second, third), (third, fourth)];
+                for (pair, (first, second)) in grams.into_iter().enumerate() {
+                    let gram = (first << PAIR_BITS | second) as u32;
+                    let (word, bit) = place(gram);
+                    // The four bytes begin with the last two of the block before, or in this one.
+                    let at = (number * 8 + pair * 2).wrapping_sub(2);
+                    if self.bits.get(word).is_some_and(|word| word & bit != 0) && self.confirm(gram, padded, at, places)
+                    {
+                        return true;
+                    }
+                }
             }
+            (last, last_groups) = (fourth, d);
         }
         places.len() > PLACES_MAX
     }
 
     #[cold]
-    fn confirm(&self, word: u32, lower: &[u8], at: usize, places: &mut Vec<u32>) -> bool {
-        for (part, offset) in self.grams.get(&word).into_iter().flatten() {
+    fn confirm(&self, gram: u32, text: &[u8], at: usize, places: &mut Vec<u32>) -> bool {
+        for (part, offset) in self.grams.get(&gram).into_iter().flatten() {
             let Some((part, decides)) = self.parts.get(*part) else { continue };
             let Some(start) = at.checked_add_signed(-offset) else { continue };
-            if lower.get(start..).is_some_and(|text| text.starts_with(part)) {
+            let there = text.get(start..).and_then(|text| text.get(..part.len()));
+            if there.is_some_and(|there| there.eq_ignore_ascii_case(part)) {
                 if !decides {
                     return true;
                 }
@@ -116,16 +141,31 @@ impl KeywordFilter {
     }
 }
 
-fn has(bits: &[u64; WORDS], hash: u32) -> bool {
-    bits.get((hash >> 6) as usize).copied().unwrap_or_default() >> (hash & 63) & 1 == 1
+/// How rare a byte is in JSON that programs write, roughly: the rarer what is looked for, the less often is looked closer.
+const fn rarity(byte: u8) -> u32 {
+    match byte.to_ascii_lowercase() {
+        b'e' | b't' | b'a' | b'o' | b'i' | b'n' | b's' | b'r' | b'l' | b'c' | b'd' | b'u' => 0,
+        b'k' | b'v' | b'x' | b'j' | b'q' | b'z' => 3,
+        b'a'..=b'z' | b'0'..=b'9' => 1,
+        b'"' | b':' | b',' | b'.' | b'-' | b'_' | b'/' | b'{' | b'}' | b'[' | b']' | b' ' => 1,
+        _ => 5,
+    }
 }
 
-fn second_hash(word: u32) -> u32 {
-    word.wrapping_mul(0x85EB_CA6B) >> (32 - HASH_BITS)
+/// Where the bit of four bytes is.
+#[inline]
+fn place(gram: u32) -> (usize, u64) {
+    let hash = gram.wrapping_mul(0x9E37_79B1);
+    ((hash >> (32 - WORD_BITS)) as usize, 1 << (hash >> (32 - WORD_BITS - 6) & 63))
 }
 
-fn hash(word: u32) -> u32 {
-    word.wrapping_mul(0x9E37_79B1) >> (32 - HASH_BITS)
+/// The pairs in eight bytes of ASCII, told apart by [`PAIR_BITS`] bits.
+#[inline]
+fn pairs(text: u64) -> [usize; 4] {
+    // Of each byte the bits 0 to 4 and 6: 5 is the letter case, 7 is not set in ASCII.
+    let six = text & 0x1F1F_1F1F_1F1F_1F1F | (text & 0x4040_4040_4040_4040) >> 1;
+    let twelve = six & 0x003F_003F_003F_003F | (six & 0x3F00_3F00_3F00_3F00) >> 2;
+    [0, 16, 32, 48].map(|shift| (twelve >> shift) as usize & (PAIRS - 1))
 }
 
 #[cfg(test)]
@@ -139,7 +179,8 @@ mod tests {
     /// Where keywords may be, or `None` for anywhere.
     fn places(filter: &KeywordFilter, text: &str) -> Option<Vec<u32>> {
         let mut places = Vec::new();
-        (!filter.look(text.as_bytes(), &mut places)).then_some(places)
+        let padded = [text.as_bytes(), &[0; 16]].concat();
+        (!filter.look(&padded, &mut places)).then_some(places)
     }
 
     #[test]
@@ -173,9 +214,10 @@ mod tests {
             let filter = filter(&[part]);
             for before in 0..9 {
                 for (open, close) in [("\"", "\""), ("\"x", "y\""), (":", "\n"), ("\"Z", " \"")] {
-                    let text = format!("[{}{open}{part}{close}]", " ".repeat(before)).to_ascii_lowercase();
+                    let text = format!("[{}{open}{part}{close}]", " ".repeat(before));
                     let at = u32::try_from(1 + before + open.len()).unwrap();
                     assert_eq!(places(&filter, &text), Some(vec![at]), "{text}");
+                    assert_eq!(places(&filter, &text.to_ascii_uppercase()), Some(vec![at]), "{text}");
                     let other = text.replace(part, part.get(1..).unwrap());
                     assert_eq!(places(&filter, &other), Some(vec![]), "{other}");
                 }

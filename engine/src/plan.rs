@@ -3,6 +3,7 @@
 //! Detection rules are grouped by the logsource an event belongs to; each group is one [`Program`]. Correlations have no
 //! place in matching itself: the plan only says which rules their members are. State, windows and findings are not here.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -381,34 +382,6 @@ impl Plan {
         explainer.map_or_else(Explanation::default, |own| own.explain(detection, self.lookups(rule), event))
     }
 
-    /// The text of a field, for group keys, entities and the placeholders of alerts: a normalised field under
-    /// `cicd`, else the first value that is not null at the native path. An object is compact JSON.
-    #[must_use]
-    pub fn field_text(taxonomy: Taxonomy, field: &str, event: &Event) -> Option<String> {
-        Self::field_texts(taxonomy, [field], event).pop().flatten()
-    }
-
-    /// As [`Plan::field_text`], for several fields: the event is parsed once, and only if one of them is native.
-    #[must_use]
-    pub fn field_texts<'f>(
-        taxonomy: Taxonomy,
-        fields: impl IntoIterator<Item = &'f str>,
-        event: &Event,
-    ) -> Vec<Option<String>> {
-        let mut parsed: Option<Option<Json>> = None;
-        let text = |name: &'f str| {
-            if taxonomy == Taxonomy::Cicd
-                && let Some(field) = Field::from_name(name)
-            {
-                return event.fields.get(field).map(ToString::to_string);
-            }
-            let json = parsed.get_or_insert_with(|| Json::parse(&event.native).ok()).as_ref()?;
-            let found = json.root().lookup(name);
-            found.into_iter().find(|value| !value.is_null() && !value.is_array()).map(|value| value.text().into_owned())
-        };
-        fields.into_iter().map(text).collect()
-    }
-
     fn program(&self, route: &Route) -> Arc<Program> {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(program) = programs.get(route) {
@@ -432,6 +405,36 @@ impl Plan {
         }
         programs.insert(route.clone(), Arc::clone(&program));
         program
+    }
+}
+
+/// Reads fields of one event for group keys, entities and the placeholders of alerts; its JSON is parsed at most once, and
+/// only if a field is native.
+#[derive(Debug)]
+pub struct FieldReader<'e> {
+    event: &'e Event,
+    json: OnceCell<Option<Json>>,
+}
+
+impl<'e> FieldReader<'e> {
+    /// A reader of this event.
+    #[must_use]
+    pub const fn new(event: &'e Event) -> Self {
+        Self { event, json: OnceCell::new() }
+    }
+
+    /// The text of a field: a normalised one under `cicd`, else the first value that is not null at the native path. An
+    /// object is compact JSON.
+    #[must_use]
+    pub fn text(&self, taxonomy: Taxonomy, field: &str) -> Option<String> {
+        if taxonomy == Taxonomy::Cicd
+            && let Some(field) = Field::from_name(field)
+        {
+            return self.event.fields.get(field).map(ToString::to_string);
+        }
+        let json = self.json.get_or_init(|| Json::parse(&self.event.native).ok()).as_ref()?;
+        let found = json.root().lookup(field);
+        found.into_iter().find(|value| !value.is_null() && !value.is_array()).map(|value| value.text().into_owned())
     }
 }
 

@@ -4,6 +4,8 @@
 //! predicates on its column, and what it hits is remembered from batch to batch; atoms become bitmaps over the rows of
 //! the batch; a rule is visited only if atoms it cannot do without were hit, and then only for those rows.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::columns::{Schema, Sink};
@@ -102,8 +104,9 @@ pub(crate) struct Space {
 #[derive(Debug)]
 struct ColumnSpace {
     known: ValueCache,
-    /// (row, scalar) of a column that is compared with another.
-    scalars: Vec<(usize, String)>,
+    /// Row, and where in `texts` the scalar is, of a column that is compared with another.
+    scalars: Vec<(usize, Range<usize>)>,
+    texts: String,
 }
 
 impl Program {
@@ -236,7 +239,9 @@ impl Sink for Taking<'_> {
             hit(&mut space.slots, &mut space.bitmaps, &mut space.touched, atom, row);
         }
         if atoms.referenced && matches!(kind, Kind::Text | Kind::Number | Kind::Bool) {
-            own.scalars.push((row, text.to_owned()));
+            let start = own.texts.len();
+            own.texts.push_str(text);
+            own.scalars.push((row, start..own.texts.len()));
         }
         let quick = atoms.matcher.is_quick();
         let known = if quick { Known::Passing } else { own.known.look(kind, text) };
@@ -278,8 +283,15 @@ fn hit(slots: &mut [u32], bitmaps: &mut Vec<Rows>, touched: &mut Vec<u32>, atom:
 }
 
 impl ColumnSpace {
+    /// The scalars of a row that are compared with another column's.
+    fn scalars(&self, row: usize) -> impl Iterator<Item = &str> {
+        let from = self.scalars.partition_point(|(other, _)| *other < row);
+        let own = self.scalars.iter().skip(from).take_while(move |(other, _)| *other == row);
+        own.filter_map(|(_, text)| self.texts.get(text.clone()))
+    }
+
     fn new() -> Self {
-        Self { known: ValueCache::new(seed()), scalars: Vec::new() }
+        Self { known: ValueCache::new(seed()), scalars: Vec::new(), texts: String::new() }
     }
 }
 
@@ -301,7 +313,10 @@ impl Space {
             }
         }
         self.bitmaps.clear();
-        self.columns.iter_mut().filter(|column| !column.scalars.is_empty()).for_each(|column| column.scalars.clear());
+        for column in self.columns.iter_mut().filter(|column| !column.scalars.is_empty()) {
+            column.scalars.clear();
+            column.texts.clear();
+        }
         self.rows = 0;
     }
 }
@@ -374,13 +389,11 @@ impl Batch<'_> {
 
 /// Whether some value of `left` in this row compares to some value of `right` in this row.
 fn refers(left: &ColumnSpace, right: &ColumnSpace, row: usize, kind: AffixKind, cased: bool) -> bool {
-    let scalars = |column: &ColumnSpace| -> Vec<String> {
-        let from = column.scalars.partition_point(|(other, _)| *other < row);
-        let own = column.scalars.iter().skip(from).take_while(|(other, _)| *other == row);
-        own.map(|(_, text)| if cased { text.clone() } else { fold(text).into_owned() }).collect()
-    };
-    let others = scalars(right);
-    !others.is_empty() && scalars(left).iter().any(|text| others.iter().any(|other| affix(kind, text, other)))
+    let folded = |text| if cased { Cow::Borrowed(text) } else { fold(text) };
+    left.scalars(row).any(|text| {
+        let text = folded(text);
+        right.scalars(row).any(|other| affix(kind, &text, &folded(other)))
+    })
 }
 
 fn set(rows: &mut Rows, row: usize) {

@@ -21,10 +21,7 @@ pub(crate) struct Reader {
     buffers: Buffers,
     tape: Tape<'static>,
     findings: Findings,
-    /// The event in lower case, if somebody asked.
-    lower: Vec<u8>,
-    lowered: bool,
-    /// Where in it keywords may be.
+    /// Where in the event keywords may be.
     places: Vec<u32>,
 }
 
@@ -47,8 +44,6 @@ impl Default for Reader {
             buffers: Buffers::with_max_depth(0, DEPTH_MAX + 1),
             tape: Tape(Vec::new()),
             findings: Findings::default(),
-            lower: Vec::new(),
-            lowered: false,
             places: Vec::new(),
         }
     }
@@ -58,7 +53,6 @@ impl Reader {
     /// Begins with the next event.
     pub(crate) fn load(&mut self, native: &[u8]) {
         self.len = native.len();
-        self.lowered = false;
         self.text.clear();
         self.text.extend_from_slice(native);
         self.text.resize(self.len + INPUT_PADDING, 0);
@@ -77,7 +71,7 @@ impl Reader {
         places.clear();
         let everything = self.indexed
             && schema.everything().is_some()
-            && program.and_then(Program::keywords).is_none_or(|keywords| keywords.look(self.lower(), &mut places));
+            && program.and_then(Program::keywords).is_none_or(|keywords| keywords.look(&self.text, &mut places));
         let scanned = self.scan_for(Wanted { schema, everything, places: &places, members });
         self.places = places;
         scanned
@@ -92,16 +86,6 @@ impl Reader {
                 .is_some_and(|text| self.findings.scan(text, self.index.structural_indexes(), wanted))
     }
 
-    fn lower(&mut self) -> &[u8] {
-        if !self.lowered {
-            self.lowered = true;
-            self.lower.clear();
-            self.lower.extend_from_slice(self.text.get(..self.len).unwrap_or_default());
-            self.lower.make_ascii_lowercase();
-        }
-        &self.lower
-    }
-
     /// The text of a member that [`Reader::scan`] was asked for.
     pub(crate) fn member(&self, number: usize) -> Option<&str> {
         self.findings.member(number, &self.text)
@@ -110,7 +94,7 @@ impl Reader {
     /// Hands on what [`Reader::scan`] found.
     pub(crate) fn give(&mut self, sink: &mut impl Sink) {
         // That it is UTF-8 was checked when its tokens were found.
-        let text = self.text.get(..self.len).and_then(|text| std::str::from_utf8(text).ok());
+        let text = self.text.get(..self.len).and_then(|text| simdutf8::basic::from_utf8(text).ok());
         self.findings.give(text.unwrap_or_default(), sink);
     }
 

@@ -314,6 +314,13 @@ pub(crate) enum ExceptionsAction {
     List,
     /// Let go of what a rule finds: a filter document, or fields with values
     Add(ExceptionOptions),
+    /// Matches an exception let go, oldest first
+    Matches {
+        id: String,
+        /// Those after this number only
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
     /// Take back an exception that was added
     Remove { id: String },
 }

@@ -52,6 +52,21 @@ enum Reading {
     Recognised,
 }
 
+impl Reading {
+    /// Makes a record of a line. What it says of times is preliminary where the line tells none.
+    fn decode(self, file: usize, line: u64, body: Bytes, wall: Timestamp) -> Result<Decoded, String> {
+        let source_type = match self {
+            Self::Source(source_type) => source_type,
+            Self::Recognised => recognise(&body),
+        };
+        let item = if file == 0 { format!("id:line-{line}") } else { format!("id:file-{file}-line-{line}") };
+        let record = Record { envelope: envelope(source_type, wall, item), salt: [0; 16], body };
+        let index = ((file as u64) << FILE_SHIFT) | line;
+        let events = decode(Position { partition: 0, index }, &record).map_err(|error| error.to_string())?;
+        Ok(Decoded { index, record, events: Ok(events) })
+    }
+}
+
 pub(super) fn eval(options: &EvalOptions, format: Option<Format>) -> Result<(), Failure> {
     let fail_on = options.fail_on.as_deref().map(level).transpose()?;
     let rules = rule_sets::compile(read(&options.rules)?).map_err(|error| Failure::Usage(crate::chain(&error)))?;
@@ -63,12 +78,17 @@ pub(super) fn eval(options: &EvalOptions, format: Option<Format>) -> Result<(), 
         None => Routing::Recognised,
     };
     let count = rules.plan.rules().len();
+    let reading = source.map_or(Reading::Recognised, Reading::Source);
+    // What a record without a time counts as before any record has one.
+    let wall = SystemClock.now();
     let mut inputs = Vec::new();
     let paths: Vec<String> = options.events.iter().map(|path| path.display().to_string()).collect();
-    for path in if paths.is_empty() { vec!["-".to_owned()] } else { paths } {
-        inputs.push(Input::open(path)?);
+    let paths = if paths.is_empty() { vec!["-".to_owned()] } else { paths };
+    let files = paths.len();
+    for (file, path) in paths.into_iter().enumerate() {
+        inputs.push(Input::open(path, files, move |line, body| reading.decode(file, line, body, wall))?);
     }
-    let mut run = Evaluation::new(rules.plan, routing, source.map_or(Reading::Recognised, Reading::Source));
+    let mut run = Evaluation::new(rules.plan, routing, wall);
     run.output = Output::new(format, inputs.iter().map(|input| input.name.clone()).collect())?;
     // The clock of statistics, not of detection.
     let started = Instant::now();
@@ -94,7 +114,6 @@ pub(super) fn eval(options: &EvalOptions, format: Option<Format>) -> Result<(), 
 
 struct Evaluation {
     detector: Detector,
-    reading: Reading,
     /// Rules look at several events, so order and time matter.
     ordered: bool,
     settle: Duration,
@@ -112,17 +131,16 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    fn new(plan: Arc<Plan>, routing: Routing, reading: Reading) -> Self {
+    fn new(plan: Arc<Plan>, routing: Routing, wall: Timestamp) -> Self {
         Self {
             ordered: looks_back(&plan),
             settle: settle(&plan),
             // What the files do not tell did not happen.
             detector: Detector::new(plan, 0).with_routing(routing).trusting_silence().without_deltas(),
-            reading,
             waiting: BinaryHeap::new(),
             batch: Vec::new(),
             clock: EventClock::default(),
-            wall: SystemClock.now(),
+            wall,
             ticked: Timestamp::MIN,
             since_tick: 0,
             controls: 0,
@@ -133,17 +151,16 @@ impl Evaluation {
     }
 
     fn read(&mut self, inputs: &mut [Input]) -> Result<(), Failure> {
-        let mut line = Vec::new();
         if !self.ordered {
-            for (number, input) in inputs.iter_mut().enumerate() {
-                while let Some(pending) = self.next(number, input, &mut line)? {
+            for input in inputs.iter_mut() {
+                while let Some(pending) = self.next(input)? {
                     self.push(pending)?;
                 }
             }
             return Ok(());
         }
-        for (number, input) in inputs.iter_mut().enumerate() {
-            let next = self.next(number, input, &mut line)?;
+        for input in inputs.iter_mut() {
+            let next = self.next(input)?;
             input.keep(next);
         }
         // The input whose next record is the earliest goes on.
@@ -153,7 +170,7 @@ impl Evaluation {
         };
         while let Some(at) = earliest(inputs) {
             let Some(input) = inputs.get_mut(at) else { break };
-            let next = self.next(at, input, &mut line)?;
+            let next = self.next(input)?;
             if let Some(pending) = input.keep(next) {
                 self.waiting.push(pending);
             }
@@ -170,35 +187,23 @@ impl Evaluation {
     }
 
     /// The next record of an input.
-    fn next(&mut self, number: usize, input: &mut Input, line: &mut Vec<u8>) -> Result<Option<Pending>, Failure> {
+    fn next(&mut self, input: &mut Input) -> Result<Option<Pending>, Failure> {
         loop {
-            let Some(read) = input.next(line)? else { return Ok(None) };
-            let decoded = read.map_err(str::to_owned).and_then(|body| self.decode(number, input.line, body));
-            match decoded {
-                Ok(pending) => return Ok(Some(pending)),
-                Err(why) => {
+            match input.next()? {
+                None => return Ok(None),
+                Some((_, Ok(decoded))) => {
+                    let known = decoded.events.iter().flatten().filter(|event| event.time_known);
+                    let time = known.map(|event| event.time).max();
+                    let order = (time.unwrap_or(self.clock.newest.unwrap_or(self.wall)), decoded.index);
+                    return Ok(Some(Pending { order, decoded }));
+                }
+                Some((line, Err(why))) => {
                     self.skipped += 1;
                     let file = if self.output.files.len() > 1 { format!("{}: ", input.name) } else { String::new() };
-                    show::diagnostic(&format!("{file}line {}: {why}", input.line));
+                    show::diagnostic(&format!("{file}line {line}: {why}"));
                 }
             }
         }
-    }
-
-    fn decode(&self, file: usize, line: u64, body: Bytes) -> Result<Pending, String> {
-        let source_type = match self.reading {
-            Reading::Source(source_type) => source_type,
-            Reading::Recognised => recognise(&body),
-        };
-        let received = self.clock.newest.unwrap_or(self.wall);
-        let item = if file == 0 { format!("id:line-{line}") } else { format!("id:file-{file}-line-{line}") };
-        let record = Record { envelope: envelope(source_type, received, item), salt: [0; 16], body };
-        let index = ((file as u64) << FILE_SHIFT) | line;
-        let position = Position { partition: 0, index };
-        let events = decode(position, &record).map_err(|error| error.to_string())?;
-        let time = events.iter().filter(|event| event.time_known).map(|event| event.time).max();
-        let order = (time.unwrap_or(received), index);
-        Ok(Pending { order, decoded: Decoded { index, record, events: Ok(events) } })
     }
 
     /// Takes the next record in order.

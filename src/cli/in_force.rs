@@ -115,9 +115,23 @@ async fn rules_list(place: &Place, format: Option<Format>) -> Done {
             let short =
                 row.get("digest").and_then(Value::as_str).and_then(|digest| digest.get(..12)).map(str::to_owned);
             row.insert("short_digest".to_owned(), json!(short));
+            let learning = row.get("status").and_then(|status| status.get("learning_until")).cloned();
+            row.insert("learning_until".to_owned(), json!(learning));
         }
     }
-    let columns = ["level", "state", "sight", "findings", "name", "title", "version", "short_digest", "file", "id"];
+    let columns = [
+        "level",
+        "state",
+        "sight",
+        "learning_until",
+        "findings",
+        "name",
+        "title",
+        "version",
+        "short_digest",
+        "file",
+        "id",
+    ];
     show::rows(&rows, &columns, format)
 }
 
@@ -189,6 +203,11 @@ pub(super) async fn exceptions(action: ExceptionsAction, place: &Place, format: 
             let body = exception(options)?;
             let outcome = with(place, async |client| client.post("/v1/exceptions", &body).await).await?;
             changed(&outcome, format)
+        }
+        ExceptionsAction::Matches { id, after } => {
+            let path = format!("/v1/exceptions/{}/matches?after={after}", segment(&id));
+            let answer = with(place, async |client| client.get(&path).await).await?;
+            show::rows(&list(&answer, "matches"), &["seq", "time", "rule", "event", "committed"], format)
         }
         ExceptionsAction::Remove { id } => {
             let path = format!("/v1/exceptions/{}", segment(&id));

@@ -138,6 +138,13 @@ pub(crate) const ROUTES: &[Route] = &[
         post(rules::add_exception)
     ),
     route!(
+        "GET",
+        "/v1/exceptions/{id}/matches",
+        Needs(Scope::FindingsRead),
+        "Matches an exception let go",
+        get(rules::exception_matches)
+    ),
+    route!(
         "DELETE",
         "/v1/exceptions/{id}",
         Needs(Scope::RulesWrite),

@@ -15,7 +15,7 @@ use pipeproof_rules::{Severity, is_content};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answers::{Body, internal};
+use super::answers::{Asked, Body, internal};
 use super::{Answer, ApiError};
 use crate::node::Shared;
 use crate::registry::Caller;
@@ -212,6 +212,25 @@ pub(crate) async fn exceptions(State(shared): State<Arc<Shared>>) -> Answer {
     let head = shared.rules.head();
     let exceptions = rules::listed(&head, shared.clock.now(), &shared.status().exceptions);
     Ok(Json(json!({ "set": head.digest, "exceptions": exceptions })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MatchQuery {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+/// What an exception let go, also one that was taken back.
+pub(crate) async fn exception_matches(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Asked(query): Asked<MatchQuery>,
+) -> Answer {
+    let limit = query.limit.unwrap_or(100).clamp(1, 1_000);
+    let matches = shared.store.excepted(Some(&id), query.after, limit).await;
+    Ok(Json(json!({ "matches": matches.map_err(internal("list what an exception let go"))? })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -388,6 +388,12 @@ async fn exceptions_let_go_are_counted_and_end() {
         (&json!("in force"), &json!(2), &json!("SEC-4711"))
     );
     assert_eq!(rule(&server, "deployment_forced").await["digest"].as_str().map(str::len), Some(64));
+    let matches = items(&server.cli_json(&["exceptions", "matches", &id]), "matches");
+    assert_eq!(matches.len(), 2, "{matches:?}");
+    let index = matches[0]["event"].as_str().unwrap().split('-').nth(1).unwrap();
+    let sql = format!("SELECT ci_repo FROM events WHERE \"index\" = {index}");
+    eventually("the lake has it", || async { (!server.sql(&sql).await.is_empty()).then_some(()) }).await;
+    assert_eq!(server.sql(&sql).await, [[json!("acme/it's-fine")]], "{matches:?}");
 
     eventually("the exception ends", || async {
         let listed = items(&server.get("/v1/exceptions").await, "exceptions");

@@ -32,6 +32,11 @@ impl Seen {
         self.events >= learn.events && (learn.for_.is_zero() || long_enough)
     }
 
+    /// When it will have been watched for as long as the rule asks.
+    pub(super) fn watched_until(&self, learn: &Learn) -> Option<Timestamp> {
+        (self.events > 0).then(|| self.first.plus(learn.for_))
+    }
+
     /// Takes in a value; true if the group is warm and has not had it within the timespan.
     pub(super) fn add(
         &mut self,

@@ -58,8 +58,7 @@ impl Detector {
                 }
             }
             Control::SqlRun(run) => self.sql_run(&run, now, batch),
-            Control::ExceptionAdded(_)
-            | Control::Started { .. }
+            Control::Started { .. }
             | Control::Stopped { .. }
             | Control::TokenCreated(_)
             | Control::TokenRevoked { .. }

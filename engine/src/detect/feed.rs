@@ -7,7 +7,7 @@ use super::{Batch, Detector};
 use crate::correlate::{DetailWriter, FieldValue, Fired, Head, Moment, Signal};
 use crate::event::Event;
 use crate::json::Json;
-use crate::plan::Plan;
+use crate::plan::{FieldReader, Plan};
 use crate::record::CollectionMode;
 use crate::rule::Rule;
 use crate::state::QuietKey;
@@ -53,15 +53,14 @@ impl Detector {
         if self.lets_go(plan, number, rule, event, now, batch) {
             return;
         }
-        self.feed_tables(plan, number, (event.time, event.id), &|taxonomy, field| {
-            Plan::field_text(taxonomy, field, event)
-        });
+        let reader = FieldReader::new(event);
+        self.feed_tables(plan, number, (event.time, event.id), &|taxonomy, field| reader.text(taxonomy, field));
         if self.topology.feeds.get(number).is_some_and(|feeds| !feeds.is_empty()) {
             let signal = self.signal(number, event);
             self.offer(plan, number, Lane::from(event.mode), &signal, now, batch);
         }
         if rule.meta().emits {
-            self.report_event(number, rule, event, now, batch);
+            self.report_event(number, rule, event, &reader, now, batch);
         }
     }
 

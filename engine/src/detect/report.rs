@@ -9,7 +9,7 @@ use crate::correlate::{Fired, Signal, What};
 use crate::event::Event;
 use crate::finding::{Anchor, CitedEvent, Finding, finding_id};
 use crate::incident::{Incident, IncidentStep, Verb};
-use crate::plan::Plan;
+use crate::plan::{FieldReader, Plan};
 use crate::rule::{Rule, RuleMeta, RuleState};
 use crate::time::Timestamp;
 use crate::watermark::Lane;
@@ -33,12 +33,13 @@ impl Detector {
         number: usize,
         rule: &Rule,
         event: &Event,
+        reader: &FieldReader<'_>,
         now: Timestamp,
         batch: &mut Batch,
     ) {
         let meta = rule.meta();
         let Rule::Detection(detection) = rule else { return };
-        let read = |field: &str| Plan::field_text(detection.taxonomy, field, event);
+        let read = |field: &str| reader.text(detection.taxonomy, field);
         let dedup = &meta.alert.dedup;
         let key: BTreeMap<String, String> =
             dedup.iter().filter_map(|field| Some((field.clone(), read(field)?))).collect();

@@ -82,12 +82,15 @@ impl Detector {
             let Some(Rule::Correlation(rule)) = self.plan.rules().get(link.number) else { continue };
             let mut status = RuleStatus { rule: rule.meta.id.clone(), ..RuleStatus::default() };
             for lane in [&lanes.live, &lanes.backfill] {
-                let Size { groups, waiting, obligations, blind, learning } = lane.size(rule);
+                let Size { groups, waiting, obligations, blind, learning, learning_until } = lane.size(rule);
                 status.size.groups += groups;
                 status.size.waiting += waiting;
                 status.size.obligations += obligations;
                 status.size.blind += blind;
                 status.size.learning += learning;
+                // Groups that were watched for long enough, but lack events, have no time to name.
+                let until = learning_until.filter(|until| *until > self.state.now);
+                status.size.learning_until = status.size.learning_until.max(until);
                 status.late += lane.counts().late;
                 status.evicted += lane.counts().evicted;
             }

@@ -247,10 +247,11 @@ fn taxonomies() {
     assert!(hits(rule(Taxonomy::Cicd, field("src.asn", Predicate::Number(Number::Int(8075))))));
     assert!(hits(rule(Taxonomy::Cicd, field("extra.x", equals("1")))), "other names are native");
     assert!(hits(rule(Taxonomy::Sigma, field("action", equals("native")))));
-    assert_eq!(Plan::field_text(Taxonomy::Cicd, "action", &event).as_deref(), Some("git.push"));
-    assert_eq!(Plan::field_text(Taxonomy::Sigma, "action", &event).as_deref(), Some("native"));
-    assert_eq!(Plan::field_text(Taxonomy::Cicd, "extra.x", &event).as_deref(), Some("1"));
-    assert_eq!(Plan::field_text(Taxonomy::Cicd, "src.ip", &event), None);
+    let reader = FieldReader::new(&event);
+    assert_eq!(reader.text(Taxonomy::Cicd, "action").as_deref(), Some("git.push"));
+    assert_eq!(reader.text(Taxonomy::Sigma, "action").as_deref(), Some("native"));
+    assert_eq!(reader.text(Taxonomy::Cicd, "extra.x").as_deref(), Some("1"));
+    assert_eq!(reader.text(Taxonomy::Cicd, "src.ip"), None);
 }
 
 fn correlation(id: &str, members: &[&str]) -> Rule {

@@ -124,6 +124,7 @@ struct Rows {
     windows: Vec<String>,
     duplicates: String,
     dead_letters: String,
+    excepted: String,
 }
 
 impl Rows {
@@ -141,6 +142,14 @@ impl Rows {
             .iter()
             .map(|letter| (letter.index, &letter.source, letter.received.as_micros(), &letter.reason))
             .collect();
+        let excepted: Vec<_> = commit
+            .excepted
+            .iter()
+            .map(|own| {
+                let names = (&own.filter, &own.filter_digest, &own.rule, &own.rule_digest, &own.event);
+                (names, own.time.as_micros(), own.received.as_micros())
+            })
+            .collect();
         Ok(Self {
             findings: encode_all("finding", &commit.findings, |finding| &finding.id)?,
             incidents: encode_all("incident", &commit.incidents, |incident| &incident.id)?,
@@ -148,6 +157,7 @@ impl Rows {
             windows: encode_all("source window", &commit.windows, |window| &window.source)?,
             duplicates: encode("duplicates", "of a batch", &duplicates)?,
             dead_letters: encode("dead letters", "of a batch", &dead_letters)?,
+            excepted: encode("matches let go", "of a batch", &excepted)?,
         })
     }
 
@@ -250,6 +260,18 @@ impl Rows {
             )
             .bind(commit.partition)
             .bind(&self.dead_letters)
+            .execute(&mut *connection)
+            .await?;
+        }
+        if !commit.excepted.is_empty() {
+            sqlx::query(
+                "INSERT INTO excepted (filter, filter_digest, rule, rule_digest, event, time, received, committed)
+                 SELECT value ->> '$[0][0]', value ->> '$[0][1]', value ->> '$[0][2]', value ->> '$[0][3]', value ->> '$[0][4]',
+                        value ->> 1, value ->> 2, ?
+                 FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+            )
+            .bind(commit.committed.as_micros())
+            .bind(&self.excepted)
             .execute(&mut *connection)
             .await?;
         }

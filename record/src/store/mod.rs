@@ -6,6 +6,7 @@
 mod commit;
 mod coverage;
 mod deliveries;
+mod excepted;
 mod findings;
 mod ledger;
 mod schema;
@@ -23,6 +24,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use coverage::{StoredDeadLetter, StoredWindow};
 pub use deliveries::{Attempt, AttemptOutcome, Delivery, DeliveryChange, DeliveryFilter, DeliveryState, Due};
+pub use excepted::StoredExcepted;
 pub use findings::{FindingFilter, IncidentFilter, StoredFinding, StoredIncident, StoredMessage, StoredStep};
 pub use ledger::{Counts, Pack, RuleText};
 pub use schema::SCHEMA_VERSION;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::clock::ManualClock;
-use engine::commit::{Commit, Completeness, DeadLetter, Duplicate, Message, SourceWindow, Store};
+use engine::commit::{Commit, Completeness, DeadLetter, Duplicate, Excepted, Message, SourceWindow, Store};
 use engine::finding::{CitedEvent, Finding};
 use engine::incident::{Incident, IncidentStep, Incidents, Status, Verb};
 use engine::rule::{Level, RuleState};
@@ -106,6 +106,15 @@ fn full(from: u64) -> (Commit, Incident) {
         reason: "not JSON \"at\" 1".into(),
     }];
     commit.windows = vec![window(0, 4)];
+    commit.excepted = vec![Excepted {
+        filter: "release-train".into(),
+        filter_digest: "f".repeat(64),
+        rule: "deployment_forced".into(),
+        rule_digest: "a".repeat(64),
+        event: "0-3-0".into(),
+        time: START,
+        received: START,
+    }];
     (commit, incident)
 }
 
@@ -130,6 +139,8 @@ async fn a_commit_is_read_back_whole_and_again_after_a_restart() {
     assert_eq!(store.duplicates_in(0, 0..4).await.unwrap(), commit.duplicates);
     assert_eq!(store.dead_letters(Some("acme"), 0, 10).await.unwrap()[0].letter, commit.dead_letters[0]);
     assert_eq!(store.windows(window(0, 0).start, window(0, 0).end).await.unwrap()[0].window, commit.windows[0]);
+    assert_eq!(store.excepted(Some("release-train"), 0, 10).await.unwrap()[0].excepted, commit.excepted[0]);
+    assert!(store.excepted(Some("another"), 0, 10).await.unwrap().is_empty());
     let counts = store.counts().await.unwrap();
     assert_eq!((counts.findings, counts.incidents_open, counts.messages, counts.dead_letters), (1, 1, 2, 1));
 }

@@ -37,6 +37,8 @@ use events::{Frame, Lines};
 use measure::{Stopwatch, median, peak_memory};
 use rule_sets::Files;
 
+/// What everything is compared with.
+const YARDSTICK: &str = "yardstick: simd-json tape";
 /// Events made up where no file is given.
 const EVENTS: usize = 60_000;
 /// Events given to the plan at a time.
@@ -48,7 +50,8 @@ struct Options {
     rules: Option<PathBuf>,
     events: Option<PathBuf>,
     seconds: f64,
-    /// Run only candidates whose names have this in them, for a profiler; `matches` says which rules matched most.
+    /// Run only the candidate of this name, or those whose names have this in them, for a profiler; `matches` says which
+    /// rules matched most.
     only: Option<String>,
 }
 
@@ -102,11 +105,12 @@ fn timed(work: impl FnOnce() -> usize) -> Turn {
     Turn { matches, own: watch.own_secs(), wall }
 }
 
-fn tape(lines: &Lines) -> usize {
+fn tape(lines: &Lines, thread: usize, threads: usize) -> usize {
     let mut buffers = simd_json::Buffers::default();
     let mut text = Vec::new();
     let mut tape = simd_json::Tape(Vec::new());
-    for line in lines.iter() {
+    for line in lines.lines.chunks(BATCH).skip(thread).step_by(threads).flatten() {
+        let line = &lines.text[line.clone()];
         text.clear();
         text.extend_from_slice(line);
         text.resize(line.len() + simd_json::INPUT_PADDING, 0);
@@ -123,6 +127,24 @@ fn dom(lines: &Lines) -> usize {
         black_box(serde_json::from_slice::<serde_json::Value>(line).unwrap());
     }
     0
+}
+
+/// The same work by so many threads.
+fn spread(threads: usize, work: impl Fn(usize) -> usize + Sync) -> usize {
+    if threads == 1 {
+        return work(0);
+    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn({
+                    let work = &work;
+                    move || work(thread)
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    })
 }
 
 /// From lines to matches, `lines` shared out to threads in turn.
@@ -202,7 +224,8 @@ fn main() {
     );
     let mut candidates = candidates(&cloud, &all, &cloud_plan, &all_plan, &lines);
     if let Some(only) = &options.only {
-        candidates.retain(|candidate| candidate.name.contains(only.as_str()));
+        let exact = candidates.iter().any(|candidate| candidate.name == *only);
+        candidates.retain(|candidate| if exact { candidate.name == *only } else { candidate.name.contains(only) });
     }
     if options.only.as_deref() == Some("matches") {
         return loudest(&all_plan, &lines);
@@ -223,31 +246,12 @@ fn candidates(
     lines: &Lines,
 ) -> Vec<Candidate> {
     let mut list: Vec<Candidate> = vec![
-        Candidate {
-            name: "yardstick: simd-json tape".into(),
-            threads: 1,
-            run: Box::new(|lines| timed(|| tape(lines))),
-        },
+        Candidate { name: YARDSTICK.into(), threads: 1, run: Box::new(|lines| timed(|| tape(lines, 0, 1))) },
         Candidate { name: "serde_json::Value".into(), threads: 1, run: Box::new(|lines| timed(|| dom(lines))) },
     ];
     let mut add = |name: &str, plan: &Arc<Plan>, routing: Routing, threads: usize| {
         let plan = Arc::clone(plan);
-        let run = move |lines: &Lines| {
-            if threads == 1 {
-                return select(&plan, lines, &routing, 0, 1);
-            }
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads)
-                    .map(|thread| {
-                        scope.spawn({
-                            let (plan, routing) = (&plan, &routing);
-                            move || select(plan, lines, routing, thread, threads)
-                        })
-                    })
-                    .collect();
-                workers.into_iter().map(|worker| worker.join().unwrap()).sum()
-            })
-        };
+        let run = move |lines: &Lines| spread(threads, |thread| select(&plan, lines, &routing, thread, threads));
         list.push(Candidate { name: name.to_owned(), threads, run: Box::new(move |lines| timed(|| run(lines))) });
     };
     add("cloud rules, logsource known", cloud_plan, Routing::Recognised, 1);
@@ -261,6 +265,11 @@ fn candidates(
     add("cloud rules, logsource known, 2 threads", cloud_plan, Routing::Recognised, 2);
     add("all rules, logsource known, 2 threads", all_plan, Routing::Recognised, 2);
     add("all rules, every rule tried, 2 threads", all_plan, Routing::Unrouted, 2);
+    list.push(Candidate {
+        name: format!("{YARDSTICK}, 2 threads"),
+        threads: 2,
+        run: Box::new(|lines| timed(|| spread(2, |thread| tape(lines, thread, 2)))),
+    });
     let records = Arc::new(records(lines));
     for (name, plan) in [("cloud", cloud_plan), ("all", all_plan)] {
         let (plan, records) = (Arc::clone(plan), Arc::clone(&records));
@@ -319,7 +328,8 @@ fn race(candidates: &[Candidate], lines: &Lines, seconds: f64) {
     }
     let find = |name: &str| candidates.iter().position(|candidate| candidate.name == name).and_then(|at| turns.get(at));
     println!();
-    for name in ["cloud rules, logsource known", "all rules, logsource known", "all rules, every rule tried"] {
+    for name in [YARDSTICK, "cloud rules, logsource known", "all rules, logsource known", "all rules, every rule tried"]
+    {
         if let (Some(one), Some(two)) = (find(name), find(&format!("{name}, 2 threads"))) {
             let ratio = median(one.iter().zip(two).map(|(one, two)| one.wall / two.wall).collect());
             println!("two threads against one, {name}: {ratio:.2} x");

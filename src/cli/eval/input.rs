@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +15,17 @@ use super::Failure;
 /// One event that is further ahead than this does not move time: a clock somewhere is wrong. Two do.
 const JUMP: Duration = Duration::from_secs(3_600);
 
-/// A file, or standard input, line by line.
+/// Lines handed on at once, shared by all inputs, and how many such parts of each may wait: reading and decoding run
+/// ahead of detection by that much.
+const LINES: usize = 1_024;
+const LINES_MIN: usize = 8;
+const PARTS: usize = 4;
+
+/// A file, or standard input: read and decoded line by line on a thread of its own.
 pub(super) struct Input {
     pub(super) name: String,
-    reader: Box<dyn BufRead>,
+    parts: Receiver<Part>,
+    part: std::vec::IntoIter<Line>,
     /// Lines read.
     pub(super) line: u64,
     pub(super) bytes: u64,
@@ -27,15 +35,38 @@ pub(super) struct Input {
     pub(super) turn: Option<(Timestamp, u64)>,
 }
 
+/// What a line is: a record with its events, or why it is none.
+type Line = (u64, Result<Decoded, String>);
+
+#[derive(Default)]
+struct Part {
+    lines: Vec<Line>,
+    /// Lines and bytes read since the part before.
+    read: u64,
+    bytes: u64,
+    failed: Option<Failure>,
+}
+
 impl Input {
-    pub(super) fn open(name: String) -> Result<Self, Failure> {
-        let reader: Box<dyn BufRead> = if name == "-" {
+    /// Begins to read one of so many inputs. `decode` makes a record of the line of that number.
+    pub(super) fn open(
+        name: String,
+        inputs: usize,
+        decode: impl Fn(u64, Bytes) -> Result<Decoded, String> + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let reader: Box<dyn BufRead + Send> = if name == "-" {
             Box::new(BufReader::new(io::stdin()))
         } else {
             let file = File::open(&name).map_err(|source| Failure::Io { doing: format!("read {name}"), source })?;
             Box::new(BufReader::with_capacity(1 << 16, file))
         };
-        Ok(Self { name, reader, line: 0, bytes: 0, ahead: None, turn: None })
+        let (sender, parts) = sync_channel(PARTS);
+        let lines = (LINES / inputs.max(1)).max(LINES_MIN);
+        std::thread::Builder::new()
+            .name("read events".to_owned())
+            .spawn(move || read_lines(reader, lines, &decode, &sender))
+            .map_err(|source| Failure::Io { doing: format!("start reading {name}"), source })?;
+        Ok(Self { name, parts, part: Vec::new().into_iter(), line: 0, bytes: 0, ahead: None, turn: None })
     }
 
     /// Keeps the next record until it is its turn, and gives the one that was kept.
@@ -48,29 +79,79 @@ impl Input {
         std::mem::replace(&mut self.ahead, next)
     }
 
-    /// The next line that may be a record: its bytes, or why it is none. `None` at the end.
-    pub(super) fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Result<Bytes, &'static str>>, Failure> {
+    /// The next line that may be a record, with its number. `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
-            line.clear();
-            let limit = RECORD_BYTES_MAX as u64;
-            let failed = |source| Failure::Io { doing: "read events".to_owned(), source };
-            let read = io::Read::take(&mut self.reader, limit).read_until(b'\n', line).map_err(failed)?;
-            if read == 0 {
-                return Ok(None);
+            if let Some(line) = self.part.next() {
+                return Ok(Some(line));
             }
-            self.line += 1;
-            self.bytes += read as u64;
-            if read as u64 == limit && line.last() != Some(&b'\n') {
-                // Longer than a record may be: the rest of the line goes by unread.
-                self.bytes += skip_line(&mut self.reader)?;
-                return Ok(Some(Err("longer than 1 MiB")));
+            // The thread ends after the last part.
+            let Ok(part) = self.parts.recv() else { return Ok(None) };
+            self.line += part.read;
+            self.bytes += part.bytes;
+            if let Some(failure) = part.failed {
+                return Err(failure);
             }
-            let text = line.trim_ascii();
-            if !text.is_empty() {
-                return Ok(Some(Ok(Bytes::copy_from_slice(text))));
-            }
+            self.part = part.lines.into_iter();
         }
     }
+}
+
+/// Reads to the end, or until nobody wants more.
+fn read_lines(
+    mut reader: Box<dyn BufRead + Send>,
+    lines: usize,
+    decode: &dyn Fn(u64, Bytes) -> Result<Decoded, String>,
+    sender: &SyncSender<Part>,
+) {
+    let mut text = Vec::new();
+    let mut number = 0;
+    let mut part = Part::default();
+    loop {
+        let next = next_line(&mut reader, &mut text, &mut part.bytes);
+        let done = match next {
+            Ok(None) => true,
+            Ok(Some(line)) => {
+                number += 1;
+                part.read += 1;
+                match line {
+                    Ok(body) if body.is_empty() => {}
+                    Ok(body) => part.lines.push((number, decode(number, Bytes::copy_from_slice(body)))),
+                    Err(why) => part.lines.push((number, Err(why.to_owned()))),
+                }
+                false
+            }
+            Err(failure) => {
+                part.failed = Some(failure);
+                true
+            }
+        };
+        if (done || part.lines.len() >= lines) && sender.send(std::mem::take(&mut part)).is_err() || done {
+            return;
+        }
+    }
+}
+
+/// The next line without white space around it, or why it cannot be a record. `None` at the end.
+fn next_line<'t>(
+    reader: &mut dyn BufRead,
+    text: &'t mut Vec<u8>,
+    bytes: &mut u64,
+) -> Result<Option<Result<&'t [u8], &'static str>>, Failure> {
+    text.clear();
+    let limit = RECORD_BYTES_MAX as u64;
+    let failed = |source| Failure::Io { doing: "read events".to_owned(), source };
+    let read = io::Read::take(&mut *reader, limit).read_until(b'\n', text).map_err(failed)?;
+    if read == 0 {
+        return Ok(None);
+    }
+    *bytes += read as u64;
+    if read as u64 == limit && text.last() != Some(&b'\n') {
+        // Longer than a record may be: the rest of the line goes by unread.
+        *bytes += skip_line(reader)?;
+        return Ok(Some(Err("longer than 1 MiB")));
+    }
+    Ok(Some(Ok(text.trim_ascii())))
 }
 
 /// A decoded record with its place in time.

@@ -41,6 +41,22 @@ fn watermarks_in_between_forget_nothing_too_early() {
 }
 
 #[test]
+fn a_rule_says_until_when_it_learns() {
+    let mut run = Run::new(new(2, 50));
+    for (at, key) in [(0, "a"), (30, "b")] {
+        run.at(secs(at), 0, &[("k", key), ("v", "x")]);
+    }
+    run.advance(secs(31));
+    let size = run.state.size(&run.rule);
+    assert_eq!((size.learning, size.learning_until), (2, Some(secs(80))));
+    run.at(secs(60), 0, &[("k", "b"), ("v", "x")]);
+    run.at(secs(90), 0, &[("k", "b"), ("v", "x")]);
+    run.advance(secs(91));
+    let size = run.state.size(&run.rule);
+    assert_eq!((size.learning, size.learning_until), (1, Some(secs(50))), "one has learnt, the other lacks events");
+}
+
+#[test]
 fn history_teaches_and_finds_nothing() {
     let mut run = Run::new(new(2, 0));
     for (at, value) in [(500, "b"), (100, "a"), (300, "c")] {
