@@ -24,8 +24,46 @@ pub(crate) fn configuration(source_type: SourceType, url: &str, token: &str, sec
         SourceType::SigstoreBundle => format!(
             "# after signing\ncosign sign-blob --bundle bundle.json ARTIFACT && curl -fsS --data-binary @bundle.json -H 'Authorization: Bearer {token}' '{url}'\n"
         ),
-        SourceType::Json | SourceType::Pipeproof => format!(
+        SourceType::GcpAudit => format!(
+            "# a log sink to Pub/Sub, and a push subscription on its topic\ngcloud logging sinks create pipeproof pubsub.googleapis.com/projects/PROJECT/topics/pipeproof \\\n  --log-filter='logName:\"cloudaudit.googleapis.com\"'\ngcloud pubsub subscriptions create pipeproof --topic pipeproof --push-endpoint '{url}' \\\n  --push-auth-service-account ACCOUNT\n# or by hand:\ngcloud logging read 'logName:\"cloudaudit.googleapis.com\"' --format json |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' '{url}'\n"
+        ),
+        SourceType::AzureSignin | SourceType::AzureActivity | SourceType::AzureKeyvault => format!(
+            "# a diagnostic setting streams to an event hub; a forwarder posts its messages as they are\n#   endpoint       {url}\n#   Authorization  Bearer {token}\n# or by hand:\naz monitor activity-log list --offset 1h |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' '{url}'\n"
+        ),
+        SourceType::KubernetesEvent | SourceType::KyvernoReport | SourceType::GatekeeperAudit => format!(
+            "# what a watch prints, sent as it comes (a shipper does this better)\nkubectl get RESOURCE -A --watch -o json |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' '{url}'\n"
+        ),
+        SourceType::OpaDecision => format!(
+            "# OPA's configuration\nservices:\n  pipeproof:\n    url: '{}'\n    credentials: {{bearer: {{token: '{token}'}}}}\ndecision_logs: {{service: pipeproof, resource: /logs}}\n",
+            base(url)
+        ),
+        SourceType::Argocd => format!(
+            "# argocd-notifications-cm; template and triggers: deploy/sources/argocd.md\nservice.webhook.pipeproof: |\n  url: '{url}'\n  headers: [{{name: Authorization, value: 'Bearer {token}'}}]\n"
+        ),
+        SourceType::Flux => format!(
+            "# a secret `pipeproof` with the key `headers`: \"Authorization: Bearer {token}\"\napiVersion: notification.toolkit.fluxcd.io/v1beta3\nkind: Provider\nmetadata: {{name: pipeproof, namespace: flux-system}}\nspec: {{type: generic, address: '{url}', secretRef: {{name: pipeproof}}}}\n"
+        ),
+        SourceType::Falco => format!(
+            "# falcosidekick\nwebhook:\n  address: '{url}'\n  customHeaders: {{Authorization: 'Bearer {token}'}}\n"
+        ),
+        SourceType::Otlp => format!(
+            "# OpenTelemetry Collector\nexporters:\n  otlphttp/pipeproof:\n    logs_endpoint: '{}/v1/logs'\n    headers: {{Authorization: 'Bearer {token}'}}\n",
+            base(url)
+        ),
+        SourceType::KubernetesAdmission
+        | SourceType::Tetragon
+        | SourceType::Tracee
+        | SourceType::HardenRunner
+        | SourceType::Okta
+        | SourceType::Cloudevents
+        | SourceType::Json
+        | SourceType::Pipeproof => format!(
             "curl -fsS --data-binary @events.ndjson -H 'Authorization: Bearer {token}' -H 'Content-Type: application/x-ndjson' '{url}'\n"
         ),
     }
+}
+
+/// The server's address, for senders that put paths of their own behind it.
+fn base(url: &str) -> &str {
+    url.split_once("/v1/events/").map_or(url, |(base, _)| base)
 }

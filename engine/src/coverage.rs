@@ -140,6 +140,24 @@ fn judge(window: &mut SourceWindow) {
         | SourceType::VaultAudit
         | SourceType::KubernetesAudit
         | SourceType::AwsCloudtrail
+        | SourceType::GcpAudit
+        | SourceType::AzureSignin
+        | SourceType::AzureActivity
+        | SourceType::AzureKeyvault
+        | SourceType::KubernetesEvent
+        | SourceType::KubernetesAdmission
+        | SourceType::KyvernoReport
+        | SourceType::OpaDecision
+        | SourceType::GatekeeperAudit
+        | SourceType::Argocd
+        | SourceType::Flux
+        | SourceType::Falco
+        | SourceType::Tetragon
+        | SourceType::Tracee
+        | SourceType::HardenRunner
+        | SourceType::Okta
+        | SourceType::Cloudevents
+        | SourceType::Otlp
         | SourceType::SigstoreBundle
         | SourceType::Json => (
             Completeness::NotEstablished,

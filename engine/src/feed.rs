@@ -21,6 +21,11 @@ pub struct Feed {
 }
 
 use SourceType::{
+    Argocd, AzureActivity, AzureKeyvault, AzureSignin as Entra, Cloudevents, Falco, Flux,
+    GatekeeperAudit as Gatekeeper, GcpAudit as Gcp, HardenRunner, KubernetesAdmission as Admission, KubernetesEvent,
+    KyvernoReport as Kyverno, Okta, OpaDecision as Opa, Otlp, Tetragon, Tracee,
+};
+use SourceType::{
     AwsCloudtrail as Aws, GithubJoblog as Joblog, GithubWebhook as Github, Json, KubernetesAudit as Kubernetes,
     SigstoreBundle as Sigstore, VaultAudit as Vault,
 };
@@ -31,44 +36,89 @@ pub const FEEDS: &[Feed] = &[
     Feed { name: "ci.jobs", title: "starts and ends of CI runs and jobs", sources: &[Github] },
     Feed { name: "ci.log", title: "what CI jobs print", sources: &[Joblog] },
     Feed { name: "ci.runners", title: "runners: registered, online, removed", sources: &[Github] },
-    Feed { name: "ci.runtime", title: "processes, files and connections on runners", sources: &[Json] },
+    Feed {
+        name: "ci.runtime",
+        title: "processes, files and connections on runners",
+        sources: &[HardenRunner, Falco, Tetragon, Tracee, Json],
+    },
     Feed { name: "ci.artifacts", title: "caches and artifacts of CI runs", sources: &[Github] },
     Feed { name: "scm.audit", title: "pushes and settings of source repositories", sources: &[Github] },
     Feed { name: "scm.push", title: "pushes to source repositories", sources: &[Github] },
     Feed { name: "scm.review", title: "change requests and their reviews", sources: &[Github] },
-    Feed { name: "secret.audit", title: "reads and writes of secrets", sources: &[Vault, Aws, Kubernetes] },
+    Feed {
+        name: "secret.audit",
+        title: "reads and writes of secrets",
+        sources: &[Vault, Aws, Kubernetes, Gcp, AzureKeyvault],
+    },
     Feed { name: "secret.scan", title: "secrets found where they do not belong", sources: &[Github, Joblog] },
-    Feed { name: "token.audit", title: "credentials issued, used and revoked", sources: &[Vault, Aws, Kubernetes] },
-    Feed { name: "cloud.sts", title: "temporary credentials of cloud providers", sources: &[Aws] },
-    Feed { name: "cloud.api", title: "calls of cloud providers' interfaces", sources: &[Aws] },
-    Feed { name: "cloud.kms", title: "uses and policies of cloud providers' keys", sources: &[Aws] },
+    Feed {
+        name: "token.audit",
+        title: "credentials issued, used and revoked",
+        sources: &[Vault, Aws, Kubernetes, Gcp, Entra],
+    },
+    Feed { name: "cloud.sts", title: "temporary credentials of cloud providers", sources: &[Aws, Gcp, Entra] },
+    Feed { name: "cloud.api", title: "calls of cloud providers' interfaces", sources: &[Aws, Gcp, AzureActivity] },
+    Feed {
+        name: "cloud.kms",
+        title: "uses and policies of cloud providers' keys",
+        sources: &[Aws, Gcp, AzureKeyvault],
+    },
     Feed { name: "registry.push", title: "images pushed to registries", sources: &[Github, Aws] },
     Feed { name: "registry.publish", title: "packages published to registries", sources: &[Github] },
     Feed { name: "signing.log", title: "signatures and their log entries", sources: &[Sigstore] },
     Feed { name: "attestation.log", title: "provenance, bills of materials, other attestations", sources: &[Sigstore] },
     Feed { name: "scan.result", title: "results of vulnerability scanners", sources: &[Json] },
-    Feed { name: "admission.decision", title: "what a cluster let in and turned away", sources: &[Kubernetes] },
+    Feed {
+        name: "admission.decision",
+        title: "what a cluster let in and turned away",
+        sources: &[Kubernetes, Admission, Kyverno, Gatekeeper],
+    },
     Feed { name: "kubernetes.api", title: "calls of a cluster's interface", sources: &[Kubernetes] },
-    Feed { name: "deploy.events", title: "deployments", sources: &[Github, Kubernetes] },
-    Feed { name: "identity.signin", title: "sign-ins of people", sources: &[Json] },
+    Feed { name: "deploy.events", title: "deployments", sources: &[Github, Kubernetes, Argocd, Flux] },
+    Feed { name: "identity.signin", title: "sign-ins of people", sources: &[Okta, Entra, Json] },
 ];
 
 /// Which source types a rule of `product: cicd` listens to that names a category and does not say what it requires. Job
 /// logs are left out of `job`: they come hours later, and a rule that reads them says `requires: [ci.log]`.
 pub const CATEGORIES: &[(&str, &[SourceType])] = &[
-    ("scm", &[Github, Json]),
-    ("job", &[Github, Json]),
-    ("token", &[Github, Vault, Aws, Kubernetes, Json]),
-    ("secret", &[Vault, Aws, Kubernetes, Json]),
-    ("signing", &[Sigstore, Aws, Json]),
-    ("registry", &[Github, Aws, Json]),
-    ("admission", &[Kubernetes, Json]),
-    ("deploy", &[Github, Kubernetes, Json]),
-    ("config", &[Github, Vault, Aws, Kubernetes, Json]),
-    ("leak", &[Github, Joblog, Json]),
-    ("audit", &[Github, Vault, Aws, Kubernetes, Json]),
-    ("cloud", &[Vault, Aws, Kubernetes, Json]),
+    ("scm", &[Github, Cloudevents, Otlp, Json]),
+    ("job", &[Github, Cloudevents, Otlp, Json]),
+    ("token", &[Github, Vault, Aws, Kubernetes, Gcp, Entra, AzureActivity, Okta, Cloudevents, Otlp, Json]),
+    ("secret", &[Vault, Aws, Kubernetes, Gcp, AzureKeyvault, AzureActivity, KubernetesEvent, Cloudevents, Otlp, Json]),
+    ("signing", &[Sigstore, Aws, Gcp, AzureKeyvault, Cloudevents, Otlp, Json]),
+    ("registry", &[Github, Aws, Cloudevents, Otlp, Json]),
+    ("admission", &[Kubernetes, Gcp, Admission, Kyverno, Opa, Gatekeeper, KubernetesEvent, Cloudevents, Otlp, Json]),
+    ("deploy", &[Github, Kubernetes, Argocd, Flux, KubernetesEvent, Cloudevents, Otlp, Json]),
+    (
+        "config",
+        &[Github, Vault, Aws, Kubernetes, Gcp, Entra, AzureActivity, AzureKeyvault, Okta, Cloudevents, Otlp, Json],
+    ),
+    ("leak", &[Github, Joblog, Cloudevents, Otlp, Json]),
+    ("audit", &[Github, Vault, Aws, Kubernetes, Gcp, AzureActivity, Okta, Cloudevents, Otlp, Json]),
+    (
+        "cloud",
+        &[
+            Vault,
+            Aws,
+            Kubernetes,
+            Gcp,
+            Entra,
+            AzureActivity,
+            AzureKeyvault,
+            KubernetesEvent,
+            Okta,
+            Cloudevents,
+            Otlp,
+            Json,
+        ],
+    ),
+    ("identity", &[Okta, Entra, Aws, Cloudevents, Otlp, Json]),
+    ("runtime", &[HardenRunner, Falco, Tetragon, Tracee, Cloudevents, Otlp, Json]),
 ];
+
+/// Sigma `(product, service)` whose events come with a source type besides its own.
+const ALSO_NATIVE: &[(SourceType, &str, &str)] =
+    &[(Entra, "azure", "auditlogs"), (Entra, "azure", "riskdetection"), (Entra, "azure", "pim")];
 
 /// Sigma categories under which everything of a source type is filed.
 const NATIVE_CATEGORIES: &[(SourceType, &[&str])] = &[(Kubernetes, &["application"])];
@@ -136,10 +186,12 @@ pub fn is_native_category(kind: SourceType, category: &str) -> bool {
 }
 
 /// Whether events of this source type are natively of a logsource, as far as product and service say.
-fn is_native(kind: SourceType, logsource: &Logsource) -> bool {
+#[must_use]
+pub fn is_native(kind: SourceType, logsource: &Logsource) -> bool {
     let fits = |part: &Option<String>, of: &str| part.as_ref().is_none_or(|name| name == of);
-    let native = kind.info().native;
-    native.is_some_and(|(product, service)| fits(&logsource.product, product) && fits(&logsource.service, service))
+    let also = ALSO_NATIVE.iter().filter(|(of, _, _)| *of == kind).map(|(_, product, service)| (*product, *service));
+    let mut native = kind.info().native.into_iter().chain(also);
+    native.any(|(product, service)| fits(&logsource.product, product) && fits(&logsource.service, service))
 }
 
 #[cfg(test)]
@@ -163,7 +215,7 @@ mod tests {
         assert_eq!(resolve("github.webhook").unwrap(), [Github], "a source type stands for itself");
         assert_eq!(resolve("ci.job"), Err(UnknownFeed { name: "ci.job".to_owned() }));
         let wanted = ["secret.audit".to_owned(), "ci.jobs".to_owned(), "nonsense".to_owned()];
-        assert_eq!(resolve_all(&wanted), BTreeSet::from([Github, Vault, Aws, Kubernetes]));
+        assert_eq!(resolve_all(&wanted), BTreeSet::from([Github, Vault, Aws, Kubernetes, Gcp, AzureKeyvault]));
     }
 
     #[test]
@@ -174,7 +226,12 @@ mod tests {
         assert_eq!(of(Some("kubernetes"), Some("application"), Some("audit")), BTreeSet::from([Kubernetes]));
         assert_eq!(of(None, None, Some("audit")), BTreeSet::from([Vault, Kubernetes]), "whoever has that service");
         assert!(of(Some("windows"), None, None).is_empty());
-        assert_eq!(of(Some("cicd"), Some("job"), None), BTreeSet::from([Github, Json]), "not six hours for job logs");
+        let jobs = BTreeSet::from([Github, Cloudevents, Otlp, Json]);
+        assert_eq!(of(Some("cicd"), Some("job"), None), jobs, "not six hours for job logs");
+        assert_eq!(of(Some("gcp"), None, Some("gcp.audit")), BTreeSet::from([Gcp]));
+        assert_eq!(of(Some("azure"), None, Some("signinlogs")), BTreeSet::from([Entra]));
+        assert_eq!(of(Some("azure"), None, Some("auditlogs")), BTreeSet::from([Entra]));
+        assert_eq!(of(Some("okta"), None, Some("okta")), BTreeSet::from([Okta]));
         assert_eq!(of(Some("cicd"), None, Some("vault.audit")), BTreeSet::from([Vault]));
         assert!(of(Some("cicd"), None, None).contains(&Joblog));
         assert!(of(Some("cicd"), Some("job"), None).iter().all(|kind| kind.is_external()));

@@ -63,7 +63,7 @@ macro_rules! fields {
 
 fields! {
     Action, "action", Text, "What happened, as `noun.verb`: `job.started`, `token.issued`, `secret.read`, `admission.decided`, ...";
-    Category, "category", Text, "The family of the action: scm, job, token, secret, signing, registry, admission, deploy, config, leak, audit, cloud";
+    Category, "category", Text, "The family of the action: scm, job, token, secret, signing, registry, admission, deploy, config, leak, audit, cloud, identity, runtime";
     Outcome, "outcome", Text, "`success` or `failure`, as the source judged it";
     Reason, "reason", Text, "The source's own words for the outcome";
     ActorId, "actor.id", Text, "Who did it, in the source's own identifier";
@@ -100,7 +100,7 @@ fields! {
     ChangeHead, "change.head", Text, "Final commit of the change request";
     ChangeMergedBy, "change.merged_by", Text, "Who merged it";
     ChangeReviewState, "change.review_state", Text, "`approved`, `changes_requested`, `commented` or `dismissed`";
-    ConfigObject, "config.object", Text, "Kind of setting changed: branch_protection, ruleset, environment_rule, workflow_permissions, audit_log, secret_store, admission_policy, webhook, secret_scanning, deploy_key";
+    ConfigObject, "config.object", Text, "Kind of setting changed: branch_protection, ruleset, environment_rule, workflow_permissions, audit_log, secret_store, admission_policy, webhook, secret_scanning, deploy_key, trust, permission";
     ConfigId, "config.id", Text, "Which one";
     ConfigAttribute, "config.attribute", Text, "Which attribute of it";
     ConfigValue, "config.value", Text, "Its new value";
@@ -114,7 +114,7 @@ fields! {
     TokenRef, "token.ref", Text, "Git ref named by the subject";
     TokenExpires, "token.expires", Time, "When it expires";
     SecretPath, "secret.path", Text, "Path, name or ARN of the secret";
-    SecretStore, "secret.store", Text, "Which store: vault, aws.secretsmanager, aws.ssm, aws.kms, kubernetes";
+    SecretStore, "secret.store", Text, "Which store: vault, aws.secretsmanager, aws.ssm, aws.kms, gcp.secretmanager, gcp.kms, azure.keyvault, kubernetes";
     SecretVersion, "secret.version", Text, "Version read";
     ArtifactDigest, "artifact.digest", Text, "`sha256:` and 64 hexadecimal digits";
     ArtifactName, "artifact.name", Text, "Image reference or package name";
@@ -136,6 +136,15 @@ fields! {
     K8sFailurePolicy, "k8s.object.failure_policy", Text, "`failurePolicy` of a written webhook or policy";
     K8sEnforcement, "k8s.object.enforcement", Text, "Enforcement a written policy asks for: enforce, audit, warn, dryrun";
     K8sPrivileged, "k8s.object.privileged", Bool, "A written pod template asks for a privileged container";
+    ProcessPath, "process.path", Text, "Executable of the process that acted";
+    ProcessArgs, "process.args", Text, "Its command line or arguments";
+    ProcessParent, "process.parent", Text, "Executable of its parent";
+    FilePath, "file.path", Text, "File it opened, wrote or loaded";
+    NetIp, "net.ip", Text, "Address it connected to";
+    NetPort, "net.port", Int, "Port it connected to";
+    NetDomain, "net.domain", Text, "Host name it looked up or connected to";
+    AlertRule, "alert.rule", Text, "Rule of a monitoring product that fired";
+    AlertSeverity, "alert.severity", Text, "How severe that product calls it, in its own words, lower case";
     CloudProvider, "cloud.provider", Text, "aws, gcp, azure";
     CloudAccount, "cloud.account", Text, "Account, project or subscription";
     CloudRegion, "cloud.region", Text, "Region";

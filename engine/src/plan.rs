@@ -451,11 +451,8 @@ impl Route {
             Self::All => Some(None),
             Self::Source(kind) if cicd => service.is_none_or(|service| service == kind.name()).then_some(check),
             Self::Source(kind) => {
-                let native = kind.info().native;
-                let fits = |wanted: Option<&str>, own: Option<&str>| wanted.is_none_or(|wanted| own == Some(wanted));
-                let fits = fits(product, native.map(|(product, _)| product))
-                    && fits(service, native.map(|(_, service)| service))
-                    && (product.is_some() || service.is_some() || category.is_some());
+                let named = product.is_some() || service.is_some();
+                let fits = if named { feed::is_native(*kind, &rule.logsource) } else { category.is_some() };
                 // Sigma files all of a Kubernetes audit log under one category, which says nothing about an event.
                 fits.then_some(check.filter(|(category, _)| !feed::is_native_category(*kind, category)))
             }

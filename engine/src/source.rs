@@ -69,6 +69,10 @@ macro_rules! source_types {
 }
 
 const WEBHOOK_LATENESS: Duration = Duration::from_secs(60);
+/// Providers write their audit logs within minutes of the call.
+const CLOUD_LATENESS: Duration = Duration::from_secs(15 * 60);
+/// Microsoft aggregates sign-ins, and activities arrive after up to twenty minutes.
+const ENTRA_LATENESS: Duration = Duration::from_secs(30 * 60);
 
 source_types! {
     GithubWebhook => SourceTypeInfo {
@@ -106,6 +110,132 @@ source_types! {
         // Measured on S3 delivery: p99 542 s, longest 608 s.
         lateness: Duration::from_secs(15 * 60),
         native: Some(("aws", "cloudtrail")),
+        free_text: false,
+    },
+    GcpAudit => SourceTypeInfo {
+        name: "gcp.audit",
+        title: "Google Cloud audit logs (LogEntry)",
+        lateness: CLOUD_LATENESS,
+        native: Some(("gcp", "gcp.audit")),
+        free_text: false,
+    },
+    AzureSignin => SourceTypeInfo {
+        name: "azure.signin",
+        title: "Microsoft Entra sign-in and audit logs",
+        lateness: ENTRA_LATENESS,
+        native: Some(("azure", "signinlogs")),
+        free_text: false,
+    },
+    AzureActivity => SourceTypeInfo {
+        name: "azure.activity",
+        title: "Azure activity log",
+        lateness: ENTRA_LATENESS,
+        native: Some(("azure", "activitylogs")),
+        free_text: false,
+    },
+    AzureKeyvault => SourceTypeInfo {
+        name: "azure.keyvault",
+        title: "Azure Key Vault audit events",
+        lateness: CLOUD_LATENESS,
+        native: Some(("azure", "keyvault")),
+        free_text: false,
+    },
+    KubernetesEvent => SourceTypeInfo {
+        name: "kubernetes.event",
+        title: "Kubernetes Event objects (External Secrets, CSI driver, Kyverno and others)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("kubernetes", "event")),
+        free_text: false,
+    },
+    KubernetesAdmission => SourceTypeInfo {
+        name: "kubernetes.admission",
+        title: "Kubernetes AdmissionReview objects",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("kubernetes", "admission")),
+        free_text: false,
+    },
+    KyvernoReport => SourceTypeInfo {
+        name: "kyverno.report",
+        title: "Policy reports (wgpolicyk8s.io, openreports.io)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("kyverno", "report")),
+        free_text: false,
+    },
+    OpaDecision => SourceTypeInfo {
+        name: "opa.decision",
+        title: "Open Policy Agent decision logs",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("opa", "decision")),
+        free_text: false,
+    },
+    GatekeeperAudit => SourceTypeInfo {
+        name: "gatekeeper.audit",
+        title: "Gatekeeper logs, exported violations and constraint status",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("gatekeeper", "violation")),
+        free_text: false,
+    },
+    Argocd => SourceTypeInfo {
+        name: "argocd",
+        title: "Argo CD notifications",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("argocd", "application")),
+        free_text: false,
+    },
+    Flux => SourceTypeInfo {
+        name: "flux",
+        title: "Flux events (notification-controller)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("flux", "event")),
+        free_text: false,
+    },
+    Falco => SourceTypeInfo {
+        name: "falco",
+        title: "Falco alerts",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("falco", "alert")),
+        free_text: false,
+    },
+    Tetragon => SourceTypeInfo {
+        name: "tetragon",
+        title: "Tetragon events",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("tetragon", "process")),
+        free_text: false,
+    },
+    Tracee => SourceTypeInfo {
+        name: "tracee",
+        title: "Tracee events",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("tracee", "runtime")),
+        free_text: false,
+    },
+    HardenRunner => SourceTypeInfo {
+        name: "harden-runner",
+        title: "StepSecurity Harden-Runner agent events",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("harden-runner", "agent")),
+        free_text: false,
+    },
+    Okta => SourceTypeInfo {
+        name: "okta",
+        title: "Okta System Log (event hooks, log streaming, API)",
+        lateness: CLOUD_LATENESS,
+        native: Some(("okta", "okta")),
+        free_text: false,
+    },
+    Cloudevents => SourceTypeInfo {
+        name: "cloudevents",
+        title: "CloudEvents 1.0 of any kind",
+        lateness: WEBHOOK_LATENESS,
+        native: None,
+        free_text: false,
+    },
+    Otlp => SourceTypeInfo {
+        name: "otlp",
+        title: "OpenTelemetry log records (OTLP JSON)",
+        lateness: WEBHOOK_LATENESS,
+        native: None,
         free_text: false,
     },
     SigstoreBundle => SourceTypeInfo {

@@ -21,6 +21,13 @@ const SOURCES: &[(SourceType, &str, Option<&str>)] = &[
     (SourceType::GithubJoblog, "github_actions_log/ghaperf_testdata_log.log", None),
     (SourceType::AwsCloudtrail, "aws_cloudtrail/invictus-aws.ndjson", None),
     (SourceType::KubernetesAudit, "k8s_audit/audit2rbac.ndjson", None),
+    (SourceType::GcpAudit, "gcp_audit/google-cloudevents.ndjson", None),
+    (SourceType::AzureActivity, "azure_monitor/plaso.ndjson", None),
+    (SourceType::KyvernoReport, "policy_report/kyverno-conformance.ndjson", None),
+    (SourceType::Falco, "falco/falco-website.ndjson", None),
+    (SourceType::Tetragon, "tetragon/tetragon-md.ndjson", None),
+    (SourceType::Tracee, "tracee/tracee-docs.ndjson", None),
+    (SourceType::Okta, "okta/ocsf-examples-raw.ndjson", None),
     (SourceType::SigstoreBundle, "sigstore_bundle/sigstore-conformance.ndjson", Some("bundle")),
 ];
 

@@ -7,21 +7,43 @@
 //!
 //! What it is not: a place for judgement. Decoders say what happened in the words of [`Field`]; rules say what it means.
 
+mod argocd;
 mod aws_cloudtrail;
 mod aws_guards;
+mod azure;
+mod azure_activity;
+mod azure_keyvault;
+mod azure_signin;
+mod cloudevents;
+mod falco;
+mod flux;
 mod fulcio;
+mod gatekeeper_audit;
+mod gcp_audit;
+mod gcp_calls;
 mod github_audit;
 mod github_config;
 mod github_joblog;
 mod github_times;
 mod github_webhook;
+mod gke_audit;
+mod harden_runner;
 mod images;
 mod json;
+mod kubernetes_admission;
 mod kubernetes_audit;
+mod kubernetes_event;
 mod kubernetes_objects;
+mod kyverno_report;
+mod loose;
+mod okta;
+mod opa_decision;
+mod otlp;
 mod pipeproof;
 mod sigstore_bundle;
 mod subject;
+mod tetragon;
+mod tracee;
 mod vault_audit;
 
 #[cfg(test)]
@@ -146,6 +168,22 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
         SourceType::VaultAudit => vault_audit::decode(record)?,
         SourceType::KubernetesAudit => kubernetes_audit::decode(record)?,
         SourceType::AwsCloudtrail => aws_cloudtrail::decode(record)?,
+        SourceType::GcpAudit => gcp_audit::decode(record)?,
+        SourceType::AzureSignin | SourceType::AzureActivity | SourceType::AzureKeyvault => azure::decode(record)?,
+        SourceType::KubernetesEvent => kubernetes_event::decode(record)?,
+        SourceType::KubernetesAdmission => kubernetes_admission::decode(record)?,
+        SourceType::KyvernoReport => kyverno_report::decode(record)?,
+        SourceType::OpaDecision => opa_decision::decode(record)?,
+        SourceType::GatekeeperAudit => gatekeeper_audit::decode(record)?,
+        SourceType::Argocd => argocd::decode(record)?,
+        SourceType::Flux => flux::decode(record)?,
+        SourceType::Falco => falco::decode(record)?,
+        SourceType::Tetragon => tetragon::decode(record)?,
+        SourceType::Tracee => tracee::decode(record)?,
+        SourceType::HardenRunner => harden_runner::decode(record)?,
+        SourceType::Okta => okta::decode(record)?,
+        SourceType::Cloudevents => cloudevents::decode(record)?,
+        SourceType::Otlp => otlp::decode(record)?,
         SourceType::SigstoreBundle => sigstore_bundle::decode(record)?,
         SourceType::Json => json::decode(record)?,
         SourceType::Pipeproof => pipeproof::decode(record)?,
@@ -158,8 +196,14 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
 /// Secrets found where anybody can read them are events. Elsewhere (an API's answer that carries a credential by
 /// design) they were merely removed.
 fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
-    let open =
-        matches!(record.envelope.source_type, SourceType::GithubJoblog | SourceType::GithubWebhook | SourceType::Json);
+    let open = matches!(
+        record.envelope.source_type,
+        SourceType::GithubJoblog
+            | SourceType::GithubWebhook
+            | SourceType::Cloudevents
+            | SourceType::Otlp
+            | SourceType::Json
+    );
     let Some(first) = drafts.first().filter(|_| open) else { return };
     let leaks: Vec<Draft> = record
         .envelope

@@ -6,6 +6,7 @@
 //! free text, keys, bodies that cannot be decoded, headers and parameters are scanned throughout.
 
 mod detectors;
+mod kubernetes;
 mod spine;
 mod walk;
 mod wrapped;
@@ -84,11 +85,10 @@ impl Redactor {
         if kind.info().free_text {
             return self.text(body);
         }
-        let shape =
-            Shape { spine: Spine::of(kind), kubernetes_secret: kind == SourceType::KubernetesAudit && is_secret(body) };
+        let shape = Shape { spine: Spine::of(kind), secrets: kubernetes::secrets(kind, body) };
         // An escape can hide a keyword; only these two can stand for a character that secrets are made of.
         let escaped = body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/");
-        if !shape.kubernetes_secret && !escaped && !body.contains(&0) && !self.suspects(body) {
+        if shape.secrets.is_empty() && !escaped && !body.contains(&0) && !self.suspects(body) {
             return (body.clone(), Vec::new());
         }
         let mut output = walk::redact(self, body, shape);
@@ -212,27 +212,4 @@ pub(crate) fn join(mut one: Vec<Redacted>, other: Vec<Redacted>) -> Vec<Redacted
     }
     one.sort();
     one
-}
-
-/// Whether an audit event is about a Kubernetes Secret. Of one that cannot be read it is enough that it names them.
-fn is_secret(body: &[u8]) -> bool {
-    let is = |path: &[&str], expected: &str| skim::text_at(body, path).as_deref() == Some(expected);
-    is(&["objectRef", "resource"], "secrets")
-        || ["requestObject", "responseObject"]
-            .iter()
-            .any(|object| is(&[object, "kind"], "Secret") || is(&[object, "kind"], "SecretList"))
-        || (names_secrets(body) && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err())
-}
-
-fn names_secrets(body: &[u8]) -> bool {
-    const NAMES: [&[u8]; 3] = [b"\"secrets\"", b"\"Secret\"", b"\"SecretList\""];
-    let mut rest = body;
-    while let Some(at) = rest.windows(7).position(|part| part == b"\"secret" || part == b"\"Secret") {
-        rest = rest.get(at..).unwrap_or_default();
-        if NAMES.iter().any(|name| rest.starts_with(name)) {
-            return true;
-        }
-        rest = rest.get(1..).unwrap_or_default();
-    }
-    false
 }

@@ -31,6 +31,12 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         ("sts", "AssumeRoleWithWebIdentity") => {
             issued(&mut draft, root, request, answer);
             federated(&mut draft.fields, root, answer);
+            tags(&mut draft.fields, request);
+        }
+        ("eks-auth", "AssumeRoleForPodIdentity") => {
+            issued(&mut draft, root, request, answer);
+            draft.fields.text(Field::ActorType, Some("workload"));
+            draft.fields.text(Field::K8sCluster, request.str_at(&["clusterName"]));
         }
         ("sts", "AssumeRole" | "AssumeRoleWithSAML" | "GetSessionToken" | "GetFederationToken") => {
             issued(&mut draft, root, request, answer);
@@ -42,12 +48,16 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
             secret(&mut draft, "secret.written", request, service);
         }
         ("secretsmanager", "DeleteSecret") => secret(&mut draft, "secret.deleted", request, service),
-        ("ssm", "GetParameter" | "GetParameters" | "GetParametersByPath") => {
+        ("ssm", "GetParameter" | "GetParameters" | "GetParametersByPath" | "GetParameterHistory") => {
             secret(&mut draft, "secret.read", request, service)
         }
         ("ssm", "PutParameter") => secret(&mut draft, "secret.written", request, service),
         ("ssm", "DeleteParameter" | "DeleteParameters") => secret(&mut draft, "secret.deleted", request, service),
         ("kms", "Decrypt") => kms_decrypt(&mut draft, root, request),
+        ("kms", "Sign" | "GenerateMac") => {
+            kms_decrypt(&mut draft, root, request);
+            name(&mut draft.fields, "key.used", "signing");
+        }
         (
             "iam",
             "CreateAccessKey" | "CreateServiceSpecificCredential" | "UploadSSHPublicKey" | "CreateLoginProfile",
@@ -92,7 +102,7 @@ fn origin(fields: &mut Fields, root: Value<'_>, service: &str, event: &str) {
     fields.text(Field::ActorType, Some(kind));
     let provider = identity.str_at(&["sessionContext", "webIdFederationData", "federatedProvider"]);
     fields.text(Field::CiProvider, provider.and_then(subject::ci_provider));
-    if let Some(key) = identity.str_at(&["accessKeyId"]) {
+    if let Some(key) = identity.str_at(&["accessKeyId"]).filter(|key| !key.is_empty()) {
         fields.text(Field::TokenId, Some(key));
         fields.text(Field::TokenKind, Some(if key.starts_with("ASIA") { "sts" } else { "static" }));
     }
@@ -107,10 +117,16 @@ fn actor_type(identity: Value<'_>) -> &'static str {
     let session =
         identity.str_at(&["principalId"]).and_then(|id| id.split_once(':')).map_or("", |(_, session)| session);
     let role = identity.str_at(&["sessionContext", "sessionIssuer", "userName"]).unwrap_or_default();
+    // Newer records name what credentials were issued to: a function, an instance, a pod.
+    if identity.str_at(&["inScopeOf", "credentialsIssuedTo"]).is_some() {
+        return "workload";
+    }
     match identity.str_at(&["type"]).unwrap_or_default() {
         "AWSService" | "AWSAccount" => "service",
         _ if identity.str_at(&["invokedBy"]).is_some_and(|by| by.ends_with(".amazonaws.com")) => "service",
         "IAMUser" | "Root" | "IdentityCenterUser" | "SAMLUser" => "human",
+        // IAM Identity Center's own sign-ins.
+        "Unknown" if identity.str_at(&["userName"]).is_some_and(|name| name.contains('@')) => "human",
         // IAM Identity Center's roles, and instance profiles, whose session is named after the instance.
         "AssumedRole" if role.starts_with("AWSReservedSSO_") || session.contains('@') => "human",
         "AssumedRole" if session.starts_with("i-") => "workload",
@@ -153,6 +169,23 @@ fn federated(fields: &mut Fields, root: Value<'_>, answer: Value<'_>) {
     if let Some(issuer) = issuer {
         fields.text(Field::CiProvider, subject::ci_provider(issuer));
         fields.text(Field::ActorType, Some(subject::actor_type(issuer).unwrap_or("workload")));
+    }
+}
+
+/// What a CI system puts into the session as tags, under the names of its claims.
+fn tags(fields: &mut Fields, request: Value<'_>) {
+    let Some(tags) = request.get("principalTags") else { return };
+    let first = |names: &[&str]| names.iter().find_map(|name| scalar(tags, &[name]));
+    for (field, names) in [
+        (Field::CiRunId, &["run_id", "pipeline_id", "build_id"][..]),
+        (Field::CiJobId, &["job_id", "check_run_id"]),
+        (Field::CiSha, &["sha", "build_commit"]),
+        (Field::CiRepo, &["repository", "project_path"]),
+        (Field::CiEnvironment, &["environment"]),
+    ] {
+        if fields.get(field).is_none() {
+            fields.text(field, first(names));
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Image references: `registry/repo:tag@sha256:…` taken apart.
 
+use engine::fields::{Field, Fields};
+use pipeproof_engine as engine;
+
 /// Parts of an image reference as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Image<'a> {
@@ -18,6 +21,14 @@ pub(super) fn parse(reference: &str) -> Image<'_> {
     // A colon after the last slash starts a tag; one before it belongs to a registry's port.
     let tag = name.rfind(':').filter(|colon| name.get(*colon..).is_some_and(|rest| !rest.contains('/')));
     Image { repo: tag.and_then(|colon| name.get(..colon)).unwrap_or(name), digest }
+}
+
+/// Sets what a reference names.
+pub(super) fn set(fields: &mut Fields, reference: &str) {
+    let parts = parse(reference);
+    fields.text(Field::ArtifactName, Some(reference));
+    fields.text(Field::ArtifactRepo, Some(parts.repo));
+    fields.text(Field::ArtifactDigest, parts.digest);
 }
 
 /// Whether a text is a SHA-256 digest with its prefix.

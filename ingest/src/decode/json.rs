@@ -16,7 +16,15 @@ const TIMES: &[&str] = &["time", "@timestamp", "timestamp", "created_at"];
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
     let root = json.root();
-    let mut draft = Draft { time: TIMES.iter().find_map(|key| time_at(root, &[key])), ..Draft::default() };
+    let mut draft = Draft::default();
+    taxonomy(&mut draft, root);
+    github_audit::decode(&mut draft, root);
+    Ok(vec![draft])
+}
+
+/// Takes over what an object names as in the taxonomy, and its time.
+pub(super) fn taxonomy(draft: &mut Draft, root: Value<'_>) {
+    draft.time = TIMES.iter().find_map(|key| time_at(root, &[key]));
     let mut open = vec![(String::new(), root, 1)];
     while let Some((prefix, object, parts)) = open.pop() {
         for (key, value) in object.entries() {
@@ -29,8 +37,16 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
             }
         }
     }
-    github_audit::decode(&mut draft, root);
-    Ok(vec![draft])
+}
+
+/// Sets a field from text, if that is of its kind.
+pub(super) fn set_text(fields: &mut Fields, field: Field, text: &str) {
+    match field.kind() {
+        FieldKind::Text => fields.text(field, Some(text)),
+        FieldKind::Int => fields.int(field, text.parse().ok()),
+        FieldKind::Bool => fields.truth(field, text.parse().ok()),
+        FieldKind::Time => fields.time(field, engine::time::Timestamp::parse(text)),
+    }
 }
 
 /// Sets a field if the value is of its kind; another kind is no value.

@@ -3,12 +3,15 @@
 //! Source: Kubernetes `staging/src/k8s.io/apiserver/pkg/apis/audit/v1/types.go`. One request is reported at up to four
 //! stages; meaning is read from the last one. Of `sourceIPs` all but the last can be made up by the client.
 
+use bytes::Bytes;
 use engine::fields::{Field, Fields};
-use engine::json::Value;
+use engine::json::{Json, Value};
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, kubernetes_objects, object, outcome, subject, time_at};
+use super::{
+    DEPTH_MAX, Draft, Undecodable, gcp_audit, gke_audit, kubernetes_objects, object, outcome, subject, time_at,
+};
 
 const EXPECTED: &str = "a Kubernetes audit event";
 /// API groups whose objects decide what is admitted.
@@ -25,6 +28,21 @@ const POLICY_GROUPS: &[&str] = &[
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
     let root = json.root();
+    let Some(text) = gke_audit::text(root) else { return drafts(root) };
+    // GKE: rules read the fields of `audit.k8s.io` whoever runs the cluster.
+    let event = Json::parse_within(text.as_bytes(), DEPTH_MAX)?;
+    let mut drafts = drafts(event.root())?;
+    for draft in &mut drafts {
+        draft.fields.text(Field::K8sCluster, root.str_at(&["resource", "labels", "cluster_name"]));
+    }
+    if let Some(first) = drafts.first_mut() {
+        first.native = Some(Bytes::from(text));
+    }
+    Ok(drafts)
+}
+
+/// The events of an audit event of `audit.k8s.io`.
+pub(super) fn drafts(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     let (Some(verb), Some(_)) = (root.str_at(&["verb"]), root.str_at(&["auditID"])) else {
         return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `verb` and `auditID`" });
     };
@@ -50,6 +68,8 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         fields.text(Field::TokenIssuer, Some("kubernetes"));
         fields.text(Field::TokenSub, Some(format!("system:serviceaccount:{}:{}", target.namespace, target.name)));
         fields.time(Field::TokenExpires, time_at(root, &["responseObject", "status", "expirationTimestamp"]));
+        let issued = root.str_at(&["annotations", "authentication.kubernetes.io/issued-credential-id"]);
+        fields.text(Field::TokenId, issued.and_then(|id| id.strip_prefix("JTI=")));
     }
     let changes = matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection");
     if changes && POLICY_GROUPS.contains(&target.group) {
@@ -133,8 +153,11 @@ fn origin(fields: &mut Fields, root: Value<'_>, verb: &str, target: &Target<'_>)
     fields.text(Field::K8sUser, asked);
     let acted = root.str_at(&["impersonatedUser", "username"]).or(asked);
     fields.text(Field::ActorId, acted);
-    fields.text(Field::ActorType, acted.map(actor_type));
-    if let Some(subject) = acted.map(subject::parse).filter(|subject| subject.repo.is_some()) {
+    let impersonates = root.str_at(&["impersonatedUser", "username"]).is_some();
+    credential(fields, root.get("user").filter(|_| !impersonates));
+    let of_arn = root.get("user").filter(|_| !impersonates).and_then(|user| extra(user, "arn")).map(aws_actor_type);
+    fields.text(Field::ActorType, acted.map(|user| of_arn.unwrap_or_else(|| actor_type(user))));
+    if let Some(subject) = acted.map(claimed).map(subject::parse).filter(|subject| subject.repo.is_some()) {
         fields.text(Field::CiRepo, subject.repo);
         fields.text(Field::CiRef, subject.git_ref);
         fields.text(Field::CiProvider, subject.provider);
@@ -147,15 +170,56 @@ fn origin(fields: &mut Fields, root: Value<'_>, verb: &str, target: &Target<'_>)
     fields.text(Field::K8sDecision, code.map(|code| if code < 400 { "allow" } else { "deny" }));
 }
 
+/// The first value of an extra attribute of the user.
+fn extra<'a>(user: Value<'a>, key: &str) -> Option<&'a str> {
+    user.at(&["extra", key])?.items().next()?.as_str()
+}
+
+/// The credential the request was made with: the id of a service account's token, or of the AWS session behind a user of
+/// EKS.
+fn credential(fields: &mut Fields, user: Option<Value<'_>>) {
+    let Some(user) = user else { return };
+    let jti = extra(user, "authentication.kubernetes.io/credential-id").and_then(|id| id.strip_prefix("JTI="));
+    let session = extra(user, "accessKeyId").filter(|key| !key.is_empty());
+    fields.text(Field::TokenId, jti.or(session));
+    fields.text(Field::TokenKind, jti.map(|_| "oidc").or(session.map(|_| "sts")));
+    fields.text(Field::CloudRole, extra(user, "canonicalArn").filter(|arn| arn.contains(":role/")));
+}
+
+/// The subject of a token behind a user name: an API server writes that of a foreign issuer as `ISSUER#SUBJECT`.
+fn claimed(user: &str) -> &str {
+    user.split_once('#').filter(|(issuer, _)| issuer.starts_with("https://")).map_or(user, |(_, subject)| subject)
+}
+
+/// Who is behind the AWS session of a user of EKS.
+fn aws_actor_type(arn: &str) -> &'static str {
+    let session = arn.rsplit('/').next().unwrap_or_default();
+    if arn.contains(":user/") || arn.contains("/AWSReservedSSO_") || session.contains('@') {
+        "human"
+    } else if session.starts_with("i-") {
+        "workload"
+    } else {
+        "service"
+    }
+}
+
 /// By the issuer of the identity: a pod's service account is not a person, and a CI subject is not a pod.
-fn actor_type(user: &str) -> &'static str {
-    if subject::parse(user).provider.is_some() {
+pub(super) fn actor_type(user: &str) -> &'static str {
+    // Parts of the control planes of AKS and GKE that have names of their own.
+    const MANAGED: &[&str] = &["aksService", "acsService", "hcpService", "aksProblemDetector", "nodeclient"];
+    if subject::parse(claimed(user)).provider.is_some() || user.split('#').next().is_some_and(is_ci_issuer) {
         "ci"
     } else if user.starts_with("system:serviceaccount:") {
         "workload"
-    } else if user.starts_with("system:") && user != "system:admin" {
+    } else if (user.starts_with("system:") && user != "system:admin") || MANAGED.contains(&user) {
         "service"
+    } else if user.ends_with(".gserviceaccount.com") {
+        gcp_audit::actor_type(user)
     } else {
         "human"
     }
+}
+
+fn is_ci_issuer(issuer: &str) -> bool {
+    issuer.starts_with("https://") && subject::ci_provider(issuer).is_some()
 }

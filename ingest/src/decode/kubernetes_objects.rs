@@ -24,6 +24,25 @@ pub(super) fn body(root: Value<'_>) -> Option<Value<'_>> {
     whole("responseObject").filter(|object| object.get("spec").is_some()).or_else(|| whole("requestObject"))
 }
 
+/// The images of a workload's containers, and whether each asks to be privileged.
+pub(super) fn images(object: Value<'_>) -> Vec<(String, bool)> {
+    let image = |container: Value<'_>| Some((container.str_at(&["image"])?.to_owned(), is_privileged(container)));
+    containers(object).into_iter().filter_map(image).collect()
+}
+
+/// The name of a kind's objects in the API: `Pod` → `pods`, `NetworkPolicy` → `networkpolicies`. As Kubernetes guesses
+/// it; a definition may say otherwise.
+pub(super) fn plural(kind: &str) -> String {
+    let lower = kind.to_lowercase();
+    if lower.ends_with('s') || lower.ends_with("ch") || lower.ends_with('x') {
+        lower + "es"
+    } else if let Some(stem) = lower.strip_suffix('y') {
+        format!("{stem}ies")
+    } else {
+        lower + "s"
+    }
+}
+
 /// The pod specification inside a workload.
 fn pod_spec(object: Value<'_>) -> Option<Value<'_>> {
     let spec = object.get("spec")?;
@@ -59,11 +78,8 @@ pub(super) fn admissions(root: Value<'_>, draft: &Draft) -> Vec<Draft> {
         || code == Some(401);
     let Some(code) = code.filter(|_| !unauthorised) else { return Vec::new() };
     let object = body(root);
-    let images: Vec<(String, bool)> = match object.map(containers).filter(|containers| !containers.is_empty()) {
-        Some(containers) => containers
-            .into_iter()
-            .filter_map(|container| Some((container.str_at(&["image"])?.to_owned(), is_privileged(container))))
-            .collect(),
+    let images = match object.map(images).filter(|images| !images.is_empty()) {
+        Some(images) => images,
         None => images::find(message).map(|image| (image.to_owned(), false)).into_iter().collect(),
     };
     // An object that conflicts, is invalid or gone was not decided on by admission.
@@ -90,7 +106,7 @@ pub(super) fn admissions(root: Value<'_>, draft: &Draft) -> Vec<Draft> {
 }
 
 /// The policy or webhook an error message names.
-fn denied_by(message: &str) -> Option<&str> {
+pub(super) fn denied_by(message: &str) -> Option<&str> {
     let quoted = |rest: &str| -> Option<usize> { rest.find(['"', '\'']) };
     for opening in ["admission webhook \"", "ValidatingAdmissionPolicy '", "ValidatingAdmissionPolicy \""] {
         if let Some((_, rest)) = message.split_once(opening) {
@@ -136,7 +152,8 @@ fn signature(root: Value<'_>, object: Option<Value<'_>>, image: &str, message: &
     denial(message)
 }
 
-fn denial(message: &str) -> Option<&'static str> {
+/// What the message of a denial or a policy says of a signature.
+pub(super) fn denial(message: &str) -> Option<&'static str> {
     const MISSING: &[&str] =
         &["no signatures found", "no matching attestations", "no attestations found", "unsigned", "not signed"];
     const FAILED: &[&str] = &[

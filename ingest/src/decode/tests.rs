@@ -1,10 +1,13 @@
 //! What the decoders make of real payloads, of hand-made ones for what no sample has, and of nonsense.
 
+mod actors;
 mod aws;
 mod github;
+mod ids;
 mod kubernetes;
 mod plain;
 mod samples;
+mod snapshots;
 mod vault;
 
 use std::collections::BTreeMap;

@@ -97,16 +97,20 @@ fn origin(fields: &mut Fields, root: Value<'_>, request: Value<'_>, response: bo
     fields.text(Field::TokenId, auth.str_at(&["accessor"]));
     fields.text(Field::TokenKind, Some("vault"));
     fields.text(Field::CloudRole, metadata.str_at(&["role"]));
+    // What a role maps into the metadata are claims of the token that was presented, under their own names.
     let repo = metadata.str_at(&["repository"]).or_else(|| metadata.str_at(&["project_path"]));
     if let Some(sub) = metadata.str_at(&["sub"]).or_else(|| metadata.str_at(&["subject"])) {
         subject::set(fields, sub);
     }
     fields.text(Field::CiRepo, repo);
     fields.text(Field::TokenRepo, repo);
-    let provider = if metadata.get("project_path").is_some() { "gitlab" } else { "github" };
-    fields.text(Field::CiProvider, repo.map(|_| provider));
+    let issuer = metadata.str_at(&["iss"]).or_else(|| metadata.str_at(&["issuer"])).and_then(subject::ci_provider);
+    fields.text(Field::CiProvider, issuer.or_else(|| provider(metadata)));
     fields.text(Field::CiRunId, metadata.str_at(&["run_id"]).or_else(|| metadata.str_at(&["pipeline_id"])));
     fields.text(Field::CiJobId, metadata.str_at(&["job_id"]).or_else(|| metadata.str_at(&["check_run_id"])));
+    let circle = |claim: &str| metadata.get(claim).and_then(Value::as_str);
+    fields.text(Field::CiRunId, circle("oidc.circleci.com/pipeline-id").or_else(|| circle("build_number")));
+    fields.text(Field::CiJobId, circle("oidc.circleci.com/job-id"));
     fields.int(Field::CiAttempt, metadata.str_at(&["run_attempt"]).and_then(|text| text.parse().ok()));
     fields.text(Field::CiRef, metadata.str_at(&["ref"]));
     fields.text(Field::TokenRef, metadata.str_at(&["ref"]));
@@ -116,8 +120,26 @@ fn origin(fields: &mut Fields, root: Value<'_>, request: Value<'_>, response: bo
     let workflow_ref = metadata.str_at(&["workflow_ref"]).or_else(|| metadata.str_at(&["job_workflow_ref"]));
     fields.text(Field::CiWorkflowRef, workflow_ref);
     fields.text(Field::CiEnvironment, metadata.str_at(&["environment"]));
-    let ci = fields.get(Field::CiRepo).is_some();
+    let ci = fields.get(Field::CiProvider).is_some();
     fields.text(Field::ActorType, Some(actor_type(ci, display, metadata)));
+}
+
+/// Whether a service account of Kubernetes stands behind a token: by the Kubernetes method, or as the subject of a JWT.
+fn is_pod(metadata: Value<'_>) -> bool {
+    let subject = metadata.str_at(&["sub"]).or_else(|| metadata.str_at(&["subject"]));
+    metadata.get("service_account_name").is_some()
+        || subject.is_some_and(|sub| sub.starts_with("system:serviceaccount:"))
+}
+
+/// The CI system whose claims these are, by the claim only it has.
+fn provider(metadata: Value<'_>) -> Option<&'static str> {
+    const CLAIMS: &[(&str, &str)] = &[
+        ("project_path", "gitlab"),
+        ("pipeline_slug", "buildkite"),
+        ("oidc.circleci.com/project-id", "circleci"),
+        ("repository", "github"),
+    ];
+    CLAIMS.iter().find(|(claim, _)| metadata.get(claim).is_some()).map(|(_, provider)| *provider)
 }
 
 fn actor_type(ci: bool, display: &str, metadata: Value<'_>) -> &'static str {
@@ -125,7 +147,7 @@ fn actor_type(ci: bool, display: &str, metadata: Value<'_>) -> &'static str {
     const WORKLOAD: &[&str] = &["kubernetes-", "aws-", "gcp-", "azure-"];
     if ci {
         "ci"
-    } else if metadata.get("service_account_name").is_some() || WORKLOAD.iter().any(|head| display.starts_with(head)) {
+    } else if is_pod(metadata) || WORKLOAD.iter().any(|head| display.starts_with(head)) {
         "workload"
     } else if display == "root" || HUMAN.iter().any(|head| display.starts_with(head)) {
         "human"

@@ -80,10 +80,35 @@ pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, li
             header(request.headers, "x-github-delivery").map(ToOwned::to_owned)
         }
         SourceType::AwsCloudtrail => text(&["eventID"]),
+        SourceType::GcpAudit => log_entry(item),
+        SourceType::AzureSignin | SourceType::AzureActivity | SourceType::AzureKeyvault => azure(item),
+        // Who watches sees an object again when it counts once more.
+        SourceType::KubernetesEvent | SourceType::KyvernoReport => {
+            Some(format!("{}/{}", text(&["metadata", "uid"])?, text(&["metadata", "resourceVersion"])?))
+        }
+        SourceType::KubernetesAdmission => {
+            // What a webhook is asked, and the same with its answer.
+            let answered = skim::at(item, &["response"]).is_some_and(|response| response.first() == Some(&b'{'));
+            text(&["request", "uid"]).map(|uid| if answered { format!("{uid}/response") } else { uid })
+        }
+        SourceType::OpaDecision => text(&["decision_id"]),
+        SourceType::Falco => text(&["uuid"]),
+        SourceType::Okta => text(&["uuid"]).or_else(|| text(&["eventId"])),
+        SourceType::Cloudevents => Some(format!("{}/{}", text(&["source"])?, text(&["id"])?)),
+        // One audit run of Gatekeeper may find several violations by one resource of one constraint; the others have no
+        // ids at all. Their bytes, times included, identify them.
+        SourceType::GatekeeperAudit
+        | SourceType::Argocd
+        | SourceType::Flux
+        | SourceType::Tetragon
+        | SourceType::Tracee
+        | SourceType::HardenRunner
+        | SourceType::Otlp => None,
         // One request is reported at several stages.
         SourceType::KubernetesAudit => {
-            let id = text(&["auditID"]);
-            id.map(|id| format!("{id}/{}", text(&["stage"]).unwrap_or_default()))
+            let id = text(&["auditID"]).map(|id| format!("{id}/{}", text(&["stage"]).unwrap_or_default()));
+            // GKE wraps audit events in log entries.
+            id.or_else(|| log_entry(item))
         }
         // Request and response share an id. With several audit devices the copies are duplicates, by design of Vault.
         SourceType::VaultAudit => text(&["request", "id"]).and_then(|id| Some(format!("{id}/{}", text(&["type"])?))),
@@ -101,6 +126,35 @@ pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, li
         }
     };
     id.filter(|id| id.len() <= ID_BYTES_MAX.max(limits.attribute_bytes_max))
+}
+
+/// The id of a Google Cloud log entry: what is inserted is unique only within one log and instant.
+fn log_entry(item: &[u8]) -> Option<String> {
+    let text = |key: &str| skim::text_at(item, &[key]).filter(|text| !text.is_empty());
+    Some(format!("{}/{}/{}", text("logName")?, text("timestamp")?, text("insertId")?))
+}
+
+/// The id of an Azure log entry. Of Key Vault `properties.id` is the secret's.
+fn azure(item: &[u8]) -> Option<String> {
+    let at = |path: &[&str]| path.iter().try_fold(item, |value, key| loose_member(value, key));
+    let text = |path: &[&str]| match at(path)? {
+        [b'"', inner @ .., b'"'] if !inner.is_empty() => String::from_utf8(skim::unescape(inner).into_owned()).ok(),
+        _ => None,
+    };
+    let own = text(&["properties", "id"]).or_else(|| text(&["eventdataid"])).or_else(|| text(&["id"]));
+    own.filter(|id| !id.contains("://")).or_else(|| {
+        let call = [text(&["correlationid"])?, text(&["operationname"])?, text(&["time"])?];
+        Some(call.join("/"))
+    })
+}
+
+/// The member whose key is `key` whatever its case, and with or without underscores.
+fn loose_member<'a>(object: &'a [u8], key: &str) -> Option<&'a [u8]> {
+    let plain = |written: &[u8]| -> Vec<u8> {
+        written.iter().filter(|byte| **byte != b'_').map(u8::to_ascii_lowercase).collect()
+    };
+    let found = skim::members(object).filter(|(written, _)| plain(written) == key.as_bytes()).last()?;
+    object.get(found.1)
 }
 
 /// The keyed hash that identifies an item without an id: the same bytes give the same hash, and nobody can guess

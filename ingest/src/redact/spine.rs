@@ -84,6 +84,37 @@ impl Spine {
                 ],
                 families: &[Family::AwsAccessKey],
             },
+            SourceType::GcpAudit => Self {
+                paths: &[
+                    "insertId",
+                    "operation.id",
+                    "protoPayload.authenticationInfo.principalEmail",
+                    "protoPayload.authenticationInfo.principalSubject",
+                    "protoPayload.authenticationInfo.serviceAccountKeyName",
+                    "protoPayload.authenticationInfo.serviceAccountDelegationInfo.principalSubject",
+                    "protoPayload.metadata.mapped_principal",
+                    "protoPayload.resourceName",
+                ],
+                families: &[Family::AwsAccessKey],
+            },
+            SourceType::AzureSignin | SourceType::AzureActivity | SourceType::AzureKeyvault => Self {
+                paths: &[
+                    "correlationId",
+                    "resourceId",
+                    "properties.id",
+                    "properties.uniqueTokenIdentifier",
+                    "properties.servicePrincipalId",
+                    "properties.federatedCredentialId",
+                    "identity.claims.uti",
+                    "identity.claim.uti",
+                ],
+                families: &[Family::AwsAccessKey],
+            },
+            SourceType::KubernetesAdmission => {
+                Self { paths: &["request.uid", "request.userInfo.username"], families: &[Family::AwsAccessKey] }
+            }
+            SourceType::OpaDecision => Self { paths: &["decision_id"], families: &[Family::AwsAccessKey] },
+            SourceType::Okta => Self { paths: &["uuid", "transaction.id"], families: &[Family::AwsAccessKey] },
             SourceType::SigstoreBundle => Self {
                 // Certificates, signatures, log entries and the signed statement: a changed byte breaks the signature.
                 paths: &["mediaType", "verificationMaterial.**", "messageSignature.**", "dsseEnvelope.**"],

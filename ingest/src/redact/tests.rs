@@ -313,6 +313,29 @@ fn the_content_of_kubernetes_secrets_goes_whole() {
 }
 
 #[test]
+fn the_content_of_kubernetes_secrets_goes_from_whatever_carries_them() {
+    let secret = serde_json::json!({"kind": "Secret", "metadata": {"name": "db"}, "data": {"pw": "aHVudGVyMg=="}});
+    let review = serde_json::json!({"request": {"uid": "u", "resource": {"resource": "secrets"}, "object": secret, "oldObject": secret}});
+    let decision = serde_json::json!({"decision_id": "d", "input": review});
+    let entry = serde_json::json!({"insertId": "i", "protoPayload": {"methodName": "io.k8s.core.v1.secrets.create",
+        "request": {"@type": "core.k8s.io/v1.Secret", "data": {"pw": "aHVudGVyMg=="}}, "response": secret}});
+    for (kind, body) in [
+        (SourceType::KubernetesAdmission, review),
+        (SourceType::OpaDecision, decision),
+        (SourceType::GcpAudit, entry.clone()),
+        (SourceType::KubernetesAudit, entry),
+    ] {
+        let (body, found) = redactor().body(kind, &Bytes::from(body.to_string()));
+        let text = std::str::from_utf8(&body).unwrap();
+        assert!(!text.contains("aHVudGVyMg") && text.contains("redacted:kubernetes-secret"), "{kind}: {text}");
+        assert_eq!(found.iter().map(|one| one.count).sum::<u32>(), 2, "{kind}");
+    }
+    let pod = serde_json::json!({"request": {"resource": {"resource": "pods"}, "object": {"kind": "Pod", "data": {"a": "b"}}}});
+    let bytes = Bytes::from(pod.to_string());
+    assert_eq!(redactor().body(SourceType::KubernetesAdmission, &bytes), (bytes.clone(), vec![]));
+}
+
+#[test]
 fn the_content_of_kubernetes_secrets_goes_from_events_that_are_cut() {
     let whole = serde_json::json!({"auditID": "1", "objectRef": {"resource": "secrets"},
         "requestObject": {"kind": "Secret", "metadata": {"name": "db"}, "stringData": {"a": "hunter2", "b": "hunter2"}}})

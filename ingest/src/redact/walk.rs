@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::detectors::{Family, Hit};
+use super::kubernetes::Place;
 use super::spine::Spine;
 use super::{Output, Redactor};
 use crate::skim;
@@ -16,8 +17,8 @@ use crate::skim;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) spine: Spine,
-    /// The record is about a Kubernetes Secret: its content goes whatever it looks like.
-    pub(crate) kubernetes_secret: bool,
+    /// Where Kubernetes Secrets are, if the record is about any: their content goes whatever it looks like.
+    pub(super) secrets: &'static [Place],
 }
 
 struct Level {
@@ -81,7 +82,7 @@ impl Walk<'_> {
                     if let Some(level) = self.levels.last_mut() {
                         level.key_next = false;
                     }
-                    if self.shape.kubernetes_secret && self.is_secret_content() {
+                    if !self.shape.secrets.is_empty() && self.is_secret_content() {
                         let start = skim::skip_space(self.text, at + 1);
                         if let Some(end) = self.content_end(start).filter(|end| *end > start) {
                             self.replace_whole(start..end);
@@ -194,9 +195,12 @@ impl Walk<'_> {
 
     /// Whether the member just named holds content of the Kubernetes Secret the record is about.
     fn is_secret_content(&self) -> bool {
-        let Some((root, rest)) = self.levels.split_first() else { return false };
-        let Some(last) = rest.last().filter(|level| level.object) else { return false };
-        matches!(self.key(root).as_ref(), b"requestObject" | b"responseObject")
+        let Some(last) = self.levels.last().filter(|level| level.object) else { return false };
+        let inside = |place: &Place| {
+            self.levels.len() > place.len()
+                && self.levels.iter().zip(*place).all(|(level, key)| self.key(level).as_ref() == key.as_bytes())
+        };
+        self.shape.secrets.iter().any(inside)
             && matches!(
                 self.key(last).as_ref(),
                 b"data" | b"stringData" | b"value" | b"kubectl.kubernetes.io/last-applied-configuration"

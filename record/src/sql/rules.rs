@@ -136,6 +136,8 @@ const FEEDS: &[(&str, &str)] = &[
     ("deploy", "deploy.events"),
     ("leak", "secret.scan"),
     ("cloud", "cloud.api"),
+    ("identity", "identity.signin"),
+    ("runtime", "ci.runtime"),
 ];
 
 fn events_view(as_of: Option<Timestamp>) -> String {
@@ -152,6 +154,8 @@ fn events_view(as_of: Option<Timestamp>) -> String {
                 // Changes of settings and calls without a family of their own belong to whoever tells of them.
                 let by_type = "CASE source_type WHEN 'github.webhook' THEN 'scm.audit' WHEN 'vault.audit' THEN 'secret.audit' \
                      WHEN 'kubernetes.audit' THEN 'kubernetes.api' WHEN 'aws.cloudtrail' THEN 'cloud.api' \
+                     WHEN 'gcp.audit' THEN 'cloud.api' WHEN 'azure.activity' THEN 'cloud.api' \
+                     WHEN 'azure.signin' THEN 'identity.signin' WHEN 'okta' THEN 'identity.signin' \
                      WHEN 'github.joblog' THEN 'ci.log' WHEN 'sigstore.bundle' THEN 'signing.log' END";
                 let feeds: Vec<String> = feed::FEEDS.iter().map(|feed| format!("'{}'", feed.name)).collect();
                 format!(

@@ -1,0 +1,125 @@
+//! Azure's diagnostic logs: the envelope they share, and which of them an entry is of.
+//!
+//! Sources: Microsoft "Resource logs: common schema", "Azure activity log event schema". An event hub often carries several
+//! categories, so each of our types reads all of them. Keys are compared without case, see [`loose`].
+
+use engine::fields::{Field, Fields};
+use engine::json::Value;
+use engine::record::Record;
+use pipeproof_engine as engine;
+
+use super::{Draft, Undecodable, azure_activity, azure_keyvault, azure_signin, loose, object, outcome, time_of};
+
+const EXPECTED: &str = "an Azure log entry";
+
+pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    let json = object(record, EXPECTED)?;
+    let root = json.root();
+    let properties = loose::get(root, "properties").filter(|found| found.is_object()).unwrap_or(root);
+    let text = |key: &str| loose::text(root, &[key]);
+    let category = text("category").unwrap_or_default();
+    let operation = text("operationname").or_else(|| text("activitydisplayname"));
+    let signin = category.to_ascii_lowercase().ends_with("signinlogs")
+        || loose::get(properties, "serviceprincipalcredentialkeyid").is_some()
+        || (loose::get(properties, "appid").is_some() && loose::get(properties, "conditionalaccessstatus").is_some());
+    if operation.is_none() && !signin {
+        return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `operationName`, and is no sign-in" });
+    }
+    let operation = operation.unwrap_or_default().trim();
+    let mut draft = Draft::new("cloud.api", "cloud");
+    const TIMES: &[&str] =
+        &["time", "eventtimestamp", "createddatetime", "activitydatetime", "timegenerated", "submissiontimestamp"];
+    let time = |object: Value<'_>| TIMES.iter().find_map(|key| loose::get(object, key).and_then(time_of));
+    draft.time = time(root).or_else(|| time(properties));
+    let fields = &mut draft.fields;
+    envelope(fields, root, operation);
+    if signin {
+        // What a sign-in was about says when it happened; the envelope when the entry was written.
+        let happened = loose::get(properties, "createddatetime").and_then(time_of);
+        azure_signin::signed_in(fields, root, properties, category);
+        draft.time = happened.or(draft.time);
+    } else if category.eq_ignore_ascii_case("AuditLogs") || loose::get(properties, "initiatedby").is_some() {
+        azure_signin::changed(fields, properties, operation);
+    } else if category.eq_ignore_ascii_case("AuditEvent") {
+        azure_keyvault::decode(fields, root, properties, operation);
+    } else {
+        azure_activity::decode(fields, root, operation);
+    }
+    Ok(vec![draft])
+}
+
+/// What every entry has.
+fn envelope(fields: &mut Fields, root: Value<'_>, operation: &str) {
+    fields.text(Field::CloudProvider, Some("azure"));
+    fields.text(Field::Message, Some(operation));
+    let resource = loose::text(root, &["resourceid"]).unwrap_or_default();
+    fields.text(
+        Field::CloudAccount,
+        segment(resource, "subscriptions").or_else(|| loose::text(root, &["subscriptionid"])),
+    );
+    fields.text(Field::CloudService, segment(resource, "providers").map(str::to_lowercase));
+    fields.text(Field::CloudRegion, loose::text(root, &["location"]));
+    let addresses = [&["calleripaddress"][..], &["httprequest", "clientipaddress"], &["claims", "ipaddr"]];
+    address(fields, addresses.iter().find_map(|path| loose::text(root, path)));
+    let kind = loose::scalar(root, &["resulttype"]);
+    fields.text(Field::Outcome, kind.as_deref().and_then(judged));
+    fields.text(
+        Field::Reason,
+        loose::text(root, &["resultdescription"]).or_else(|| loose::text(root, &["resultsignature"])),
+    );
+}
+
+/// An address, with its port taken off as some services write it.
+pub(super) fn address(fields: &mut Fields, text: Option<&str>) {
+    let Some(text) = text else { return };
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_matches(['[', ']']);
+    let plain = [text, host].into_iter().find(|text| text.parse::<std::net::IpAddr>().is_ok());
+    fields.text(Field::SrcIp, plain);
+}
+
+/// The part of a resource's path after `/KEY/`; Azure varies the case.
+pub(super) fn segment<'a>(path: &'a str, key: &str) -> Option<&'a str> {
+    let mut parts = path.split('/');
+    parts.find(|part| part.eq_ignore_ascii_case(key))?;
+    parts.next().filter(|part| !part.is_empty())
+}
+
+/// What a result's word or number means; `None` for an operation that has not ended.
+pub(super) fn judged(result: &str) -> Option<&'static str> {
+    match result.to_ascii_lowercase().as_str() {
+        "0" | "success" | "succeeded" | "active" | "resolved" => Some(outcome(true)),
+        "" | "start" | "started" | "accept" | "accepted" | "inprogress" | "in progress" => None,
+        _ => Some(outcome(false)),
+    }
+}
+
+/// The person or program in a token's claims, whose keys are short names or addresses of a schema that end in them.
+pub(super) fn claimed(fields: &mut Fields, claims: Value<'_>) {
+    let claim = |name: &str| {
+        let fits = |key: &str| {
+            key.eq_ignore_ascii_case(name) || key.rsplit('/').next().is_some_and(|end| end.eq_ignore_ascii_case(name))
+        };
+        let found = claims.entries().find(|(key, _)| fits(key)).and_then(|(_, value)| value.as_str());
+        found.filter(|text| !text.is_empty())
+    };
+    let person = ["upn", "emailaddress", "unique_name"].iter().find_map(|name| claim(name));
+    let object = claim("objectidentifier").or_else(|| claim("oid"));
+    let app = claim("appid");
+    fields.text(Field::ActorId, person.or(object).or(app));
+    // The resource a managed identity belongs to: a machine or a cluster's workload.
+    let resource = ["xms_mirid", "xms_az_rid"].iter().find_map(|name| claim(name));
+    let kind = match (claim("idtyp"), person) {
+        _ if resource.is_some() => "workload",
+        (Some("app"), _) | (None, None) => "service",
+        _ => "human",
+    };
+    fields.text(Field::ActorType, Some(kind));
+    fields.text(Field::CloudRole, resource.or(app));
+    if let Some(id) = claim("uti") {
+        fields.text(Field::TokenId, Some(id));
+        fields.text(Field::TokenKind, Some("oidc"));
+    }
+    fields.text(Field::TokenIssuer, claim("iss"));
+    fields.text(Field::TokenAud, claim("aud"));
+    address(fields, claim("ipaddr").filter(|_| fields.get(Field::SrcIp).is_none()));
+}

@@ -1,0 +1,73 @@
+//! Azure Key Vault audit events.
+//!
+//! Source: Microsoft "Azure Key Vault logging". `resultType` says `Success` of calls that were refused too: the HTTP status
+//! decides.
+
+use engine::fields::{Field, Fields};
+use engine::json::Value;
+use pipeproof_engine as engine;
+
+use super::{azure, loose, outcome};
+
+pub(super) fn decode(fields: &mut Fields, root: Value<'_>, properties: Value<'_>, operation: &str) {
+    fields.text(Field::SecretStore, Some("azure.keyvault"));
+    if let Some(claims) = loose::at(root, &["identity", "claim"]).or_else(|| loose::at(root, &["identity", "claims"])) {
+        azure::claimed(fields, claims);
+    }
+    if let Some(code) = loose::int(properties, &["httpstatuscode"]) {
+        fields.text(Field::Outcome, Some(outcome(code < 400)));
+        fields.text(Field::Reason, loose::text(root, &["resultsignature"]));
+    }
+    fields.text(Field::UserAgent, loose::text(properties, &["clientinfo"]));
+    let id = loose::text(properties, &["id"]).or_else(|| loose::text(properties, &["requesturi"])).unwrap_or_default();
+    let (path, version) = object(id);
+    let (action, category) = meaning(operation);
+    fields.text(Field::Action, Some(action));
+    fields.text(Field::Category, Some(category));
+    match category {
+        "secret" | "signing" => {
+            fields.text(Field::SecretPath, Some(path));
+            fields.text(Field::SecretVersion, version);
+        }
+        "config" => {
+            fields.text(Field::ConfigObject, Some("secret_store"));
+            fields.text(Field::ConfigId, loose::text(root, &["resourceid"]));
+            fields.text(Field::ConfigAttribute, Some(operation));
+            fields.truth(Field::ConfigWeakens, Some(action == "secret_store.weakened"));
+        }
+        _ => {}
+    }
+}
+
+fn meaning(operation: &str) -> (&'static str, &'static str) {
+    match operation {
+        "SecretGet" | "SecretBackup" | "KeyDecrypt" | "KeyUnwrap" | "KeyBackup" | "KeyExport" | "CertificateBackup" => {
+            ("secret.read", "secret")
+        }
+        "SecretList" | "SecretListVersions" | "KeyList" | "CertificateList" | "SecretListDeleted" => {
+            ("secret.list", "secret")
+        }
+        "SecretSet" | "SecretUpdate" | "SecretRestore" | "SecretRecover" | "KeyCreate" | "KeyImport"
+        | "CertificateImport" | "CertificateCreate" => ("secret.written", "secret"),
+        "SecretDelete" | "SecretPurge" | "KeyDelete" | "KeyPurge" | "CertificateDelete" | "CertificatePurge" => {
+            ("secret.deleted", "secret")
+        }
+        "KeySign" | "KeyVerify" | "KeyEncrypt" | "KeyWrap" => ("key.used", "signing"),
+        "VaultDelete" | "VaultPurge" => ("secret_store.weakened", "config"),
+        "VaultPut" | "VaultPatch" | "VaultAccessPolicyChangedEventGridNotification" => {
+            ("secret_store.changed", "config")
+        }
+        _ => ("cloud.api", "cloud"),
+    }
+}
+
+/// `https://VAULT/secrets/NAME/VERSION`, the query left off.
+fn object(id: &str) -> (&str, Option<&str>) {
+    let plain = id.split('?').next().unwrap_or(id).trim_end_matches('/');
+    let start = plain.find("://").map_or(0, |at| at + 3);
+    let parts: Vec<&str> = plain.get(start..).unwrap_or_default().split('/').collect();
+    match parts.as_slice() {
+        [_, _, _, version] => (plain.strip_suffix(version).unwrap_or(plain).trim_end_matches('/'), Some(*version)),
+        _ => (plain, None),
+    }
+}

@@ -1,0 +1,147 @@
+//! Who is behind an identity is decided by its issuer: a pod is not CI, CI is not a person, a cloud's principal neither.
+
+use engine::source::SourceType;
+use pipeproof_engine as engine;
+use serde_json::{Value, json};
+
+use super::{assert_fields, decoded};
+
+fn gcp(info: Value) -> engine::event::Event {
+    let entry = json!({"logName": "projects/p/logs/x", "timestamp": "2026-03-15T10:00:00Z",
+        "protoPayload": {"serviceName": "storage.googleapis.com", "methodName": "storage.objects.get", "authenticationInfo": info}});
+    decoded(SourceType::GcpAudit, &[], entry.to_string()).remove(0)
+}
+
+#[test]
+fn google_principals() {
+    let pool = "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools";
+    for (principal, kind) in [
+        (format!("{pool}/github/subject/repo:acme@1/app@2:environment:prod"), "ci"),
+        (format!("{pool}/gitlab/subject/project_path:g/a:ref_type:branch:ref:main"), "ci"),
+        (format!("{pool}/p.svc.id.goog/subject/ns/shop/sa/web"), "workload"),
+        (format!("{pool}/aws/subject/012345678901"), "workload"),
+        ("serviceAccount:p.svc.id.goog[shop/web]".to_owned(), "workload"),
+        ("system:serviceaccount:shop:web".to_owned(), "workload"),
+        ("123-compute@developer.gserviceaccount.com".to_owned(), "workload"),
+        ("deployer@p.iam.gserviceaccount.com".to_owned(), "service"),
+        ("system:gcp-controller-manager".to_owned(), "service"),
+        ("ann@example.com".to_owned(), "human"),
+    ] {
+        assert_fields(&gcp(json!({"principalSubject": principal})), &[("actor.type", kind)]);
+    }
+    // A service account acts for whoever impersonates it.
+    let subject = format!("{pool}/github/subject/repo:acme@1/app@2:environment:prod");
+    let delegated = json!({"principalEmail": "deployer@p.iam.gserviceaccount.com",
+        "serviceAccountDelegationInfo": [{"principalSubject": subject}]});
+    let expected = [
+        ("actor.type", "ci"),
+        ("actor.id", "deployer@p.iam.gserviceaccount.com"),
+        ("cloud.role", "deployer@p.iam.gserviceaccount.com"),
+        ("token.sub", "repo:acme@1/app@2:environment:prod"),
+        ("ci.repo", "acme/app"),
+        ("ci.environment", "prod"),
+    ];
+    assert_fields(&gcp(delegated), &expected);
+}
+
+#[test]
+fn azure_claims() {
+    for (claims, kind, actor) in [
+        (
+            json!({"idtyp": "user", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/upn": "ann@example.com"}),
+            "human",
+            "ann@example.com",
+        ),
+        (json!({"idtyp": "app", "appid": "a-1"}), "service", "a-1"),
+        (
+            json!({"appid": "a-1", "oid": "o-1", "xms_mirid": "/subscriptions/1/providers/Microsoft.Compute/virtualMachines/r"}),
+            "workload",
+            "o-1",
+        ),
+        (json!({"appid": "a-1"}), "service", "a-1"),
+    ] {
+        for (kind_of, member, category) in [
+            (SourceType::AzureKeyvault, "claim", "AuditEvent"),
+            (SourceType::AzureActivity, "claims", "Administrative"),
+        ] {
+            let entry = json!({"time": "2026-03-15T10:00:00Z", "CATEGORY": category, "operationname": "SecretGet",
+                "IDENTITY": {member: claims}, "properties": {"httpStatusCode": 200}});
+            let event = decoded(kind_of, &[], entry.to_string()).remove(0);
+            assert_fields(&event, &[("actor.type", kind), ("actor.id", actor)]);
+        }
+    }
+}
+
+#[test]
+fn kubernetes_users() {
+    let event = |user: Value| {
+        let body = json!({"auditID": "a", "verb": "get", "stage": "ResponseComplete", "objectRef": {"resource": "pods"}, "user": user});
+        decoded(SourceType::KubernetesAudit, &[], body.to_string()).remove(0)
+    };
+    let issuer = "https://token.actions.githubusercontent.com#repo:acme@1/app@2:ref:refs/heads/main";
+    assert_fields(&event(json!({"username": issuer})), &[("actor.type", "ci"), ("ci.repo", "acme/app")]);
+    let eks = |arn: &str| {
+        json!({"username": "deploy", "extra": {"arn": [arn], "accessKeyId": ["ASIAEXAMPLE000000001"],
+        "canonicalArn": ["arn:aws:iam::1:role/deploy"]}})
+    };
+    let session = event(eks("arn:aws:sts::1:assumed-role/deploy/GitHubActions"));
+    assert_fields(
+        &session,
+        &[
+            ("actor.type", "service"),
+            ("token.id", "ASIAEXAMPLE000000001"),
+            ("token.kind", "sts"),
+            ("cloud.role", "arn:aws:iam::1:role/deploy"),
+        ],
+    );
+    let person = event(eks("arn:aws:sts::1:assumed-role/AWSReservedSSO_Admin_0123/ann@example.com"));
+    assert_fields(&person, &[("actor.type", "human")]);
+    let pod = json!({"username": "system:serviceaccount:shop:web",
+        "extra": {"authentication.kubernetes.io/credential-id": ["JTI=j-1"]}});
+    assert_fields(&event(pod), &[("actor.type", "workload"), ("token.id", "j-1"), ("token.kind", "oidc")]);
+    assert_fields(&event(json!({"username": "aksService"})), &[("actor.type", "service")]);
+}
+
+#[test]
+fn vault_logins() {
+    let login = |metadata: Value| {
+        let body = json!({"time": "2026-03-15T10:00:00Z", "type": "response", "request": {"id": "r", "operation": "update", "path": "auth/jwt/login"},
+            "response": {"auth": {"accessor": "a", "display_name": "jwt-x", "metadata": metadata}}});
+        decoded(SourceType::VaultAudit, &[], body.to_string()).remove(0)
+    };
+    for (metadata, kind, provider) in [
+        (json!({"repository": "acme/app"}), "ci", "github"),
+        (json!({"project_path": "g/a"}), "ci", "gitlab"),
+        (json!({"pipeline_slug": "deploy", "build_number": "7"}), "ci", "buildkite"),
+        (json!({"oidc.circleci.com/project-id": "p-1", "oidc.circleci.com/job-id": "j"}), "ci", "circleci"),
+        (json!({"sub": "system:serviceaccount:shop:web"}), "workload", "-"),
+        (json!({"role": "x"}), "service", "-"),
+    ] {
+        let expected = [("action", "token.issued"), ("actor.type", kind), ("ci.provider", provider)];
+        assert_fields(&login(metadata), &expected);
+    }
+}
+
+#[test]
+fn a_gke_entry_is_an_audit_event_with_its_native_fields() {
+    let text = include_str!("../../../tests/fixtures/gcp_audit/after-documentation.ndjson");
+    let entry = text.lines().find(|line| line.contains("io.k8s.core.v1.secrets.get")).unwrap();
+    let event = &decoded(SourceType::KubernetesAudit, &[], entry.to_owned())[0];
+    assert_fields(
+        event,
+        &[
+            ("action", "secret.read"),
+            ("secret.path", "shop/db"),
+            ("k8s.cluster", "prod-eu"),
+            ("actor.type", "workload"),
+            ("src.ip", "203.0.113.9"),
+            ("outcome", "success"),
+        ],
+    );
+    let native: Value = serde_json::from_slice(&event.native).unwrap();
+    assert_eq!((&native["objectRef"]["resource"], &native["verb"]), (&json!("secrets"), &json!("get")));
+    // The same entry as a Google Cloud log says the same, and keeps its own native form.
+    let cloud = &decoded(SourceType::GcpAudit, &[], entry.to_owned())[0];
+    assert_fields(cloud, &[("action", "secret.read"), ("secret.path", "shop/db"), ("cloud.account", "acme-prod")]);
+    assert!(cloud.native.starts_with(b"{\"insertId\""));
+}
