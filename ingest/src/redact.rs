@@ -11,6 +11,8 @@ mod walk;
 mod wrapped;
 
 #[cfg(test)]
+mod measured;
+#[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
@@ -29,6 +31,9 @@ use self::detectors::{Detectors, Hit};
 pub use self::spine::Spine;
 use self::walk::Shape;
 use crate::skim;
+
+/// Types whose records hold secrets in members named `Secret` and `Match`.
+const REPORTS: &[&str] = &["gitleaks"];
 
 /// Finds and replaces secrets under one key.
 pub struct Redactor {
@@ -84,11 +89,15 @@ impl Redactor {
         if kind.info().free_text {
             return self.text(body);
         }
-        let shape =
-            Shape { spine: Spine::of(kind), kubernetes_secret: kind == SourceType::KubernetesAudit && is_secret(body) };
+        let shape = Shape {
+            spine: Spine::of(kind),
+            kubernetes_secret: kind == SourceType::KubernetesAudit && is_secret(body),
+            reports_secrets: REPORTS.contains(&kind.name()),
+        };
         // An escape can hide a keyword; only these two can stand for a character that secrets are made of.
         let escaped = body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/");
-        if !shape.kubernetes_secret && !escaped && !body.contains(&0) && !self.suspects(body) {
+        if !shape.kubernetes_secret && !shape.reports_secrets && !escaped && !body.contains(&0) && !self.suspects(body)
+        {
             return (body.clone(), Vec::new());
         }
         let mut output = walk::redact(self, body, shape);
