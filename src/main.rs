@@ -8,6 +8,7 @@ mod demo;
 mod enrichment;
 mod evidence;
 mod http;
+mod intake;
 mod metrics;
 mod node;
 mod registry;
