@@ -10,11 +10,14 @@ use std::time::Duration;
 use pipeproof_engine::control::EnrichmentFile;
 use pipeproof_engine::record::RECORD_BYTES_MAX;
 use pipeproof_engine::source::SourceType;
+use pipeproof_ingest::authentic::Issuer;
 use pipeproof_ingest::log::LogOptions;
 use pipeproof_ingest::receive::Secret;
 use serde::Deserialize;
 
 use crate::enrichment::Configured;
+use crate::intake::configured::{RawReads, Reads};
+use crate::intake::identity::{Accepted, KeysAt};
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
 use crate::roles::Retention;
 
@@ -49,6 +52,10 @@ pub(crate) struct ConfiguredSource {
     pub(crate) source_type: SourceType,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) secrets: Vec<Secret>,
+    /// Whose identity tokens it accepts.
+    pub(crate) identity: Option<Accepted>,
+    /// Where it is read from, besides what is sent.
+    pub(crate) reads: Reads,
 }
 
 /// A webhook that the file delivers to.
@@ -154,6 +161,24 @@ struct RawSource {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     secrets: Vec<RawSecret>,
+    identity: Option<RawIdentity>,
+    #[serde(default)]
+    reads: RawReads,
+}
+
+/// Whose identity tokens (JWT) a source accepts: Pub/Sub push sends one of Google's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIdentity {
+    /// `iss`. Google unless set.
+    issuer: Option<String>,
+    /// `aud`, as the sender was told.
+    audience: String,
+    /// The one account that may send.
+    email: Option<String>,
+    /// The issuer's keys (JSON Web Key Set): a file, or where to fetch them. Google's unless set.
+    keys_file: Option<PathBuf>,
+    keys_url: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -201,6 +226,11 @@ impl Config {
     /// What a command runs for itself on stored data: it decides nothing that a server would decide.
     pub(crate) fn of_commands() -> Self {
         Self { keep_rules: true, ..Self::embedded() }
+    }
+
+    /// Whose identity tokens are accepted, by source.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = (String, Accepted)> + '_ {
+        self.sources.iter().filter_map(|source| Some((source.name.clone(), source.identity.clone()?)))
     }
 
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -253,6 +283,8 @@ impl Config {
             let secrets = read_secrets(&source.secrets, &here, &mut problems);
             match source_type {
                 Ok(source_type) => config.sources.push(ConfiguredSource {
+                    reads: source.reads.checked(&here, &source.name, &mut problems),
+                    identity: source.identity.and_then(|raw| accepted(raw, &here, &mut problems)),
                     name: source.name,
                     source_type,
                     labels: source.labels,
@@ -276,6 +308,34 @@ impl Config {
         }
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Problems { path: path.to_owned(), problems }) }
     }
+}
+
+const GOOGLE: &str = "https://accounts.google.com";
+const GOOGLE_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+fn accepted(raw: RawIdentity, here: &str, problems: &mut Vec<String>) -> Option<Accepted> {
+    let issuer = raw.issuer.unwrap_or_else(|| GOOGLE.to_owned());
+    let keys = match (raw.keys_file, raw.keys_url) {
+        (Some(path), None) => KeysAt::File(path),
+        (None, Some(url)) => KeysAt::Url(url),
+        (None, None) if issuer == GOOGLE => KeysAt::Url(GOOGLE_KEYS.to_owned()),
+        _ => {
+            problems.push(format!("{here}.identity: give keys_file or keys_url, the keys of {issuer}"));
+            return None;
+        }
+    };
+    if let KeysAt::Url(url) = &keys
+        && !url.starts_with("https://")
+    {
+        // Whoever can change the keys on their way can sign anything.
+        problems.push(format!("{here}.identity.keys_url: `{url}` is not https"));
+        return None;
+    }
+    if raw.audience.is_empty() {
+        problems.push(format!("{here}.identity.audience: empty, every token of the issuer would do"));
+        return None;
+    }
+    Some(Accepted { issuer: Issuer { issuer, audience: raw.audience, email: raw.email }, keys })
 }
 
 fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {

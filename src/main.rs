@@ -11,6 +11,7 @@ mod enrichment;
 mod evidence;
 mod health;
 mod http;
+mod intake;
 mod metrics;
 mod node;
 mod registry;

@@ -28,6 +28,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::http::hec::Channels;
+use crate::intake::identity::Identities;
 use crate::metrics::Metrics;
 use crate::registry::{self, Registry};
 use crate::roles;
@@ -107,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) lake: Lake,
     pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,
+    pub(crate) hec: Channels,
+    pub(crate) identities: Identities,
     pub(crate) address_files: AddressFiles,
     pub(crate) detected: watch::Sender<u64>,
     pub(crate) archived: watch::Sender<u64>,
@@ -184,6 +188,8 @@ impl Node {
             run: hex::encode(rand::random::<[u8; 8]>()),
             receiver: Receiver::new(receiver_keys, pipeproof_ingest::limits::Limits::default()),
             configured_secrets: RwLock::new(secrets_of(config)),
+            hec: Channels::default(),
+            identities: Identities::new(config.identities()),
             registry: RwLock::new(registry),
             administration: tokio::sync::Mutex::new(()),
             detected: watch::Sender::new(restored.position),
@@ -220,6 +226,7 @@ impl Node {
         let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
         node.announce(config).await?;
         node.tasks = roles::spawn(&node.shared, detector);
+        node.tasks.extend(crate::intake::spawn(&node.shared, config).await?);
         Ok(node)
     }
 

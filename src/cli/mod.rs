@@ -7,6 +7,7 @@ mod backtest;
 mod eval;
 mod evidence;
 mod explain;
+mod import;
 mod in_force;
 mod rules;
 mod serve;
@@ -107,7 +108,7 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
         Command::Eval(options) => eval::eval(&options, format),
         Command::Explain(options) => explain::explain(&options, format),
         Command::Backtest(options) => backtest::backtest(&options, &place, format).await,
-        Command::Import(options) => stored::import(&options, &place, format).await,
+        Command::Import(options) => import::import(&options, &place, format).await,
         Command::Sources(action) => stored::sources(action, &place, format).await,
         Command::Token(action) => stored::tokens(action, &place, format).await,
         Command::Rules(action) => in_force::rules(action, &place, format).await,
