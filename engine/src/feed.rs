@@ -24,49 +24,89 @@ use SourceType::{
     AwsCloudtrail as Aws, GithubJoblog as Joblog, GithubWebhook as Github, Json, KubernetesAudit as Kubernetes,
     SigstoreBundle as Sigstore, VaultAudit as Vault,
 };
+use SourceType::{
+    Buildkite, Cdevents, CircleciAudit, CircleciWebhook as Circleci, Gitleaks, Grype, IntotoStatement as Intoto,
+    Jenkins, RekorEntry as Rekor, Sarif, SbomCyclonedx as Cyclonedx, SbomSpdx as Spdx, Trivy,
+};
+use SourceType::{GithubAudit, GitlabAudit, GitlabJoblog, GitlabWebhook as Gitlab};
 
 /// Every feed. Where no source type of its own exists yet, it is `json`: events in the `cicd` taxonomy from whatever
 /// the organisation runs.
 pub const FEEDS: &[Feed] = &[
-    Feed { name: "ci.jobs", title: "starts and ends of CI runs and jobs", sources: &[Github] },
-    Feed { name: "ci.log", title: "what CI jobs print", sources: &[Joblog] },
+    Feed {
+        name: "ci.jobs",
+        title: "starts and ends of CI runs and jobs",
+        sources: &[Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents],
+    },
+    Feed { name: "ci.log", title: "what CI jobs print", sources: &[Joblog, GitlabJoblog] },
     Feed { name: "ci.runners", title: "runners: registered, online, removed", sources: &[Github] },
     Feed { name: "ci.runtime", title: "processes, files and connections on runners", sources: &[Json] },
     Feed { name: "ci.artifacts", title: "caches and artifacts of CI runs", sources: &[Github] },
-    Feed { name: "scm.audit", title: "pushes and settings of source repositories", sources: &[Github] },
-    Feed { name: "scm.push", title: "pushes to source repositories", sources: &[Github] },
-    Feed { name: "scm.review", title: "change requests and their reviews", sources: &[Github] },
-    Feed { name: "secret.audit", title: "reads and writes of secrets", sources: &[Vault, Aws, Kubernetes] },
-    Feed { name: "secret.scan", title: "secrets found where they do not belong", sources: &[Github, Joblog] },
-    Feed { name: "token.audit", title: "credentials issued, used and revoked", sources: &[Vault, Aws, Kubernetes] },
+    Feed {
+        name: "scm.audit",
+        title: "pushes and settings of source repositories",
+        sources: &[Github, GithubAudit, Gitlab, GitlabAudit],
+    },
+    Feed { name: "scm.push", title: "pushes to source repositories", sources: &[Github, Gitlab] },
+    Feed { name: "scm.review", title: "change requests and their reviews", sources: &[Github, Gitlab] },
+    Feed {
+        name: "secret.audit",
+        title: "reads and writes of secrets",
+        sources: &[Vault, Aws, Kubernetes, CircleciAudit, Jenkins, Buildkite],
+    },
+    Feed {
+        name: "secret.scan",
+        title: "secrets found where they do not belong",
+        sources: &[Github, Joblog, GitlabJoblog, Gitleaks, Sarif, Trivy],
+    },
+    Feed {
+        name: "token.audit",
+        title: "credentials issued, used and revoked",
+        sources: &[Vault, Aws, Kubernetes, GithubAudit, GitlabAudit],
+    },
     Feed { name: "cloud.sts", title: "temporary credentials of cloud providers", sources: &[Aws] },
     Feed { name: "cloud.api", title: "calls of cloud providers' interfaces", sources: &[Aws] },
     Feed { name: "cloud.kms", title: "uses and policies of cloud providers' keys", sources: &[Aws] },
-    Feed { name: "registry.push", title: "images pushed to registries", sources: &[Github, Aws] },
-    Feed { name: "registry.publish", title: "packages published to registries", sources: &[Github] },
-    Feed { name: "signing.log", title: "signatures and their log entries", sources: &[Sigstore] },
-    Feed { name: "attestation.log", title: "provenance, bills of materials, other attestations", sources: &[Sigstore] },
-    Feed { name: "scan.result", title: "results of vulnerability scanners", sources: &[Json] },
+    Feed { name: "registry.push", title: "images pushed to registries", sources: &[Github, Aws, Cdevents] },
+    Feed { name: "registry.publish", title: "packages published to registries", sources: &[Github, Cdevents] },
+    Feed { name: "signing.log", title: "signatures and their log entries", sources: &[Sigstore, Rekor] },
+    Feed {
+        name: "attestation.log",
+        title: "provenance, bills of materials, other attestations",
+        sources: &[Sigstore, Rekor, Intoto, Cyclonedx, Spdx],
+    },
+    Feed {
+        name: "scan.result",
+        title: "results of vulnerability scanners",
+        sources: &[Trivy, Grype, Sarif, Github, Json],
+    },
     Feed { name: "admission.decision", title: "what a cluster let in and turned away", sources: &[Kubernetes] },
     Feed { name: "kubernetes.api", title: "calls of a cluster's interface", sources: &[Kubernetes] },
-    Feed { name: "deploy.events", title: "deployments", sources: &[Github, Kubernetes] },
+    Feed { name: "deploy.events", title: "deployments", sources: &[Github, Kubernetes, Gitlab, Cdevents] },
     Feed { name: "identity.signin", title: "sign-ins of people", sources: &[Json] },
 ];
 
 /// Which source types a rule of `product: cicd` listens to that names a category and does not say what it requires. Job
 /// logs are left out of `job`: they come hours later, and a rule that reads them says `requires: [ci.log]`.
 pub const CATEGORIES: &[(&str, &[SourceType])] = &[
-    ("scm", &[Github, Json]),
-    ("job", &[Github, Json]),
-    ("token", &[Github, Vault, Aws, Kubernetes, Json]),
-    ("secret", &[Vault, Aws, Kubernetes, Json]),
-    ("signing", &[Sigstore, Aws, Json]),
-    ("registry", &[Github, Aws, Json]),
+    ("scm", &[Github, GithubAudit, Gitlab, GitlabAudit, Cdevents, Json]),
+    ("job", &[Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents, Json]),
+    ("token", &[Github, GithubAudit, Gitlab, GitlabAudit, Vault, Aws, Kubernetes, Json]),
+    ("secret", &[Vault, Aws, Kubernetes, CircleciAudit, Jenkins, Buildkite, Json]),
+    ("signing", &[Sigstore, Rekor, Intoto, Aws, Json]),
+    ("registry", &[Github, Aws, Cdevents, Json]),
+    ("scan", &[Trivy, Grype, Sarif, Cyclonedx, Spdx, Github, Json]),
     ("admission", &[Kubernetes, Json]),
-    ("deploy", &[Github, Kubernetes, Json]),
-    ("config", &[Github, Vault, Aws, Kubernetes, Json]),
-    ("leak", &[Github, Joblog, Json]),
-    ("audit", &[Github, Vault, Aws, Kubernetes, Json]),
+    ("deploy", &[Github, Kubernetes, Gitlab, Cdevents, Json]),
+    (
+        "config",
+        &[Github, GithubAudit, Gitlab, GitlabAudit, Jenkins, CircleciAudit, Buildkite, Vault, Aws, Kubernetes, Json],
+    ),
+    ("leak", &[Github, Joblog, GitlabJoblog, Gitleaks, Json]),
+    (
+        "audit",
+        &[Github, GithubAudit, Gitlab, GitlabAudit, Jenkins, CircleciAudit, Buildkite, Vault, Aws, Kubernetes, Json],
+    ),
     ("cloud", &[Vault, Aws, Kubernetes, Json]),
 ];
 
@@ -155,7 +195,9 @@ mod tests {
         assert_eq!(resolve("github.webhook").unwrap(), [Github], "a source type stands for itself");
         assert_eq!(resolve("ci.job"), Err(UnknownFeed { name: "ci.job".to_owned() }));
         let wanted = ["secret.audit".to_owned(), "ci.jobs".to_owned(), "nonsense".to_owned()];
-        assert_eq!(resolve_all(&wanted), BTreeSet::from([Github, Vault, Aws, Kubernetes]));
+        let jobs = [Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents];
+        let secrets = [Vault, Aws, Kubernetes, CircleciAudit, Jenkins, Buildkite];
+        assert_eq!(resolve_all(&wanted), jobs.into_iter().chain(secrets).collect());
     }
 
     #[test]
@@ -164,9 +206,12 @@ mod tests {
         assert_eq!(of(Some("aws"), None, Some("cloudtrail")), BTreeSet::from([Aws]));
         assert_eq!(of(Some("aws"), None, None), BTreeSet::from([Aws]));
         assert_eq!(of(Some("kubernetes"), Some("application"), Some("audit")), BTreeSet::from([Kubernetes]));
-        assert_eq!(of(None, None, Some("audit")), BTreeSet::from([Vault, Kubernetes]), "whoever has that service");
+        let audits = BTreeSet::from([Vault, Kubernetes, GithubAudit, GitlabAudit, CircleciAudit]);
+        assert_eq!(of(None, None, Some("audit")), audits, "whoever has that service");
+        assert_eq!(of(Some("github"), None, Some("audit")), BTreeSet::from([GithubAudit]));
         assert!(of(Some("windows"), None, None).is_empty());
-        assert_eq!(of(Some("cicd"), Some("job"), None), BTreeSet::from([Github, Json]), "not six hours for job logs");
+        let jobs = BTreeSet::from([Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents, Json]);
+        assert_eq!(of(Some("cicd"), Some("job"), None), jobs, "not six hours for job logs");
         assert_eq!(of(Some("cicd"), None, Some("vault.audit")), BTreeSet::from([Vault]));
         assert!(of(Some("cicd"), None, None).contains(&Joblog));
         assert!(of(Some("cicd"), Some("job"), None).iter().all(|kind| kind.is_external()));

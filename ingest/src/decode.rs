@@ -9,19 +9,42 @@
 
 mod aws_cloudtrail;
 mod aws_guards;
+mod buildkite;
+mod cdevents;
+mod circleci_audit;
+mod circleci_webhook;
 mod fulcio;
+mod git_remote;
+mod github_alerts;
 mod github_audit;
 mod github_config;
 mod github_joblog;
 mod github_times;
 mod github_webhook;
+mod gitlab_audit;
+mod gitlab_joblog;
+mod gitlab_system;
+mod gitlab_webhook;
+mod gitleaks;
+mod grype;
 mod images;
+mod intoto_statement;
+mod jenkins;
+mod jenkins_line;
 mod json;
 mod kubernetes_audit;
 mod kubernetes_objects;
 mod pipeproof;
+mod purl;
+mod rekor_entry;
+mod sarif;
+mod sbom_cyclonedx;
+mod sbom_spdx;
+mod scan;
 mod sigstore_bundle;
+mod statement;
 mod subject;
+mod trivy;
 mod vault_audit;
 
 #[cfg(test)]
@@ -143,10 +166,27 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
     let mut drafts = match record.envelope.source_type {
         SourceType::GithubWebhook => github_webhook::decode(record)?,
         SourceType::GithubJoblog => github_joblog::decode(record)?,
+        SourceType::GithubAudit => github_audit::decode(record)?,
+        SourceType::GitlabWebhook => gitlab_webhook::decode(record)?,
+        SourceType::GitlabAudit => gitlab_audit::decode(record)?,
+        SourceType::GitlabJoblog => gitlab_joblog::decode(record)?,
+        SourceType::Jenkins => jenkins::decode(record)?,
+        SourceType::CircleciWebhook => circleci_webhook::decode(record)?,
+        SourceType::CircleciAudit => circleci_audit::decode(record)?,
+        SourceType::Buildkite => buildkite::decode(record)?,
+        SourceType::Cdevents => cdevents::decode(record)?,
         SourceType::VaultAudit => vault_audit::decode(record)?,
         SourceType::KubernetesAudit => kubernetes_audit::decode(record)?,
         SourceType::AwsCloudtrail => aws_cloudtrail::decode(record)?,
         SourceType::SigstoreBundle => sigstore_bundle::decode(record)?,
+        SourceType::RekorEntry => rekor_entry::decode(record)?,
+        SourceType::IntotoStatement => intoto_statement::decode(record)?,
+        SourceType::SbomCyclonedx => sbom_cyclonedx::decode(record)?,
+        SourceType::SbomSpdx => sbom_spdx::decode(record)?,
+        SourceType::Trivy => trivy::decode(record)?,
+        SourceType::Grype => grype::decode(record)?,
+        SourceType::Sarif => sarif::decode(record)?,
+        SourceType::Gitleaks => gitleaks::decode(record)?,
         SourceType::Json => json::decode(record)?,
         SourceType::Pipeproof => pipeproof::decode(record)?,
     };
@@ -158,8 +198,15 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
 /// Secrets found where anybody can read them are events. Elsewhere (an API's answer that carries a credential by
 /// design) they were merely removed.
 fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
-    let open =
-        matches!(record.envelope.source_type, SourceType::GithubJoblog | SourceType::GithubWebhook | SourceType::Json);
+    let open = matches!(
+        record.envelope.source_type,
+        SourceType::GithubJoblog
+            | SourceType::GithubWebhook
+            | SourceType::GitlabJoblog
+            | SourceType::GitlabWebhook
+            | SourceType::Jenkins
+            | SourceType::Json
+    );
     let Some(first) = drafts.first().filter(|_| open) else { return };
     let leaks: Vec<Draft> = record
         .envelope

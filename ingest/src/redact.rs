@@ -84,11 +84,15 @@ impl Redactor {
         if kind.info().free_text {
             return self.text(body);
         }
-        let shape =
-            Shape { spine: Spine::of(kind), kubernetes_secret: kind == SourceType::KubernetesAudit && is_secret(body) };
+        let shape = Shape {
+            spine: Spine::of(kind),
+            kubernetes_secret: kind == SourceType::KubernetesAudit && is_secret(body),
+            found_secrets: found_secrets(kind, body),
+        };
         // An escape can hide a keyword; only these two can stand for a character that secrets are made of.
         let escaped = body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/");
-        if !shape.kubernetes_secret && !escaped && !body.contains(&0) && !self.suspects(body) {
+        let everywhere = shape.kubernetes_secret || !shape.found_secrets.is_empty();
+        if !everywhere && !escaped && !body.contains(&0) && !self.suspects(body) {
             return (body.clone(), Vec::new());
         }
         let mut output = walk::redact(self, body, shape);
@@ -184,6 +188,17 @@ impl Redactor {
             output.found.push((0, *family, fingerprint));
         }
         shown.unwrap_or_default()
+    }
+}
+
+/// Where a scanner for secrets shows what it found, by ends of paths. Of SARIF only its logs: elsewhere a snippet is the
+/// code in question.
+fn found_secrets(kind: SourceType, body: &[u8]) -> &'static [&'static str] {
+    let by = |tool: &[u8]| body.windows(tool.len()).any(|window| window.eq_ignore_ascii_case(tool));
+    match kind {
+        SourceType::Gitleaks => &["Secret", "Match", "Line"],
+        SourceType::Sarif if by(b"gitleaks") || by(b"trufflehog") => &["snippet.text"],
+        _ => &[],
     }
 }
 

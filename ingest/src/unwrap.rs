@@ -3,6 +3,8 @@
 //! One source item becomes one record. What cannot be taken apart is one item as it stands, and becomes a dead letter
 //! when it is decoded; its neighbours are not affected.
 
+mod jenkins_log;
+
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -21,14 +23,17 @@ pub(crate) fn items(kind: SourceType, body: &Bytes, limits: &Limits) -> Result<V
     }
     let text = body.slice_ref(text);
     let mut out = Vec::new();
-    for range in split(&text, limits.items_max) {
-        let value = text.slice(range);
-        unwrap(kind, value, limits.items_max, &mut out);
-        if out.len() > limits.items_max {
-            return Err(Refusal::Items(limits.items_max));
+    if kind == SourceType::Jenkins && !matches!(text.first(), Some(b'{' | b'[')) {
+        out.extend(jenkins_log::entries(&text, limits.items_max));
+    } else {
+        for range in split(&text, limits.items_max) {
+            unwrap(kind, text.slice(range), limits.items_max, &mut out);
+            if out.len() > limits.items_max {
+                break;
+            }
         }
     }
-    Ok(out)
+    if out.len() > limits.items_max { Err(Refusal::Items(limits.items_max)) } else { Ok(out) }
 }
 
 /// The values of a body: several lines that are each a value (NDJSON), or values one after the other. Stops after

@@ -65,7 +65,7 @@ enum Found {
 }
 
 /// The text of a chunk. A stray byte is shown as such; what is mostly not text is none.
-fn text(body: &[u8]) -> Result<std::borrow::Cow<'_, str>, Undecodable> {
+pub(super) fn text(body: &[u8]) -> Result<std::borrow::Cow<'_, str>, Undecodable> {
     let text = String::from_utf8_lossy(body);
     let strange = text.chars().filter(|char| matches!(char, '\u{fffd}' | '\0')).count();
     if strange * 20 > body.len() { Err(Undecodable::Text) } else { Ok(text) }
@@ -129,7 +129,7 @@ fn token(log: &Draft, permissions: &[(String, String)]) -> Draft {
     draft
 }
 
-fn attribute<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+pub(super) fn attribute<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     record.envelope.attributes.get(&format!("joblog.{name}")).map(String::as_str)
 }
 
@@ -147,7 +147,7 @@ fn job(fields: &mut Fields, record: &Record) {
     fields.text(Field::Message, attribute(record, "name"));
 }
 
-fn native(record: &Record, text: &str) -> Bytes {
+pub(super) fn native(record: &Record, text: &str) -> Bytes {
     let mut object = serde_json::Map::new();
     for (name, value) in &record.envelope.attributes {
         if let Some(name) = name.strip_prefix("joblog.") {

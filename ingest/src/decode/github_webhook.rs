@@ -9,7 +9,7 @@ use engine::record::Record;
 use pipeproof_engine as engine;
 
 use super::github_times::{created_or_updated, subject_time};
-use super::{Draft, Undecodable, github_config, images, object, outcome, scalar, tier, time_at};
+use super::{Draft, Undecodable, github_alerts, github_config, images, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "a GitHub webhook payload";
 
@@ -43,7 +43,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         "package" | "registry_package" => package(&mut draft, root, event, action),
         "release" => release(&mut draft, root, action),
         _ => {
-            if !github_config::decode(&mut draft, root, event, action) {
+            if !github_alerts::decode(&mut draft, root, event, action)
+                && !github_config::decode(&mut draft, root, event, action)
+            {
                 generic(&mut draft, root, event, action);
             }
         }

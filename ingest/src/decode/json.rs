@@ -29,7 +29,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
             }
         }
     }
-    github_audit::decode(&mut draft, root);
+    github_audit::recognise(&mut draft, root);
     Ok(vec![draft])
 }
 

@@ -3,8 +3,10 @@
 mod aws;
 mod github;
 mod kubernetes;
+mod measured;
 mod plain;
 mod samples;
+mod snapshots;
 mod vault;
 
 use std::collections::BTreeMap;

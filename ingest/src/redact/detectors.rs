@@ -45,11 +45,13 @@ pub enum Family {
     AuthorizationHeader,
     /// Content of Kubernetes Secrets.
     KubernetesSecret,
+    /// What a scanner for secrets shows as found.
+    ScannerFinding,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PrivateKey,
         Self::GithubToken,
         Self::AwsAccessKey,
@@ -66,6 +68,7 @@ impl Family {
         Self::UrlCredentials,
         Self::AuthorizationHeader,
         Self::KubernetesSecret,
+        Self::ScannerFinding,
     ];
 
     /// The name in records, events and rules.
@@ -88,6 +91,7 @@ impl Family {
             Self::UrlCredentials => "url-credentials",
             Self::AuthorizationHeader => "authorization-header",
             Self::KubernetesSecret => "kubernetes-secret",
+            Self::ScannerFinding => "scanner-finding",
         }
     }
 
@@ -95,7 +99,7 @@ impl Family {
     /// by too weak a sign, they are no leak.
     #[must_use]
     pub fn is_leak(name: &str) -> bool {
-        ![Self::UrlCredentials, Self::AuthorizationHeader, Self::KubernetesSecret]
+        ![Self::UrlCredentials, Self::AuthorizationHeader, Self::KubernetesSecret, Self::ScannerFinding]
             .iter()
             .any(|weak| weak.name() == name)
     }

@@ -18,6 +18,8 @@ pub(crate) struct Shape {
     pub(crate) spine: Spine,
     /// The record is about a Kubernetes Secret: its content goes whatever it looks like.
     pub(crate) kubernetes_secret: bool,
+    /// Ends of the paths under which a scanner shows the secrets it found: they go whatever they look like.
+    pub(crate) found_secrets: &'static [&'static str],
 }
 
 struct Level {
@@ -155,7 +157,7 @@ impl Walk<'_> {
         let text = skim::unescape(inner);
         let mut hits =
             if self.redactor.detectors.suspects(&text) { self.redactor.detectors.scan(&text) } else { Vec::new() };
-        if !key && let Some(hit) = self.named(&text) {
+        if !key && let Some(hit) = self.named(&text).or_else(|| self.found_by_scanner(&text)) {
             hits = vec![hit];
         }
         if hits.is_empty() {
@@ -190,6 +192,20 @@ impl Walk<'_> {
         let word = text.iter().all(u8::is_ascii_graphic);
         let secret = word || family == Family::AuthorizationHeader;
         secret.then(|| Hit { range: 0..text.len(), found: vec![(family, text.to_vec())] })
+    }
+
+    /// A value that a scanner says is a secret, or holds one. Stars are what it masked itself.
+    fn found_by_scanner(&self, text: &[u8]) -> Option<Hit> {
+        if self.shape.found_secrets.is_empty()
+            || text.starts_with(b"redacted:")
+            || text.iter().all(|byte| *byte == b'*')
+        {
+            return None;
+        }
+        let path = self.path();
+        let ends = |end: &&str| path.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('.'));
+        self.shape.found_secrets.iter().find(|end| ends(end))?;
+        Some(Hit { range: 0..text.len(), found: vec![(Family::ScannerFinding, text.to_vec())] })
     }
 
     /// Whether the member just named holds content of the Kubernetes Secret the record is about.
