@@ -76,7 +76,8 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     };
     draft.time = time_at(root, &["context", "timestamp"]);
     let fields = &mut draft.fields;
-    fields.text(Field::CiProvider, root.str_at(&["context", "source"]));
+    // Which tool is behind it is `actor.id`, unless a person is named.
+    fields.text(Field::CiProvider, Some("cdevents"));
     who(fields, root, content);
     result(fields, content, &kind);
     artifact(fields, subject, content, &kind);
@@ -175,6 +176,7 @@ fn run(fields: &mut Fields, subject: Value<'_>, content: Value<'_>, kind: &str) 
             fields.text(Field::ConfigId, id);
         }
         "repository" => fields.text(Field::CiRepo, content.str_at(&["url"]).and_then(git_remote::repo).or(id)),
+        "artifact" => {}
         _ => fields.text(Field::ConfigId, id),
     }
     let name = ["taskName", "name", "description", "testCase"].iter().find_map(|key| content.str_at(&[key]));

@@ -106,6 +106,13 @@ fn who(fields: &mut Fields, root: Value<'_>) {
     );
     let said = root.get("success").and_then(Value::as_bool);
     let common = || root.str_at(&["common_fields", "outcome"]).map(|word| word.eq_ignore_ascii_case("success"));
+    if fields.get_text(Field::Category) == Some("job") {
+        // That the entry was written well says nothing of how the job went.
+        let status = ["job", "workflow"].iter().find_map(|what| root.str_at(&["payload", what, "status"]));
+        fields.text(Field::Outcome, status.map(|status| outcome(matches!(status, "success" | "not_run"))));
+        fields.text(Field::Reason, status);
+        return;
+    }
     fields.text(Field::Outcome, said.or_else(common).map(outcome));
     fields.text(Field::Reason, scalar(root, &["common_fields", "status"]));
 }

@@ -72,6 +72,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     draft.fields.text(Field::Action, Some(action));
     entry(&mut draft.fields, root, action);
     run(&mut draft.fields, root);
+    about(&mut draft.fields, root, action);
     Ok(vec![draft])
 }
 
@@ -149,6 +150,22 @@ fn run(fields: &mut Fields, root: Value<'_>) {
     }
 }
 
+/// What an entry is about where neither a repository nor a guard says it: a team, a person, an organisation. Secrets of
+/// workflows are named by their key.
+fn about(fields: &mut Fields, root: Value<'_>, action: &str) {
+    let text = |key: &str| root.str_at(&[key]).filter(|text| !text.is_empty());
+    if action.contains("_secret") && ["actions", "codespaces", "dependabot"].iter().any(|kind| action.contains(kind)) {
+        fields.text(Field::Category, Some("secret"));
+        fields.text(Field::SecretStore, Some("github"));
+        let of = text("repo").or_else(|| text("org")).unwrap_or_default();
+        fields.text(Field::SecretPath, text("key").map(|key| format!("{of}/{key}")));
+    }
+    if fields.get(Field::CiRepo).is_none() {
+        let person = text("user").filter(|user| Some(*user) != text("actor"));
+        missing(fields, Field::ConfigId, text("team").or(person).or_else(|| text("org")).or_else(|| text("business")));
+    }
+}
+
 fn guard(fields: &mut Fields, root: Value<'_>, action: &str) {
     let known = GUARDS.iter().find(|(start, ..)| action.starts_with(start));
     let (object, category, weakens) = match known {
@@ -213,7 +230,17 @@ fn category(action: &str) -> &'static str {
         "audit_log_streaming" | "hook" => "audit",
         "secret_scanning_alert" => "leak",
         "packages" => "registry",
-        "environment" | "protected_branch" | "repository_ruleset" | "org" | "business" | "repo" | "team" => "config",
+        "environment"
+        | "protected_branch"
+        | "repository_ruleset"
+        | "org"
+        | "business"
+        | "repo"
+        | "team"
+        | "user"
+        | "enterprise"
+        | "integration_installation"
+        | "org_credential_authorization" => "config",
         _ => "cloud",
     }
 }

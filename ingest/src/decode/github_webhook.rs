@@ -334,6 +334,12 @@ fn check(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     let branch = check.str_at(&["head_branch"]).or_else(|| check.str_at(&["check_suite", "head_branch"]));
     fields.text(Field::CiRef, branch_ref(branch));
     fields.text(Field::Message, check.str_at(&["name"]).or_else(|| check.str_at(&["app", "slug"])));
+    if let Some((_, rest)) = check.str_at(&["details_url"]).and_then(|url| url.split_once("/actions/runs/")) {
+        // …/actions/runs/RUN/job/JOB
+        let mut parts = rest.split(['/', '?']);
+        fields.text(Field::CiRunId, parts.next());
+        fields.text(Field::CiJobId, parts.next().filter(|part| *part == "job").and_then(|_| parts.next()));
+    }
     conclusion(fields, check.str_at(&["conclusion"]));
     let times = match action {
         "completed" => ["completed_at", "updated_at"],

@@ -87,8 +87,8 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     if root.get("entity_type").is_none() || root.get("author_id").is_none() {
         return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `author_id` and `entity_type`" });
     }
-    let mut draft = Draft::default();
-    draft.time = time_at(root, &["created_at"]).or_else(|| time_at(root, &["time"]));
+    let time = time_at(root, &["created_at"]).or_else(|| time_at(root, &["time"]));
+    let mut draft = Draft { time, ..Draft::default() };
     let kind = text(root, "event_type").or_else(|| text(root, "event_name")).or_else(|| header(record));
     name(&mut draft.fields, root, kind);
     who_and_where(&mut draft.fields, root);
@@ -164,7 +164,10 @@ fn who_and_where(fields: &mut Fields, root: Value<'_>) {
 fn actor_type(root: Value<'_>) -> &'static str {
     let class = text(root, "author_class").unwrap_or_default();
     let bot = text(root, "author_name").is_some_and(|name| name.ends_with(" bot") || name.contains("_bot_"));
-    if class.contains("CiRunnerToken") || class.contains("CiJobToken") {
+    if class.contains("Unauthenticated") {
+        // Somebody at the sign-in page.
+        "human"
+    } else if class.contains("CiRunnerToken") || class.contains("CiJobToken") {
         "ci"
     } else if bot
         || (!class.is_empty() && class != "User")

@@ -82,8 +82,7 @@ fn per_subject(draft: Draft, root: Value<'_>) -> Vec<Draft> {
         .collect();
     if drafts.is_empty() {
         let mut draft = draft;
-        let name = root.get("subject").and_then(|list| list.items().next()?.str_at(&["name"]));
-        draft.fields.text(Field::ArtifactName, name);
+        draft.fields.text(Field::ArtifactName, statement::first(root));
         drafts.push(draft);
     }
     drafts

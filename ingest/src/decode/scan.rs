@@ -38,16 +38,12 @@ pub(super) fn report(tool: &str, version: Option<&str>) -> Draft {
 /// The report with its findings behind it; `total` is how many there are, also beyond what is kept.
 pub(super) fn with_findings(mut report: Draft, findings: Vec<Finding<'_>>, total: usize) -> Vec<Draft> {
     report.fields.int(Field::ScanFindings, i64::try_from(total).ok());
+    // That the scan went well is the report's.
+    let kept: Vec<Field> = ORIGIN.iter().chain(REPORT).copied().filter(|field| *field != Field::Outcome).collect();
     let mut drafts = Vec::with_capacity(findings.len() + 1);
     for finding in findings.into_iter().take(DERIVED_MAX) {
-        let mut draft = report.derive(ORIGIN, "scan.found", "scan");
-        let fields = &mut draft.fields;
-        for field in REPORT {
-            if let Some(value) = report.fields.get(*field) {
-                fields.set(*field, value.clone());
-            }
-        }
-        set(fields, finding);
+        let mut draft = report.derive(&kept, "scan.found", "scan");
+        set(&mut draft.fields, finding);
         drafts.push(draft);
     }
     drafts.insert(0, report);

@@ -28,7 +28,7 @@ pub(super) fn bundle(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
         return Err(shape("its `mediaType` is of no version we read (0.1 to 0.3)"));
     }
     let material = root.get("verificationMaterial").ok_or_else(|| shape("it has no `verificationMaterial`"))?;
-    let signed = signed(root).ok_or_else(|| shape("it names no readable subject with a SHA-256 digest"))?;
+    let signed = signed(root).ok_or_else(|| shape("it names no readable subject"))?;
     let claims = certificate(material).as_deref().and_then(fulcio::read).unwrap_or_default();
     let mut draft = Draft::new("artifact.signed", "signing");
     draft.time = integrated(material).or(claims.not_before);
@@ -41,15 +41,19 @@ pub(super) fn bundle(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     let kept: Vec<Field> = draft.fields.iter().map(|(field, _)| field).collect();
     let mut drafts: Vec<Draft> = signed
         .subjects
-        .into_iter()
+        .iter()
         .map(|(name, digest)| {
             let mut one = draft.derive(&kept, "artifact.signed", "signing");
-            one.fields.text(Field::ArtifactName, name);
-            one.fields.text(Field::ArtifactDigest, Some(digest));
+            one.fields.text(Field::ArtifactName, name.as_deref());
+            one.fields.text(Field::ArtifactDigest, Some(digest.as_str()));
             one
         })
         .collect();
     if drafts.is_empty() {
+        // npm names packages by SHA-512 only.
+        draft
+            .fields
+            .text(Field::ArtifactName, signed.statement.as_ref().and_then(|said| statement::first(said.root())));
         drafts.push(draft);
     }
     Ok(drafts)
@@ -78,8 +82,8 @@ fn signed(root: Value<'_>) -> Option<Signed> {
     }
     let payload = STANDARD.decode(root.str_at(&["dsseEnvelope", "payload"])?).ok()?;
     let statement = Json::parse_within(&payload, super::DEPTH_MAX).ok()?;
-    let subjects = statement::subjects(statement.root());
-    (!subjects.is_empty()).then_some(Signed { subjects, statement: Some(statement) })
+    statement.at(&["subject"])?.items().next()?;
+    Some(Signed { subjects: statement::subjects(statement.root()), statement: Some(statement) })
 }
 
 fn certificate(material: Value<'_>) -> Option<Vec<u8>> {

@@ -37,6 +37,12 @@ pub(super) fn subjects(statement: Value<'_>) -> Vec<(Option<String>, String)> {
     .collect()
 }
 
+/// What a statement calls the first thing it is about.
+pub(super) fn first(statement: Value<'_>) -> Option<&str> {
+    let subject = statement.get("subject")?.items().next()?;
+    subject.str_at(&["name"]).or_else(|| subject.str_at(&["uri"]))
+}
+
 /// Sets what the predicate says of the build; returns when the artifact was made or attested, if it says.
 pub(super) fn set(fields: &mut Fields, statement: Value<'_>) -> Option<Timestamp> {
     let kind = statement.str_at(&["predicateType"]).unwrap_or_default();

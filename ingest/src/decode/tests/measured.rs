@@ -83,10 +83,23 @@ fn kind_of(folder_kind: SourceType, body: &[u8]) -> Option<SourceType> {
 fn joins(event: &Event) -> &'static [Field] {
     const RUN: &[Field] = &[Field::CiRunId, Field::CiJobId, Field::CiWorkflow, Field::CiRepo, Field::CiSha];
     const OBJECT: &[Field] = &[Field::CiRepo, Field::ConfigId, Field::TokenId, Field::CiRunId, Field::RunnerName];
-    const ARTIFACT: &[Field] =
-        &[Field::ArtifactDigest, Field::ArtifactName, Field::CiRepo, Field::CiSha, Field::SignatureIdentity];
-    const CLUSTER: &[Field] =
-        &[Field::K8sName, Field::K8sNamespace, Field::K8sCluster, Field::ArtifactDigest, Field::ConfigId, Field::CiSha];
+    const ARTIFACT: &[Field] = &[
+        Field::ArtifactDigest,
+        Field::ArtifactName,
+        Field::CiRepo,
+        Field::CiSha,
+        Field::SignatureIdentity,
+        Field::K8sName,
+    ];
+    const CLUSTER: &[Field] = &[
+        Field::K8sKind,
+        Field::K8sName,
+        Field::K8sNamespace,
+        Field::K8sCluster,
+        Field::ArtifactDigest,
+        Field::ConfigId,
+        Field::CiSha,
+    ];
     match event.source_type.name() {
         "cdevents" => &[
             Field::CiRunId,
@@ -115,7 +128,17 @@ fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static str> {
     match (event.source_type, part) {
         (_, Part::Outcome) if begins.iter().any(|end| action.ends_with(end)) => Some("what begins has no outcome yet"),
         (SourceType::GithubWebhook, Part::Outcome) => Some("no outcome where nothing ended: it happened"),
-        (SourceType::GithubWebhook, Part::Time) => Some("the payload has no time of this action"),
+        (SourceType::GithubWebhook, Part::Time) => {
+            // What runs, is merged, deployed, released or found has a time; that it was asked for, edited or
+            // withdrawn has none.
+            const TIMED: &[&str] =
+                &["run.", "job.", "change.", "deploy.", "release.", "check.", "git.", "leak.", "artifact."];
+            const UNTIMED: &[&str] = &[".dispatched", ".deleted", ".edited", ".reopened", "check.started"];
+            let timed =
+                TIMED.iter().any(|head| action.starts_with(head)) && !UNTIMED.iter().any(|end| action.ends_with(end));
+            (!timed).then_some("the payload has no time of this action")
+        }
+        (SourceType::GithubWebhook, Part::Actor) if !has("sender") => Some("GitHub itself says so"),
         (SourceType::GithubWebhook, Part::Join) if !has("repository") => Some("about an organisation or app"),
         (SourceType::GitlabWebhook, Part::Time) => match action {
             "git.push" | "git.ref_deleted" => Some("a push has no time"),
@@ -128,6 +151,7 @@ fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static str> {
         (SourceType::GitlabWebhook, Part::Actor) if !has("user") && !has("user_name") || has("event_name") => {
             Some("system hooks and releases do not say who did it")
         }
+        (SourceType::GitlabWebhook, Part::Join) if action == "user.login" => Some("about a person, who is the actor"),
         (SourceType::GithubJoblog, Part::Actor | Part::Join) => Some("the sender names the job in the request"),
         (SourceType::GithubJoblog, Part::Outcome) => Some("the log does not say how the job ended"),
         (SourceType::SigstoreBundle | SourceType::IntotoStatement, Part::Outcome) => {
@@ -136,12 +160,17 @@ fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static str> {
         (SourceType::SbomCyclonedx | SourceType::SbomSpdx, Part::Outcome) => Some("made, and not judged by anybody"),
         (SourceType::Cdevents, Part::Outcome) => Some("`outcome` is optional, and not given"),
         (SourceType::Gitleaks, Part::Outcome) => Some("found is not an outcome"),
-        (SourceType::SbomCyclonedx, Part::Time) if !text_has(body, b"\"timestamp\"") => {
+        (SourceType::SbomCyclonedx, Part::Time) if !metadata_has(body, "timestamp") => {
             Some("`timestamp` is optional, and not given")
         }
-        (SourceType::SbomCyclonedx, Part::Actor) => Some("`tools` and `authors` are optional, and not given"),
-        (SourceType::SbomCyclonedx, Part::Join) => Some("`metadata.component` is optional, and not given"),
-        (SourceType::SbomSpdx, Part::Join) => Some("nothing is described"),
+        (SourceType::SbomCyclonedx, Part::Actor)
+            if !["tools", "authors", "manufacturer"].iter().any(|key| metadata_has(body, key)) =>
+        {
+            Some("`tools` and `authors` are optional, and not given")
+        }
+        (SourceType::SbomCyclonedx, Part::Join) if !metadata_has(body, "component") => {
+            Some("`metadata.component` is optional, and not given")
+        }
         (SourceType::Sarif, Part::Time) if !text_has(body, b"TimeUtc") => {
             Some("`invocations` are optional, and not given")
         }
@@ -153,6 +182,8 @@ fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static str> {
         }
         (SourceType::Grype, Part::Time) if text_has(body, b"\"timestamp\": \"\"") => Some("an empty timestamp"),
         (SourceType::Grype, Part::Join) => Some("the target is not named"),
+        (SourceType::KubernetesAudit, Part::Join) if !has("objectRef") => Some("a request for no resource"),
+        (SourceType::RekorEntry, Part::Join) => Some("a proposed entry whose content is cut or referred to"),
         (SourceType::RekorEntry, Part::Time) => Some("a proposed entry has no time, nor has one of Rekor v2"),
         (SourceType::SigstoreBundle, Part::Time | Part::Actor) => Some("signed with a key, or without a time"),
         (SourceType::IntotoStatement, Part::Time) => Some("the predicate has no time, and there is no certificate"),
@@ -160,6 +191,10 @@ fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static str> {
         (SourceType::Gitleaks, Part::Time) => Some("a date that is none"),
         _ => None,
     }
+}
+
+fn metadata_has(body: &[u8], name: &str) -> bool {
+    skim::member(body, "metadata").is_some_and(|metadata| skim::member(metadata, name).is_some())
 }
 
 fn text_has(body: &[u8], part: &[u8]) -> bool {
