@@ -315,6 +315,12 @@ fn tier(environment: &str) -> String {
     if lower == "production" || lower == "prod" { "prod".to_owned() } else { lower }
 }
 
+/// Sets what happened.
+fn name(fields: &mut Fields, action: &str, category: &str) {
+    fields.text(Field::Action, Some(action));
+    fields.text(Field::Category, Some(category));
+}
+
 /// `success` or `failure`.
 const fn outcome(success: bool) -> &'static str {
     if success { "success" } else { "failure" }

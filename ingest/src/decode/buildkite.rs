@@ -10,7 +10,7 @@ use engine::record::Record;
 use pipeproof_engine as engine;
 
 use super::git_remote::{self, full_ref};
-use super::{Draft, Undecodable, object, outcome, scalar, time_at};
+use super::{Draft, Undecodable, name, object, outcome, scalar, time_at};
 
 const EXPECTED: &str = "a Buildkite event";
 
@@ -69,11 +69,6 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     }
     draft.time = draft.time.or_else(|| time_at(root, &["time"]));
     Ok(vec![draft])
-}
-
-fn name(fields: &mut Fields, action: &str, category: &str) {
-    fields.text(Field::Action, Some(action));
-    fields.text(Field::Category, Some(category));
 }
 
 /// Webhooks call it `id`, EventBridge `uuid`.

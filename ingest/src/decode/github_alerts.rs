@@ -5,9 +5,8 @@ use engine::json::Value;
 use pipeproof_engine as engine;
 
 use super::github_times::subject_time;
-use super::github_webhook::name;
 use super::scan::{self, Finding};
-use super::{Draft, scalar};
+use super::{Draft, name, scalar};
 
 /// Decodes such an event; `false` if it is none of them.
 pub(super) fn decode(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) -> bool {

@@ -5,8 +5,7 @@ use engine::json::Value;
 use pipeproof_engine as engine;
 
 use super::github_times::subject_time;
-use super::github_webhook::name;
-use super::{Draft, scalar, time_at};
+use super::{Draft, name, scalar, time_at};
 
 /// Decodes such an event; `false` if it is none of them.
 pub(super) fn decode(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) -> bool {

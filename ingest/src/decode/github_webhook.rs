@@ -9,7 +9,7 @@ use engine::record::Record;
 use pipeproof_engine as engine;
 
 use super::github_times::{created_or_updated, subject_time};
-use super::{Draft, Undecodable, github_alerts, github_config, images, object, outcome, scalar, tier, time_at};
+use super::{Draft, Undecodable, github_alerts, github_config, images, name, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "a GitHub webhook payload";
 
@@ -133,11 +133,6 @@ fn infer(root: Value<'_>) -> Option<&'static str> {
         None if has("repository") && has("sender") => Some("public"),
         _ => None,
     }
-}
-
-pub(super) fn name(fields: &mut Fields, action: &str, category: &str) {
-    fields.text(Field::Action, Some(action));
-    fields.text(Field::Category, Some(category));
 }
 
 fn common(fields: &mut Fields, root: Value<'_>) {

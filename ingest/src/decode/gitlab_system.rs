@@ -8,8 +8,8 @@ use engine::fields::Field;
 use engine::json::Value;
 use pipeproof_engine as engine;
 
-use super::gitlab_webhook::{actor_type, name};
-use super::{Draft, scalar, time_at};
+use super::gitlab_webhook::actor_type;
+use super::{Draft, name, scalar, time_at};
 
 /// How an event is named here.
 struct Meaning {

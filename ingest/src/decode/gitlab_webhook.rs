@@ -11,7 +11,7 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::git_remote::{self, full_ref};
-use super::{Draft, Undecodable, gitlab_system, object, outcome, scalar, tier, time_at};
+use super::{Draft, Undecodable, gitlab_system, name, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "a GitLab webhook payload";
 /// What stands for no commit.
@@ -41,11 +41,6 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         }
     }
     Ok(vec![draft])
-}
-
-pub(super) fn name(fields: &mut Fields, action: &str, category: &str) {
-    fields.text(Field::Action, Some(action));
-    fields.text(Field::Category, Some(category));
 }
 
 fn common(fields: &mut Fields, root: Value<'_>, kind: &str) {

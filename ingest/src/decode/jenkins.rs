@@ -11,7 +11,7 @@ use engine::json::{Json, Value};
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{DEPTH_MAX, Draft, Undecodable, git_remote, jenkins_line, outcome, scalar, time_at};
+use super::{DEPTH_MAX, Draft, Undecodable, git_remote, jenkins_line, name, outcome, scalar, time_at};
 
 const EXPECTED: &str = "a Jenkins event";
 
@@ -50,11 +50,6 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     }
     draft.time = draft.time.or_else(|| time_at(root, &["time"]));
     Ok(vec![draft])
-}
-
-pub(super) fn name(fields: &mut Fields, action: &str, category: &str) {
-    fields.text(Field::Action, Some(action));
-    fields.text(Field::Category, Some(category));
 }
 
 /// Jenkins itself acts as `SYSTEM`, and who is not signed in as `anonymous`.

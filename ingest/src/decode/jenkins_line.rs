@@ -4,8 +4,8 @@ use engine::fields::Field;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::jenkins::{actor, name};
-use super::{Draft, outcome};
+use super::jenkins::actor;
+use super::{Draft, name, outcome};
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 

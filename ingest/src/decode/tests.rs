@@ -1,5 +1,6 @@
 //! What the decoders make of real payloads, of hand-made ones for what no sample has, and of nonsense.
 
+mod audit_logs;
 mod aws;
 mod github;
 mod kubernetes;
