@@ -8,6 +8,7 @@ mod measured;
 mod plain;
 mod samples;
 mod snapshots;
+mod table;
 mod vault;
 
 use std::collections::BTreeMap;

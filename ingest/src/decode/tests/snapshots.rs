@@ -20,11 +20,20 @@ fn folder(kind: SourceType) -> PathBuf {
     all.join(kind.name().replace('.', "_"))
 }
 
-/// Fixtures of a type, in order of their names.
-fn fixtures(kind: SourceType) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder(kind)) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|end| end == "ndjson" || end == "json" || end == "log"));
+/// Fixtures of a type, in order of their names; those of some types are in folders below.
+pub(super) fn fixtures(kind: SourceType) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut open = vec![folder(kind)];
+    while let Some(folder) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|end| end == "ndjson" || end == "json" || end == "log") {
+                files.push(path);
+            }
+        }
+    }
     files.sort();
     files
 }
