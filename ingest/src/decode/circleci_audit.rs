@@ -69,6 +69,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
             let of = root.str_at(&["payload", "context_name"]).or(name).map(ToOwned::to_owned).or(id);
             let path = [of, variable].into_iter().flatten().collect::<Vec<_>>().join("/");
             fields.text(Field::SecretPath, Some(path));
+            // Which variables of a context a job was given.
+            let titles = root.at(&["payload", "environment_variable_titles"]).into_iter().flat_map(Value::items);
+            fields.text(Field::Message, Some(titles.filter_map(Value::as_str).collect::<Vec<_>>().join(",")));
         }
         Some((_, _, "token", object, kind)) => {
             fields.text(Field::TokenKind, Some(*kind));

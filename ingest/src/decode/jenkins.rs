@@ -79,15 +79,21 @@ fn build(draft: &mut Draft, data: Value<'_>) {
     }
     actor(fields, data.str_at(&["userId"]));
     let number = scalar(build, &["number"]).unwrap_or_default();
-    let job = data.str_at(&["name"]).or_else(|| data.str_at(&["displayName"]));
-    fields.text(Field::CiWorkflow, job);
+    let job = full_name(data);
     // Numbers are counted per job, so only with it they name a run.
-    fields.text(Field::CiRunId, job.map(|job| format!("{job}#{number}")));
+    fields.text(Field::CiRunId, job.as_ref().map(|job| format!("{job}#{number}")));
+    fields.text(Field::CiWorkflow, job);
     fields.text(Field::CiRepo, build.str_at(&["scmState", "url"]).and_then(git_remote::repo));
     let branch = build.str_at(&["scmState", "branch"]).map(|branch| branch.strip_prefix("origin/").unwrap_or(branch));
     fields.text(Field::CiRef, branch.map(|branch| git_remote::full_ref(branch, false)));
     fields.text(Field::CiSha, build.str_at(&["scmState", "commit"]));
     draft.time = time_at(build, &["timestamp"]);
+}
+
+/// A job with the folders it is in, which only its address names.
+fn full_name(data: Value<'_>) -> Option<String> {
+    let name = data.str_at(&["name"]).or_else(|| data.str_at(&["displayName"]));
+    data.str_at(&["url"]).and_then(jenkins_line::full_name).or_else(|| name.map(ToOwned::to_owned))
 }
 
 fn queue(draft: &mut Draft, data: Value<'_>) {
@@ -112,10 +118,9 @@ fn item(draft: &mut Draft, data: Value<'_>) {
     name(fields, action, "config");
     fields.text(Field::Outcome, Some("success"));
     actor(fields, data.str_at(&["userId"]));
-    let job = data.str_at(&["name"]).or_else(|| data.str_at(&["displayName"]));
-    fields.text(Field::CiWorkflow, job);
+    fields.text(Field::CiWorkflow, full_name(data));
     fields.text(Field::ConfigObject, Some("workflow"));
-    fields.text(Field::ConfigId, data.str_at(&["url"]).or(job));
+    fields.text(Field::ConfigId, data.str_at(&["url"]).map(ToOwned::to_owned).or_else(|| full_name(data)));
     draft.time = time_at(data, &["updatedDate"]).or_else(|| time_at(data, &["createdDate"]));
 }
 

@@ -155,13 +155,14 @@ fn run(line: &str) -> Option<(String, &str)> {
     let (job, rest) = line.split_once(" #")?;
     let (number, rest) = rest.split_once(' ')?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    // `job/folder/job/name/` is the address of what is called `folder » name`.
-    let job = if job.starts_with("job/") {
-        job.trim_end_matches('/').split('/').filter(|part| *part != "job").collect::<Vec<_>>().join("/")
-    } else {
-        job.replace(" » ", "/")
-    };
+    let job = full_name(job).unwrap_or_else(|| job.replace(" » ", "/"));
     digits.then(|| (format!("{job}#{number}"), rest))
+}
+
+/// `folder/name` of the address `job/folder/job/name/`; what is shown to people is `folder » name`.
+pub(super) fn full_name(address: &str) -> Option<String> {
+    let parts: Vec<&str> = address.strip_prefix("job/")?.trim_end_matches('/').split("/job/").collect();
+    Some(parts.join("/"))
 }
 
 fn causes(draft: &mut Draft, run: &str, rest: &str) {

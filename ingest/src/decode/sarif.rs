@@ -34,7 +34,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     }
     if drafts.is_empty() {
         // A log without a run: something was asked and nothing analysed.
-        drafts.push(scan::report("sarif", None));
+        drafts.push(scan::report("unnamed tool", None));
     }
     Ok(drafts)
 }

@@ -25,9 +25,15 @@ pub(super) struct Finding<'a> {
 
 /// The event of a report. A report exists only when its scan has run, so that is a success.
 pub(super) fn report(tool: &str, version: Option<&str>) -> Draft {
-    let mut draft = Draft::new("scan.finished", "scan");
+    let mut draft = by(tool, version, "scan.finished");
+    draft.fields.text(Field::Outcome, Some("success"));
+    draft
+}
+
+/// An event that a tool is the author of.
+pub(super) fn by(tool: &str, version: Option<&str>, action: &str) -> Draft {
+    let mut draft = Draft::new(action, "scan");
     let fields = &mut draft.fields;
-    fields.text(Field::Outcome, Some("success"));
     fields.text(Field::ScanTool, Some(tool));
     fields.text(Field::ActorId, Some(tool));
     fields.text(Field::ActorType, Some("service"));

@@ -109,6 +109,9 @@ fn vulnerability(found: Value<'_>) -> Finding<'_> {
 fn operator(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     let kind = root.str_at(&["kind"]).unwrap_or_default();
     let body = root.get("report").unwrap_or(root);
+    if kind.ends_with("ComplianceReport") {
+        return Ok(compliance(root));
+    }
     let scanner = body.str_at(&["scanner", "version"]);
     let mut report = scan::report("trivy", scanner);
     report.time = time_at(body, &["updateTimestamp"]).or_else(|| time_at(root, &["metadata", "creationTimestamp"]));
@@ -129,7 +132,7 @@ fn operator(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     } else if kind == "ExposedSecretReport" {
         list(body, "secrets").map(exposed_secret).collect()
     } else if kind.ends_with("Report") {
-        // ConfigAudit, RbacAssessment, InfraAssessment and their cluster-wide forms; compliance reports nest theirs.
+        // ConfigAudit, RbacAssessment, InfraAssessment and their cluster-wide forms.
         list(body, "checks")
             .filter(|check| check.at(&["success"]).and_then(Value::as_bool) == Some(false))
             .map(check)
@@ -142,6 +145,39 @@ fn operator(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     };
     let total = findings.len();
     Ok(scan::with_findings(report, findings, total))
+}
+
+/// A compliance report is also the order for one: until it has run, it has no status.
+fn compliance(root: Value<'_>) -> Vec<Draft> {
+    let Some(status) = root.get("status").filter(|status| status.is_object()) else {
+        let mut draft = scan::by("trivy", None, "scan.requested");
+        draft.time = time_at(root, &["metadata", "creationTimestamp"]);
+        workload(&mut draft, root);
+        return vec![draft];
+    };
+    let mut report = scan::report("trivy", None);
+    report.time = time_at(status, &["updateTimestamp"]);
+    workload(&mut report, root);
+    let count = |control: &Value<'_>| control.get("totalFail").and_then(Value::as_i64).unwrap_or(0);
+    let fails = |control: &Value<'_>| {
+        list(*control, "checks").any(|check| check.get("success").and_then(Value::as_bool) == Some(false))
+    };
+    // `reportType` decides which of the two there is.
+    let summary = status.at(&["summaryReport", "controlCheck"]).into_iter().flat_map(Value::items);
+    let detail = status.at(&["detailReport", "results"]).into_iter().flat_map(Value::items);
+    let failed = summary.filter(|control| count(control) > 0).chain(detail.filter(fails));
+    let findings: Vec<Finding<'_>> = failed
+        .map(|control| Finding {
+            kind: "misconfiguration",
+            rule: control.str_at(&["id"]),
+            severity: scan::severity(control.str_at(&["severity"])),
+            location: None,
+            message: control.str_at(&["name"]),
+            reason: None,
+        })
+        .collect();
+    let total = findings.len();
+    scan::with_findings(report, findings, total)
 }
 
 fn workload(report: &mut Draft, root: Value<'_>) {

@@ -1,5 +1,4 @@
-//! Every line of the fixtures goes through receiving and decoding. With `PIPEPROOF_SAMPLES` set to a folder of the same
-//! layout, those are read instead, and the counts printed.
+//! Every line of the package's own fixtures goes through receiving and decoding, and the counts are printed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,8 +15,7 @@ use crate::redact::Spine;
 use crate::skim;
 
 fn folder() -> PathBuf {
-    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-    std::env::var_os("PIPEPROOF_SAMPLES").map_or_else(|| own.into(), PathBuf::from)
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures").into()
 }
 
 /// File, source type, member that holds the payload, member that holds the event name.
