@@ -50,12 +50,41 @@ pub(crate) fn configuration(source_type: SourceType, url: &str, token: &str, sec
             "# OpenTelemetry Collector\nexporters:\n  otlphttp/pipeproof:\n    logs_endpoint: '{}/v1/logs'\n    headers: {{Authorization: 'Bearer {token}'}}\n",
             base(url)
         ),
+        SourceType::GithubAudit => format!(
+            "# each object of the stream's bucket, as it is (gzip)\naws s3 cp s3://BUCKET/KEY.json.gz - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Encoding: gzip' '{url}'\n"
+        ),
+        SourceType::GitlabWebhook => format!(
+            "GitLab → project, group or Admin area → Webhooks → Add new webhook\n  URL             {url}\n  Custom header   Authorization: Bearer {token}\n  Trigger         all events\n"
+        ),
+        SourceType::GitlabAudit => format!(
+            "GitLab → Secure → Audit events → Streams → Add streaming destination → HTTP endpoint\n  Destination URL  {url}\n  Custom header    Authorization: Bearer {token}\n"
+        ),
+        SourceType::GitlabJoblog => format!(
+            "# after each job, with its project, pipeline and job\nglab api projects/PROJECT/jobs/JOB/trace |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Type: text/plain' \\\n    '{url}?repo=GROUP/PROJECT&run_id=PIPELINE&job_id=JOB'\n"
+        ),
+        SourceType::CircleciAudit => format!(
+            "# each object of the audit log's bucket\naws s3 cp s3://BUCKET/KEY - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' '{url}'\n"
+        ),
+        SourceType::IntotoStatement
+        | SourceType::SbomCyclonedx
+        | SourceType::SbomSpdx
+        | SourceType::RekorEntry
+        | SourceType::Trivy
+        | SourceType::Grype
+        | SourceType::Sarif
+        | SourceType::Gitleaks => format!(
+            "# in the job that makes it\ncurl -fsS --data-binary @report.json -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' '{url}'\n"
+        ),
         SourceType::KubernetesAdmission
         | SourceType::Tetragon
         | SourceType::Tracee
         | SourceType::HardenRunner
         | SourceType::Okta
         | SourceType::Cloudevents
+        | SourceType::Jenkins
+        | SourceType::CircleciWebhook
+        | SourceType::Buildkite
+        | SourceType::Cdevents
         | SourceType::Json
         | SourceType::Pipeproof => format!(
             "curl -fsS --data-binary @events.ndjson -H 'Authorization: Bearer {token}' -H 'Content-Type: application/x-ndjson' '{url}'\n"

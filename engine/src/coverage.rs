@@ -137,6 +137,15 @@ fn judge(window: &mut SourceWindow) {
         }
         SourceType::GithubWebhook
         | SourceType::GithubJoblog
+        | SourceType::GithubAudit
+        | SourceType::GitlabWebhook
+        | SourceType::GitlabAudit
+        | SourceType::GitlabJoblog
+        | SourceType::Jenkins
+        | SourceType::CircleciWebhook
+        | SourceType::CircleciAudit
+        | SourceType::Buildkite
+        | SourceType::Cdevents
         | SourceType::VaultAudit
         | SourceType::KubernetesAudit
         | SourceType::AwsCloudtrail
@@ -159,6 +168,14 @@ fn judge(window: &mut SourceWindow) {
         | SourceType::Cloudevents
         | SourceType::Otlp
         | SourceType::SigstoreBundle
+        | SourceType::RekorEntry
+        | SourceType::IntotoStatement
+        | SourceType::SbomCyclonedx
+        | SourceType::SbomSpdx
+        | SourceType::Trivy
+        | SourceType::Grype
+        | SourceType::Sarif
+        | SourceType::Gitleaks
         | SourceType::Json => (
             Completeness::NotEstablished,
             if down > 0 {

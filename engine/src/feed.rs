@@ -29,12 +29,21 @@ use SourceType::{
     AwsCloudtrail as Aws, GithubJoblog as Joblog, GithubWebhook as Github, Json, KubernetesAudit as Kubernetes,
     SigstoreBundle as Sigstore, VaultAudit as Vault,
 };
+use SourceType::{
+    Buildkite, Cdevents, CircleciAudit, CircleciWebhook as Circleci, Gitleaks, Grype, IntotoStatement as Intoto,
+    Jenkins, RekorEntry as Rekor, Sarif, SbomCyclonedx as Cyclonedx, SbomSpdx as Spdx, Trivy,
+};
+use SourceType::{GithubAudit, GitlabAudit, GitlabJoblog, GitlabWebhook as Gitlab};
 
 /// Every feed. Where no source type of its own exists yet, it is `json`: events in the `cicd` taxonomy from whatever
 /// the organisation runs.
 pub const FEEDS: &[Feed] = &[
-    Feed { name: "ci.jobs", title: "starts and ends of CI runs and jobs", sources: &[Github] },
-    Feed { name: "ci.log", title: "what CI jobs print", sources: &[Joblog] },
+    Feed {
+        name: "ci.jobs",
+        title: "starts and ends of CI runs and jobs",
+        sources: &[Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents],
+    },
+    Feed { name: "ci.log", title: "what CI jobs print", sources: &[Joblog, GitlabJoblog] },
     Feed { name: "ci.runners", title: "runners: registered, online, removed", sources: &[Github] },
     Feed {
         name: "ci.runtime",
@@ -42,19 +51,27 @@ pub const FEEDS: &[Feed] = &[
         sources: &[HardenRunner, Falco, Tetragon, Tracee, Json],
     },
     Feed { name: "ci.artifacts", title: "caches and artifacts of CI runs", sources: &[Github] },
-    Feed { name: "scm.audit", title: "pushes and settings of source repositories", sources: &[Github] },
-    Feed { name: "scm.push", title: "pushes to source repositories", sources: &[Github] },
-    Feed { name: "scm.review", title: "change requests and their reviews", sources: &[Github] },
+    Feed {
+        name: "scm.audit",
+        title: "pushes and settings of source repositories",
+        sources: &[Github, GithubAudit, Gitlab, GitlabAudit],
+    },
+    Feed { name: "scm.push", title: "pushes to source repositories", sources: &[Github, Gitlab] },
+    Feed { name: "scm.review", title: "change requests and their reviews", sources: &[Github, Gitlab] },
     Feed {
         name: "secret.audit",
         title: "reads and writes of secrets",
-        sources: &[Vault, Aws, Kubernetes, Gcp, AzureKeyvault],
+        sources: &[Vault, Aws, Kubernetes, Gcp, AzureKeyvault, CircleciAudit, Jenkins, Buildkite],
     },
-    Feed { name: "secret.scan", title: "secrets found where they do not belong", sources: &[Github, Joblog] },
+    Feed {
+        name: "secret.scan",
+        title: "secrets found where they do not belong",
+        sources: &[Github, Joblog, GitlabJoblog, Gitleaks, Sarif, Trivy],
+    },
     Feed {
         name: "token.audit",
         title: "credentials issued, used and revoked",
-        sources: &[Vault, Aws, Kubernetes, Gcp, Entra],
+        sources: &[Vault, Aws, Kubernetes, Gcp, Entra, GithubAudit, GitlabAudit],
     },
     Feed { name: "cloud.sts", title: "temporary credentials of cloud providers", sources: &[Aws, Gcp, Entra] },
     Feed { name: "cloud.api", title: "calls of cloud providers' interfaces", sources: &[Aws, Gcp, AzureActivity] },
@@ -63,38 +80,125 @@ pub const FEEDS: &[Feed] = &[
         title: "uses and policies of cloud providers' keys",
         sources: &[Aws, Gcp, AzureKeyvault],
     },
-    Feed { name: "registry.push", title: "images pushed to registries", sources: &[Github, Aws] },
-    Feed { name: "registry.publish", title: "packages published to registries", sources: &[Github] },
-    Feed { name: "signing.log", title: "signatures and their log entries", sources: &[Sigstore] },
-    Feed { name: "attestation.log", title: "provenance, bills of materials, other attestations", sources: &[Sigstore] },
-    Feed { name: "scan.result", title: "results of vulnerability scanners", sources: &[Json] },
+    Feed { name: "registry.push", title: "images pushed to registries", sources: &[Github, Aws, Cdevents] },
+    Feed { name: "registry.publish", title: "packages published to registries", sources: &[Github, Cdevents] },
+    Feed { name: "signing.log", title: "signatures and their log entries", sources: &[Sigstore, Rekor] },
+    Feed {
+        name: "attestation.log",
+        title: "provenance, bills of materials, other attestations",
+        sources: &[Sigstore, Rekor, Intoto, Cyclonedx, Spdx],
+    },
+    Feed {
+        name: "scan.result",
+        title: "results of vulnerability scanners",
+        sources: &[Trivy, Grype, Sarif, Github, Json],
+    },
     Feed {
         name: "admission.decision",
         title: "what a cluster let in and turned away",
         sources: &[Kubernetes, Admission, Kyverno, Gatekeeper],
     },
     Feed { name: "kubernetes.api", title: "calls of a cluster's interface", sources: &[Kubernetes] },
-    Feed { name: "deploy.events", title: "deployments", sources: &[Github, Kubernetes, Argocd, Flux] },
+    Feed {
+        name: "deploy.events",
+        title: "deployments",
+        sources: &[Github, Kubernetes, Argocd, Flux, Gitlab, Cdevents],
+    },
     Feed { name: "identity.signin", title: "sign-ins of people", sources: &[Okta, Entra, Json] },
 ];
 
 /// Which source types a rule of `product: cicd` listens to that names a category and does not say what it requires. Job
 /// logs are left out of `job`: they come hours later, and a rule that reads them says `requires: [ci.log]`.
 pub const CATEGORIES: &[(&str, &[SourceType])] = &[
-    ("scm", &[Github, Cloudevents, Otlp, Json]),
-    ("job", &[Github, Cloudevents, Otlp, Json]),
-    ("token", &[Github, Vault, Aws, Kubernetes, Gcp, Entra, AzureActivity, Okta, Cloudevents, Otlp, Json]),
-    ("secret", &[Vault, Aws, Kubernetes, Gcp, AzureKeyvault, AzureActivity, KubernetesEvent, Cloudevents, Otlp, Json]),
-    ("signing", &[Sigstore, Aws, Gcp, AzureKeyvault, Cloudevents, Otlp, Json]),
-    ("registry", &[Github, Aws, Cloudevents, Otlp, Json]),
+    ("scm", &[Github, GithubAudit, Gitlab, GitlabAudit, Cdevents, Cloudevents, Otlp, Json]),
+    ("job", &[Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents, Cloudevents, Otlp, Json]),
+    (
+        "token",
+        &[
+            Github,
+            Vault,
+            Aws,
+            Kubernetes,
+            Gcp,
+            Entra,
+            AzureActivity,
+            Okta,
+            GithubAudit,
+            Gitlab,
+            GitlabAudit,
+            Cloudevents,
+            Otlp,
+            Json,
+        ],
+    ),
+    (
+        "secret",
+        &[
+            Vault,
+            Aws,
+            Kubernetes,
+            Gcp,
+            AzureKeyvault,
+            AzureActivity,
+            KubernetesEvent,
+            CircleciAudit,
+            Jenkins,
+            Buildkite,
+            Cloudevents,
+            Otlp,
+            Json,
+        ],
+    ),
+    ("signing", &[Sigstore, Aws, Gcp, AzureKeyvault, Rekor, Intoto, Cloudevents, Otlp, Json]),
+    ("registry", &[Github, Aws, Cdevents, Cloudevents, Otlp, Json]),
+    ("scan", &[Trivy, Grype, Sarif, Cyclonedx, Spdx, Github, Cloudevents, Otlp, Json]),
     ("admission", &[Kubernetes, Gcp, Admission, Kyverno, Opa, Gatekeeper, KubernetesEvent, Cloudevents, Otlp, Json]),
-    ("deploy", &[Github, Kubernetes, Argocd, Flux, KubernetesEvent, Cloudevents, Otlp, Json]),
+    ("deploy", &[Github, Kubernetes, Argocd, Flux, KubernetesEvent, Gitlab, Cdevents, Cloudevents, Otlp, Json]),
     (
         "config",
-        &[Github, Vault, Aws, Kubernetes, Gcp, Entra, AzureActivity, AzureKeyvault, Okta, Cloudevents, Otlp, Json],
+        &[
+            Github,
+            Vault,
+            Aws,
+            Kubernetes,
+            Gcp,
+            Entra,
+            AzureActivity,
+            AzureKeyvault,
+            Okta,
+            GithubAudit,
+            Gitlab,
+            GitlabAudit,
+            Jenkins,
+            CircleciAudit,
+            Buildkite,
+            Cloudevents,
+            Otlp,
+            Json,
+        ],
     ),
-    ("leak", &[Github, Joblog, Cloudevents, Otlp, Json]),
-    ("audit", &[Github, Vault, Aws, Kubernetes, Gcp, AzureActivity, Okta, Cloudevents, Otlp, Json]),
+    ("leak", &[Github, Joblog, GitlabJoblog, Gitleaks, Cloudevents, Otlp, Json]),
+    (
+        "audit",
+        &[
+            Github,
+            Vault,
+            Aws,
+            Kubernetes,
+            Gcp,
+            AzureActivity,
+            Okta,
+            GithubAudit,
+            Gitlab,
+            GitlabAudit,
+            Jenkins,
+            CircleciAudit,
+            Buildkite,
+            Cloudevents,
+            Otlp,
+            Json,
+        ],
+    ),
     (
         "cloud",
         &[
@@ -215,7 +319,9 @@ mod tests {
         assert_eq!(resolve("github.webhook").unwrap(), [Github], "a source type stands for itself");
         assert_eq!(resolve("ci.job"), Err(UnknownFeed { name: "ci.job".to_owned() }));
         let wanted = ["secret.audit".to_owned(), "ci.jobs".to_owned(), "nonsense".to_owned()];
-        assert_eq!(resolve_all(&wanted), BTreeSet::from([Github, Vault, Aws, Kubernetes, Gcp, AzureKeyvault]));
+        let jobs = [Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents];
+        let secrets = [Vault, Aws, Kubernetes, Gcp, AzureKeyvault, CircleciAudit, Jenkins, Buildkite];
+        assert_eq!(resolve_all(&wanted), jobs.into_iter().chain(secrets).collect());
     }
 
     #[test]
@@ -224,9 +330,11 @@ mod tests {
         assert_eq!(of(Some("aws"), None, Some("cloudtrail")), BTreeSet::from([Aws]));
         assert_eq!(of(Some("aws"), None, None), BTreeSet::from([Aws]));
         assert_eq!(of(Some("kubernetes"), Some("application"), Some("audit")), BTreeSet::from([Kubernetes]));
-        assert_eq!(of(None, None, Some("audit")), BTreeSet::from([Vault, Kubernetes]), "whoever has that service");
+        let audits = BTreeSet::from([Vault, Kubernetes, GithubAudit, GitlabAudit, CircleciAudit]);
+        assert_eq!(of(None, None, Some("audit")), audits, "whoever has that service");
+        assert_eq!(of(Some("github"), None, Some("audit")), BTreeSet::from([GithubAudit]));
         assert!(of(Some("windows"), None, None).is_empty());
-        let jobs = BTreeSet::from([Github, Cloudevents, Otlp, Json]);
+        let jobs = BTreeSet::from([Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents, Cloudevents, Otlp, Json]);
         assert_eq!(of(Some("cicd"), Some("job"), None), jobs, "not six hours for job logs");
         assert_eq!(of(Some("gcp"), None, Some("gcp.audit")), BTreeSet::from([Gcp]));
         assert_eq!(of(Some("azure"), None, Some("signinlogs")), BTreeSet::from([Entra]));

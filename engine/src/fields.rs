@@ -63,7 +63,7 @@ macro_rules! fields {
 
 fields! {
     Action, "action", Text, "What happened, as `noun.verb`: `job.started`, `token.issued`, `secret.read`, `admission.decided`, ...";
-    Category, "category", Text, "The family of the action: scm, job, token, secret, signing, registry, admission, deploy, config, leak, audit, cloud, identity, runtime";
+    Category, "category", Text, "The family of the action: scm, job, token, secret, signing, registry, scan, admission, deploy, config, leak, audit, cloud, identity, runtime";
     Outcome, "outcome", Text, "`success` or `failure`, as the source judged it";
     Reason, "reason", Text, "The source's own words for the outcome";
     ActorId, "actor.id", Text, "Who did it, in the source's own identifier";
@@ -124,6 +124,15 @@ fields! {
     SignatureVerified, "signature.verified", Bool, "Somebody verified the signature, and it held";
     SignatureStatus, "signature.status", Text, "`unverified` (a bundle was seen), `verified`, `failed` or `missing`";
     PredicateType, "signature.predicate_type", Text, "in-toto predicate type of an attestation";
+    BuildBuilder, "build.builder", Text, "Builder of the artifact, as its provenance names it";
+    SbomFormat, "sbom.format", Text, "Format of a bill of materials with its version, `CycloneDX 1.5`";
+    SbomComponents, "sbom.components", Int, "Components a bill of materials lists";
+    ScanTool, "scan.tool", Text, "Scanner that reported";
+    ScanKind, "scan.kind", Text, "What a scanner reported: vulnerability, misconfiguration, secret, license or code";
+    ScanRule, "scan.rule", Text, "Which one: CVE or advisory, check or rule of the scanner";
+    ScanSeverity, "scan.severity", Text, "critical, high, medium, low, info or unknown, in the scanner's judgement";
+    ScanLocation, "scan.location", Text, "Where: package URL, or file and line";
+    ScanFindings, "scan.findings", Int, "How many findings a report lists";
     K8sCluster, "k8s.cluster", Text, "Cluster, from the source's label";
     K8sNamespace, "k8s.namespace", Text, "Namespace";
     K8sKind, "k8s.kind", Text, "Resource kind, plural as in the API: pods, deployments";

@@ -73,6 +73,8 @@ const WEBHOOK_LATENESS: Duration = Duration::from_secs(60);
 const CLOUD_LATENESS: Duration = Duration::from_secs(15 * 60);
 /// Microsoft aggregates sign-ins, and activities arrive after up to twenty minutes.
 const ENTRA_LATENESS: Duration = Duration::from_secs(30 * 60);
+/// Files that a provider puts into a bucket every few minutes.
+const FILE_LATENESS: Duration = Duration::from_secs(15 * 60);
 
 source_types! {
     GithubWebhook => SourceTypeInfo {
@@ -89,6 +91,70 @@ source_types! {
         lateness: Duration::from_secs(6 * 3_600),
         native: Some(("github", "joblog")),
         free_text: true,
+    },
+    GithubAudit => SourceTypeInfo {
+        name: "github.audit",
+        title: "GitHub audit log (stream, REST or export)",
+        lateness: FILE_LATENESS,
+        native: Some(("github", "audit")),
+        free_text: false,
+    },
+    GitlabWebhook => SourceTypeInfo {
+        name: "gitlab.webhook",
+        title: "GitLab webhooks of projects, groups and the instance",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("gitlab", "webhook")),
+        free_text: false,
+    },
+    GitlabAudit => SourceTypeInfo {
+        name: "gitlab.audit",
+        title: "GitLab audit events (streamed, or audit_json.log)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("gitlab", "audit")),
+        free_text: false,
+    },
+    GitlabJoblog => SourceTypeInfo {
+        name: "gitlab.joblog",
+        title: "GitLab job traces (text)",
+        // As for GitHub: a trace is fetched when its job has ended.
+        lateness: Duration::from_secs(6 * 3_600),
+        native: Some(("gitlab", "joblog")),
+        free_text: true,
+    },
+    Jenkins => SourceTypeInfo {
+        name: "jenkins",
+        title: "Jenkins audit-trail lines and CloudEvents",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("jenkins", "controller")),
+        free_text: false,
+    },
+    CircleciWebhook => SourceTypeInfo {
+        name: "circleci.webhook",
+        title: "CircleCI webhooks",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("circleci", "webhook")),
+        free_text: false,
+    },
+    CircleciAudit => SourceTypeInfo {
+        name: "circleci.audit",
+        title: "CircleCI audit log (streamed to a bucket)",
+        lateness: FILE_LATENESS,
+        native: Some(("circleci", "audit")),
+        free_text: false,
+    },
+    Buildkite => SourceTypeInfo {
+        name: "buildkite",
+        title: "Buildkite webhooks, EventBridge events and audit events",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("buildkite", "organization")),
+        free_text: false,
+    },
+    Cdevents => SourceTypeInfo {
+        name: "cdevents",
+        title: "CDEvents (0.3 and later)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("cdevents", "events")),
+        free_text: false,
     },
     VaultAudit => SourceTypeInfo {
         name: "vault.audit",
@@ -243,6 +309,62 @@ source_types! {
         title: "Sigstore bundles (v0.1 to v0.3)",
         lateness: WEBHOOK_LATENESS,
         native: Some(("sigstore", "bundle")),
+        free_text: false,
+    },
+    RekorEntry => SourceTypeInfo {
+        name: "rekor.entry",
+        title: "Entries of a Rekor transparency log",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("sigstore", "rekor")),
+        free_text: false,
+    },
+    IntotoStatement => SourceTypeInfo {
+        name: "intoto.statement",
+        title: "in-toto statements, bare or in DSSE envelopes (SLSA provenance)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("intoto", "statement")),
+        free_text: false,
+    },
+    SbomCyclonedx => SourceTypeInfo {
+        name: "sbom.cyclonedx",
+        title: "CycloneDX bills of materials (JSON)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("cyclonedx", "bom")),
+        free_text: false,
+    },
+    SbomSpdx => SourceTypeInfo {
+        name: "sbom.spdx",
+        title: "SPDX bills of materials (JSON, 2.x and 3.0)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("spdx", "document")),
+        free_text: false,
+    },
+    Trivy => SourceTypeInfo {
+        name: "trivy",
+        title: "Trivy reports and reports of the Trivy operator",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("trivy", "report")),
+        free_text: false,
+    },
+    Grype => SourceTypeInfo {
+        name: "grype",
+        title: "Grype reports",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("grype", "report")),
+        free_text: false,
+    },
+    Sarif => SourceTypeInfo {
+        name: "sarif",
+        title: "SARIF 2.1.0 logs of static analysis",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("sarif", "log")),
+        free_text: false,
+    },
+    Gitleaks => SourceTypeInfo {
+        name: "gitleaks",
+        title: "gitleaks reports (JSON)",
+        lateness: WEBHOOK_LATENESS,
+        native: Some(("gitleaks", "report")),
         free_text: false,
     },
     Json => SourceTypeInfo {

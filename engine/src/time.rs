@@ -45,12 +45,18 @@ impl Timestamp {
     }
 
     /// Reads an RFC 3339 time (any offset, any number of fractional digits; digits below a microsecond are cut),
-    /// a date-time without zone taken as UTC, or `YYYY-MM-DD HH:MM:SS UTC` as GitLab writes it.
+    /// the same with an offset without a colon, a date-time without zone taken as UTC, or `YYYY-MM-DD HH:MM:SS UTC` and
+    /// `YYYY-MM-DD HH:MM:SS +0200` as GitLab writes them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if let Ok(time) = DateTime::parse_from_rfc3339(text) {
             return Some(Self(time.timestamp_micros()));
+        }
+        for format in ["%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f %z"] {
+            if let Ok(time) = DateTime::parse_from_str(text, format) {
+                return Some(Self(time.timestamp_micros()));
+            }
         }
         let bare = text.strip_suffix(" UTC").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
         for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"] {

@@ -31,6 +31,31 @@ const SOURCES: &[(SourceType, &str, Option<&str>)] = &[
     (SourceType::SigstoreBundle, "sigstore_bundle/sigstore-conformance.ndjson", Some("bundle")),
 ];
 
+/// Source types whose fixtures the whole workspace shares, as they are sent.
+const SHARED: &[(SourceType, &str)] = &[
+    (SourceType::GithubAudit, "github_audit/ocsf-examples-raw.ndjson"),
+    (SourceType::GitlabWebhook, "gitlab_webhook/drone-go-scm.ndjson"),
+    (SourceType::GitlabAudit, "gitlab_audit/streamed.ndjson"),
+    (SourceType::GitlabJoblog, "gitlab_joblog/timestamps.log"),
+    (SourceType::Jenkins, "jenkins/audit-trail.log"),
+    (SourceType::CircleciWebhook, "circleci_webhook/completed.ndjson"),
+    (SourceType::CircleciAudit, "circleci_audit/streamed.ndjson"),
+    (SourceType::Buildkite, "buildkite/webhook.ndjson"),
+    (SourceType::Cdevents, "cdevents/cdevents-spec.ndjson"),
+    (SourceType::RekorEntry, "rekor_entry/sigstore-conformance-tlog-entries.ndjson"),
+    (SourceType::IntotoStatement, "intoto_statement/slsa-verifier.ndjson"),
+    (SourceType::SbomCyclonedx, "sbom_cyclonedx/specification.ndjson"),
+    (SourceType::SbomSpdx, "sbom_spdx/spdx-examples.ndjson"),
+    (SourceType::Trivy, "trivy/goldens.ndjson"),
+    (SourceType::Grype, "grype/grype.ndjson"),
+    (SourceType::Sarif, "sarif/codeql-action.ndjson"),
+    (SourceType::Gitleaks, "gitleaks/gitleaks.ndjson"),
+];
+
+fn shared(file: &str) -> Bytes {
+    std::fs::read(format!("{}/../tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap().into()
+}
+
 fn body(file: &str, payload: Option<&str>) -> Bytes {
     let text = std::fs::read_to_string(format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let Some(member) = payload else { return text.into() };
@@ -70,7 +95,9 @@ fn receive(receiver: &Receiver, source: &SourceSettings, body: &Bytes) -> Vec<Re
 fn sources(criterion: &mut Criterion) {
     let receiver = Receiver::new(ReceiverKeys { redaction: [1; 32], dedup: [2; 32] }, Limits::default());
     let files = SOURCES.iter().map(|(kind, file, payload)| (*kind, body(file, *payload)));
-    for (kind, body) in files.chain([(SourceType::VaultAudit, vault()), (SourceType::Json, vault())]) {
+    let made = [(SourceType::VaultAudit, vault()), (SourceType::Json, vault())];
+    let shared = SHARED.iter().map(|(kind, file)| (*kind, shared(file)));
+    for (kind, body) in files.chain(made).chain(shared) {
         let source = SourceSettings {
             name: "acme".to_owned(),
             source_type: kind,
@@ -91,6 +118,16 @@ fn sources(criterion: &mut Criterion) {
                 }
             });
         });
+        // The yardstick: the same bytes as a tree of values, and nothing made of them.
+        if records.iter().all(|record| serde_json::from_slice::<serde_json::Value>(&record.body).is_ok()) {
+            group.bench_function("serde_json", |bench| {
+                bench.iter(|| {
+                    for record in &records {
+                        drop(black_box(serde_json::from_slice::<serde_json::Value>(black_box(&record.body))));
+                    }
+                });
+            });
+        }
     }
 }
 

@@ -14,6 +14,10 @@ mod azure;
 mod azure_activity;
 mod azure_keyvault;
 mod azure_signin;
+mod buildkite;
+mod cdevents;
+mod circleci_audit;
+mod circleci_webhook;
 mod cloudevents;
 mod falco;
 mod flux;
@@ -21,14 +25,25 @@ mod fulcio;
 mod gatekeeper_audit;
 mod gcp_audit;
 mod gcp_calls;
+mod git_remote;
+mod github_alerts;
 mod github_audit;
 mod github_config;
 mod github_joblog;
 mod github_times;
 mod github_webhook;
+mod gitlab_audit;
+mod gitlab_joblog;
+mod gitlab_system;
+mod gitlab_webhook;
+mod gitleaks;
 mod gke_audit;
+mod grype;
 mod harden_runner;
 mod images;
+mod intoto_statement;
+mod jenkins;
+mod jenkins_line;
 mod json;
 mod kubernetes_admission;
 mod kubernetes_audit;
@@ -40,10 +55,18 @@ mod okta;
 mod opa_decision;
 mod otlp;
 mod pipeproof;
+mod purl;
+mod rekor_entry;
+mod sarif;
+mod sbom_cyclonedx;
+mod sbom_spdx;
+mod scan;
 mod sigstore_bundle;
+mod statement;
 mod subject;
 mod tetragon;
 mod tracee;
+mod trivy;
 mod vault_audit;
 
 #[cfg(test)]
@@ -172,6 +195,15 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
     let mut drafts = match record.envelope.source_type {
         SourceType::GithubWebhook => github_webhook::decode(record)?,
         SourceType::GithubJoblog => github_joblog::decode(record)?,
+        SourceType::GithubAudit => github_audit::decode(record)?,
+        SourceType::GitlabWebhook => gitlab_webhook::decode(record)?,
+        SourceType::GitlabAudit => gitlab_audit::decode(record)?,
+        SourceType::GitlabJoblog => gitlab_joblog::decode(record)?,
+        SourceType::Jenkins => jenkins::decode(record)?,
+        SourceType::CircleciWebhook => circleci_webhook::decode(record)?,
+        SourceType::CircleciAudit => circleci_audit::decode(record)?,
+        SourceType::Buildkite => buildkite::decode(record)?,
+        SourceType::Cdevents => cdevents::decode(record)?,
         SourceType::VaultAudit => vault_audit::decode(record)?,
         SourceType::KubernetesAudit => kubernetes_audit::decode(record)?,
         SourceType::AwsCloudtrail => aws_cloudtrail::decode(record)?,
@@ -192,6 +224,14 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
         SourceType::Cloudevents => cloudevents::decode(record)?,
         SourceType::Otlp => otlp::decode(record)?,
         SourceType::SigstoreBundle => sigstore_bundle::decode(record)?,
+        SourceType::RekorEntry => rekor_entry::decode(record)?,
+        SourceType::IntotoStatement => intoto_statement::decode(record)?,
+        SourceType::SbomCyclonedx => sbom_cyclonedx::decode(record)?,
+        SourceType::SbomSpdx => sbom_spdx::decode(record)?,
+        SourceType::Trivy => trivy::decode(record)?,
+        SourceType::Grype => grype::decode(record)?,
+        SourceType::Sarif => sarif::decode(record)?,
+        SourceType::Gitleaks => gitleaks::decode(record)?,
         SourceType::Json => json::decode(record)?,
         SourceType::Pipeproof => pipeproof::decode(record)?,
     };
@@ -209,6 +249,9 @@ fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
             | SourceType::GithubWebhook
             | SourceType::Cloudevents
             | SourceType::Otlp
+            | SourceType::GitlabJoblog
+            | SourceType::GitlabWebhook
+            | SourceType::Jenkins
             | SourceType::Json
     );
     let Some(first) = drafts.first().filter(|_| open) else { return };
@@ -317,6 +360,12 @@ fn time_of(value: Value<'_>) -> Option<Timestamp> {
 fn tier(environment: &str) -> String {
     let lower = environment.to_lowercase();
     if lower == "production" || lower == "prod" { "prod".to_owned() } else { lower }
+}
+
+/// Sets what happened.
+fn name(fields: &mut Fields, action: &str, category: &str) {
+    fields.text(Field::Action, Some(action));
+    fields.text(Field::Category, Some(category));
 }
 
 /// `success` or `failure`.

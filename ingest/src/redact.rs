@@ -33,9 +33,6 @@ pub use self::spine::Spine;
 use self::walk::Shape;
 use crate::skim;
 
-/// Types whose records hold secrets in members named `Secret` and `Match`.
-const REPORTS: &[&str] = &["gitleaks"];
-
 /// Finds and replaces secrets under one key.
 pub struct Redactor {
     key: [u8; 32],
@@ -93,11 +90,11 @@ impl Redactor {
         let shape = Shape {
             spine: Spine::of(kind),
             secrets: kubernetes::secrets(kind, body),
-            reports_secrets: REPORTS.contains(&kind.name()),
+            found_secrets: found_secrets(kind, body),
         };
         // An escape can hide a keyword; only these two can stand for a character that secrets are made of.
         let escaped = body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/");
-        let plain = shape.secrets.is_empty() && !shape.reports_secrets && !escaped && !body.contains(&0);
+        let plain = shape.secrets.is_empty() && shape.found_secrets.is_empty() && !escaped && !body.contains(&0);
         if plain && !self.suspects(body) {
             return (body.clone(), Vec::new());
         }
@@ -194,6 +191,17 @@ impl Redactor {
             output.found.push((0, *family, fingerprint));
         }
         shown.unwrap_or_default()
+    }
+}
+
+/// Where a scanner for secrets shows what it found, by ends of paths. Of SARIF only its logs: elsewhere a snippet is the
+/// code in question.
+fn found_secrets(kind: SourceType, body: &[u8]) -> &'static [&'static str] {
+    let by = |tool: &[u8]| body.windows(tool.len()).any(|window| window.eq_ignore_ascii_case(tool));
+    match kind {
+        SourceType::Gitleaks => &["Secret", "Match", "Line"],
+        SourceType::Sarif if by(b"gitleaks") || by(b"trufflehog") => &["snippet.text"],
+        _ => &[],
     }
 }
 

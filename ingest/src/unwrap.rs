@@ -7,6 +7,7 @@ mod bulk;
 pub(crate) mod cloudevents;
 mod encoded;
 mod hec;
+mod jenkins_log;
 mod otlp;
 mod parts;
 mod syslog;
@@ -79,6 +80,10 @@ pub(crate) fn items(kind: SourceType, framing: Framing, body: &Bytes, limits: &L
     let text = body.slice_ref(text);
     let mut peel = Peel::new(kind, limits);
     match framing {
+        Framing::Values if kind == SourceType::Jenkins && !matches!(text.first(), Some(b'{' | b'[')) => {
+            let entries = jenkins_log::entries(&text, limits.items_max);
+            peel.out.extend(entries.into_iter().map(|bytes| Item { bytes, ..Item::default() }));
+        }
         Framing::Values => peel.text(&text, &Item::default(), 0),
         Framing::Hec => hec::events(&mut peel, &text),
         Framing::HecRaw => hec::lines(&mut peel, &text),

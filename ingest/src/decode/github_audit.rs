@@ -1,14 +1,17 @@
-//! Entries of GitHub's audit log, when they come as plain JSON: their action keeps its name, and those that change a guard
-//! say so.
+//! Entries of GitHub's audit log, as a source of their own or as plain JSON: their action keeps its name, and those that
+//! change a guard say so.
 //!
 //! Source: GitHub "Audit log events for your organization"; attribute names as seen in samples. Where an entry does not
 //! tell whether a guard became looser, `config.weakens` stays open, or is true where loosening is the usual case.
 
 use engine::fields::{Field, Fields};
 use engine::json::Value;
+use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, scalar};
+use super::{Draft, Undecodable, object, outcome, scalar, time_at};
+
+const EXPECTED: &str = "an entry of GitHub's audit log";
 
 /// Start of an action → kind of setting, category, and whether it loosens (`None`: by its value).
 const GUARDS: &[(&str, &str, &str, Option<bool>)] = &[
@@ -53,44 +56,114 @@ const TOKENS: &[(&str, &str)] = &[
     ("deploy_key.create", "deploy_key"),
 ];
 
-/// Adds what an audit log entry says; leaves other JSON alone.
-pub(super) fn decode(draft: &mut Draft, root: Value<'_>) {
+/// How a token is named under `programmatic_access_type`, and its kind.
+const ACCESS_TYPES: &[(&str, &str)] =
+    &[("personal access token", "pat"), ("public key", "deploy_key"), ("app", "app"), ("oauth", "app")];
+
+/// An entry of the stream, the REST interface or an export.
+pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    let json = object(record, EXPECTED)?;
+    let root = json.root();
+    let Some(action) = root.str_at(&["action"]).filter(|action| !action.is_empty()) else {
+        return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `action`" });
+    };
+    let mut draft =
+        Draft { time: time_at(root, &["@timestamp"]).or_else(|| time_at(root, &["created_at"])), ..Draft::default() };
+    draft.fields.text(Field::Action, Some(action));
+    entry(&mut draft.fields, root, action);
+    run(&mut draft.fields, root);
+    about(&mut draft.fields, root, action);
+    Ok(vec![draft])
+}
+
+/// Adds what an audit log entry among plain JSON says; leaves other JSON alone.
+pub(super) fn recognise(draft: &mut Draft, root: Value<'_>) {
     let text = |key: &str| root.str_at(&[key]);
     let Some(action) = text("action").filter(|action| action.contains('.')) else { return };
     let stamped = root.get("@timestamp").is_some() || root.get("created_at").is_some();
     let placed = ["org", "repo", "business", "user"].iter().any(|key| text(key).is_some());
-    if !stamped || !placed {
-        return;
+    if stamped && placed {
+        entry(&mut draft.fields, root, action);
     }
-    let fields = &mut draft.fields;
-    let missing = |fields: &mut Fields, field: Field, value: Option<String>| {
-        if fields.get(field).is_none() {
-            fields.text(field, value);
-        }
-    };
-    let owned = |key: &str| text(key).map(ToOwned::to_owned);
-    missing(fields, Field::ActorId, owned("actor").or_else(|| owned("user")));
-    missing(fields, Field::CiRepo, owned("repo"));
-    missing(fields, Field::CiProvider, Some("github".to_owned()));
-    missing(fields, Field::SrcIp, owned("actor_ip"));
-    missing(fields, Field::UserAgent, owned("user_agent"));
-    missing(fields, Field::TokenId, scalar(root, &["token_id"]));
-    let bot = scalar(root, &["actor_is_bot"]).as_deref() == Some("true");
-    let ci = text("actor") == Some("github-actions[bot]");
-    let kind = if ci {
-        "ci"
-    } else if bot {
-        "service"
-    } else {
-        "human"
-    };
-    missing(fields, Field::ActorType, text("actor").map(|_| kind.to_owned()));
-    missing(fields, Field::Category, Some(category(action).to_owned()));
+}
+
+fn missing(fields: &mut Fields, field: Field, value: Option<impl Into<String>>) {
+    if fields.get(field).is_none() {
+        fields.text(field, value);
+    }
+}
+
+fn entry(fields: &mut Fields, root: Value<'_>, action: &str) {
+    let text = |key: &str| root.str_at(&[key]).filter(|text| !text.is_empty());
+    missing(fields, Field::ActorId, text("actor").or_else(|| text("user")));
+    missing(fields, Field::CiRepo, text("repo").or_else(|| text("repository")));
+    missing(fields, Field::CiProvider, Some("github"));
+    missing(fields, Field::SrcIp, text("actor_ip"));
+    missing(fields, Field::SrcCountry, root.str_at(&["actor_location", "country_code"]));
+    missing(fields, Field::UserAgent, text("user_agent"));
+    // Without a token the id is 0.
+    let token = scalar(root, &["token_id"]).filter(|id| id != "0");
+    missing(fields, Field::TokenId, token.or_else(|| scalar(root, &["hashed_token"])));
+    let access = text("programmatic_access_type").map(str::to_lowercase);
+    let kind = access.and_then(|access| ACCESS_TYPES.iter().find(|(part, _)| access.contains(part)));
+    missing(fields, Field::TokenKind, kind.map(|(_, kind)| *kind));
+    missing(fields, Field::ActorType, text("actor").map(|actor| actor_type(root, actor)));
+    missing(fields, Field::Category, Some(category(action)));
+    missing(fields, Field::Outcome, Some(outcome(succeeded(root, action))));
     if let Some((_, kind)) = TOKENS.iter().find(|(name, _)| *name == action) {
         fields.text(Field::Category, Some("token"));
-        missing(fields, Field::TokenKind, Some((*kind).to_owned()));
+        missing(fields, Field::TokenKind, Some(*kind));
     }
     guard(fields, root, action);
+}
+
+fn actor_type(root: Value<'_>, actor: &str) -> &'static str {
+    // A boolean in one entry, `False` in the next.
+    let bot = scalar(root, &["actor_is_bot"]).is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    match actor {
+        "github-actions[bot]" | "github-actions" => "ci",
+        "deploy_key" => "service",
+        _ if bot || actor.ends_with("[bot]") => "service",
+        _ => "human",
+    }
+}
+
+/// An entry is of something done, unless it says by its name or a status that it was turned down.
+fn succeeded(root: Value<'_>, action: &str) -> bool {
+    let status = scalar(root, &["status_code"]).and_then(|text| text.parse::<u16>().ok());
+    let refused = ["rejected", "failed", "denied"].iter().any(|word| action.contains(word));
+    !refused && status.is_none_or(|status| status < 400)
+}
+
+/// The run, environment and change an entry is about; exports keep them under `data`.
+fn run(fields: &mut Fields, root: Value<'_>) {
+    let of = |key: &str| scalar(root, &[key]).or_else(|| scalar(root, &["data", key])).filter(|text| !text.is_empty());
+    fields.text(Field::CiRunId, of("workflow_run_id"));
+    fields.int(Field::CiAttempt, of("run_attempt").and_then(|text| text.parse().ok()));
+    fields.text(Field::CiSha, of("head_sha"));
+    fields.text(Field::CiRef, of("head_branch").map(|branch| super::git_remote::full_ref(&branch, false)));
+    fields.text(Field::CiEnvironment, of("environment_name"));
+    fields.text(Field::RunnerName, of("runner_name"));
+    if fields.get(Field::CiRunId).is_some() {
+        fields.text(Field::CiTrigger, of("event"));
+        fields.text(Field::CiWorkflow, of("name"));
+    }
+}
+
+/// What an entry is about where neither a repository nor a guard says it: a team, a person, an organisation. Secrets of
+/// workflows are named by their key.
+fn about(fields: &mut Fields, root: Value<'_>, action: &str) {
+    let text = |key: &str| root.str_at(&[key]).filter(|text| !text.is_empty());
+    if action.contains("_secret") && ["actions", "codespaces", "dependabot"].iter().any(|kind| action.contains(kind)) {
+        fields.text(Field::Category, Some("secret"));
+        fields.text(Field::SecretStore, Some("github"));
+        let of = text("repo").or_else(|| text("org")).unwrap_or_default();
+        fields.text(Field::SecretPath, text("key").map(|key| format!("{of}/{key}")));
+    }
+    if fields.get(Field::CiRepo).is_none() {
+        let person = text("user").filter(|user| Some(*user) != text("actor"));
+        missing(fields, Field::ConfigId, text("team").or(person).or_else(|| text("org")).or_else(|| text("business")));
+    }
 }
 
 fn guard(fields: &mut Fields, root: Value<'_>, action: &str) {
@@ -157,7 +230,17 @@ fn category(action: &str) -> &'static str {
         "audit_log_streaming" | "hook" => "audit",
         "secret_scanning_alert" => "leak",
         "packages" => "registry",
-        "environment" | "protected_branch" | "repository_ruleset" | "org" | "business" | "repo" | "team" => "config",
+        "environment"
+        | "protected_branch"
+        | "repository_ruleset"
+        | "org"
+        | "business"
+        | "repo"
+        | "team"
+        | "user"
+        | "enterprise"
+        | "integration_installation"
+        | "org_credential_authorization" => "config",
         _ => "cloud",
     }
 }

@@ -5,8 +5,7 @@ use engine::json::Value;
 use pipeproof_engine as engine;
 
 use super::github_times::subject_time;
-use super::github_webhook::name;
-use super::{Draft, scalar, time_at};
+use super::{Draft, name, scalar, time_at};
 
 /// Decodes such an event; `false` if it is none of them.
 pub(super) fn decode(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) -> bool {
@@ -22,6 +21,7 @@ pub(super) fn decode(draft: &mut Draft, root: Value<'_>, event: &str, action: &s
         "personal_access_token_request" => token_request(draft, root, action),
         "meta" => hook_deleted(draft, root),
         "repository" | "public" => repository(draft, event, action),
+        "installation" | "installation_repositories" => app(draft, root, action),
         "member" | "membership" | "organization" | "team" | "team_add" | "org_block" => {
             access(draft, root, event, action);
         }
@@ -233,6 +233,29 @@ fn repository(draft: &mut Draft, event: &str, action: &str) {
     let verb = if event == "public" { "publicized" } else { action };
     name(&mut draft.fields, &format!("repo.{verb}"), "config");
     guard(&mut draft.fields, "repository", None, (verb == "publicized").then_some(true));
+}
+
+/// An app got access to repositories, lost it, or may do other things now.
+fn app(draft: &mut Draft, root: Value<'_>, action: &str) {
+    let fields = &mut draft.fields;
+    let verb = match action {
+        "created" => "installed",
+        "deleted" => "uninstalled",
+        "new_permissions_accepted" => "permissions_changed",
+        "added" => "repositories_added",
+        "removed" => "repositories_removed",
+        other => other,
+    };
+    name(fields, &format!("app.{verb}"), "config");
+    let installed = root.get("installation").unwrap_or(root);
+    guard(
+        fields,
+        "app",
+        installed.str_at(&["app_slug"]).map(ToOwned::to_owned).or_else(|| scalar(installed, &["app_id"])),
+        None,
+    );
+    fields.text(Field::ConfigAttribute, Some("permissions"));
+    fields.text(Field::ConfigValue, installed.get("permissions").map(Value::compact));
 }
 
 fn access(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {

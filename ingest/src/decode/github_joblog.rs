@@ -16,6 +16,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let mut log = Draft::new("job.log", "job");
     job(&mut log.fields, record);
     let mut derived = Vec::new();
+    let mut secrets = None;
     let mut time = None;
     let mut lines = text.trim_start_matches('\u{feff}').lines();
     while let Some(line) = lines.next() {
@@ -29,6 +30,11 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
             derived.extend(action(reference).map(|(action_ref, sha)| (time, Found::Action(action_ref, sha))));
         } else if line == "##[group]GITHUB_TOKEN Permissions" {
             derived.push((time, Found::Token(permissions(&mut lines))));
+        } else if let Some(source) = line.strip_prefix("Secret source: ") {
+            // Actions, Dependabot, Codespaces or None: whose secrets the job may read.
+            secrets = Some(format!("github.{}", source.trim().to_lowercase()));
+        } else if let Some((action, key)) = cache(line) {
+            derived.push((time, Found::Cache(action, key.to_owned())));
         } else if let Some(job) = line.strip_prefix("Complete job name: ") {
             log.fields.text(Field::Message, Some(job));
         } else if let Some(name) = line.strip_prefix("Runner name: ") {
@@ -51,10 +57,17 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
                 draft
             }
             Found::Token(permissions) => token(&log, &permissions),
+            Found::Cache(action, key) => {
+                let mut draft = log.derive(ORIGIN, action, "job");
+                draft.fields.text(Field::ConfigObject, Some("cache"));
+                draft.fields.text(Field::ConfigId, Some(key));
+                draft
+            }
         };
         draft.time = time.or(draft.time);
         drafts.push(draft);
     }
+    log.fields.text(Field::SecretStore, secrets);
     drafts.insert(0, log);
     Ok(drafts)
 }
@@ -62,10 +75,21 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 enum Found {
     Action(String, String),
     Token(Vec<(String, String)>),
+    Cache(&'static str, String),
+}
+
+/// What actions/cache and those built on it print of a cache: the key says which.
+fn cache(line: &str) -> Option<(&'static str, &str)> {
+    const FORMS: &[(&str, &str)] = &[
+        ("Cache restored from key: ", "cache.restored"),
+        ("Cache saved with key: ", "cache.saved"),
+        ("Cache not found for input keys: ", "cache.missed"),
+    ];
+    FORMS.iter().find_map(|(start, action)| Some((*action, line.strip_prefix(start)?.trim())))
 }
 
 /// The text of a chunk. A stray byte is shown as such; what is mostly not text is none.
-fn text(body: &[u8]) -> Result<std::borrow::Cow<'_, str>, Undecodable> {
+pub(super) fn text(body: &[u8]) -> Result<std::borrow::Cow<'_, str>, Undecodable> {
     let text = String::from_utf8_lossy(body);
     let strange = text.chars().filter(|char| matches!(char, '\u{fffd}' | '\0')).count();
     if strange * 20 > body.len() { Err(Undecodable::Text) } else { Ok(text) }
@@ -129,7 +153,7 @@ fn token(log: &Draft, permissions: &[(String, String)]) -> Draft {
     draft
 }
 
-fn attribute<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+pub(super) fn attribute<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     record.envelope.attributes.get(&format!("joblog.{name}")).map(String::as_str)
 }
 
@@ -147,7 +171,7 @@ fn job(fields: &mut Fields, record: &Record) {
     fields.text(Field::Message, attribute(record, "name"));
 }
 
-fn native(record: &Record, text: &str) -> Bytes {
+pub(super) fn native(record: &Record, text: &str) -> Bytes {
     let mut object = serde_json::Map::new();
     for (name, value) in &record.envelope.attributes {
         if let Some(name) = name.strip_prefix("joblog.") {

@@ -9,7 +9,7 @@ use engine::record::Record;
 use pipeproof_engine as engine;
 
 use super::github_times::{created_or_updated, subject_time};
-use super::{Draft, Undecodable, github_config, images, object, outcome, scalar, tier, time_at};
+use super::{Draft, Undecodable, github_alerts, github_config, images, name, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "a GitHub webhook payload";
 
@@ -43,7 +43,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         "package" | "registry_package" => package(&mut draft, root, event, action),
         "release" => release(&mut draft, root, action),
         _ => {
-            if !github_config::decode(&mut draft, root, event, action) {
+            if !github_alerts::decode(&mut draft, root, event, action)
+                && !github_config::decode(&mut draft, root, event, action)
+            {
                 generic(&mut draft, root, event, action);
             }
         }
@@ -131,11 +133,6 @@ fn infer(root: Value<'_>) -> Option<&'static str> {
         None if has("repository") && has("sender") => Some("public"),
         _ => None,
     }
-}
-
-pub(super) fn name(fields: &mut Fields, action: &str, category: &str) {
-    fields.text(Field::Action, Some(action));
-    fields.text(Field::Category, Some(category));
 }
 
 fn common(fields: &mut Fields, root: Value<'_>) {
@@ -332,6 +329,12 @@ fn check(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     let branch = check.str_at(&["head_branch"]).or_else(|| check.str_at(&["check_suite", "head_branch"]));
     fields.text(Field::CiRef, branch_ref(branch));
     fields.text(Field::Message, check.str_at(&["name"]).or_else(|| check.str_at(&["app", "slug"])));
+    if let Some((_, rest)) = check.str_at(&["details_url"]).and_then(|url| url.split_once("/actions/runs/")) {
+        // …/actions/runs/RUN/job/JOB
+        let mut parts = rest.split(['/', '?']);
+        fields.text(Field::CiRunId, parts.next());
+        fields.text(Field::CiJobId, parts.next().filter(|part| *part == "job").and_then(|_| parts.next()));
+    }
     conclusion(fields, check.str_at(&["conclusion"]));
     let times = match action {
         "completed" => ["completed_at", "updated_at"],

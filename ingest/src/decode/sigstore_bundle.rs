@@ -12,38 +12,48 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::fulcio::{self, Claims};
-use super::{Draft, Undecodable, object, subject};
+use super::{Draft, Undecodable, object, statement, subject};
 
 const EXPECTED: &str = "a Sigstore bundle";
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
-    let root = json.root();
+    bundle(json.root())
+}
+
+pub(super) fn bundle(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     let shape = |problem| Undecodable::Shape { expected: EXPECTED, problem };
     let media = root.str_at(&["mediaType"]).ok_or_else(|| shape("it has no `mediaType`"))?;
     if !is_known(media) {
         return Err(shape("its `mediaType` is of no version we read (0.1 to 0.3)"));
     }
     let material = root.get("verificationMaterial").ok_or_else(|| shape("it has no `verificationMaterial`"))?;
-    let signed = signed(root).ok_or_else(|| shape("it names no readable subject with a SHA-256 digest"))?;
+    let signed = signed(root).ok_or_else(|| shape("it names no readable subject"))?;
     let claims = certificate(material).as_deref().and_then(fulcio::read).unwrap_or_default();
     let mut draft = Draft::new("artifact.signed", "signing");
     draft.time = integrated(material).or(claims.not_before);
     who(&mut draft.fields, &claims);
     draft.fields.text(Field::SignatureStatus, Some("unverified"));
-    draft.fields.text(Field::PredicateType, signed.predicate);
+    if let Some(statement) = &signed.statement {
+        let made = statement::set(&mut draft.fields, statement.root());
+        draft.time = draft.time.or(made);
+    }
     let kept: Vec<Field> = draft.fields.iter().map(|(field, _)| field).collect();
     let mut drafts: Vec<Draft> = signed
         .subjects
-        .into_iter()
+        .iter()
         .map(|(name, digest)| {
             let mut one = draft.derive(&kept, "artifact.signed", "signing");
-            one.fields.text(Field::ArtifactName, name);
-            one.fields.text(Field::ArtifactDigest, Some(format!("sha256:{digest}")));
+            one.fields.text(Field::ArtifactName, name.as_deref());
+            one.fields.text(Field::ArtifactDigest, Some(digest.as_str()));
             one
         })
         .collect();
     if drafts.is_empty() {
+        // npm names packages by SHA-512 only.
+        draft
+            .fields
+            .text(Field::ArtifactName, signed.statement.as_ref().and_then(|said| statement::first(said.root())));
         drafts.push(draft);
     }
     Ok(drafts)
@@ -57,30 +67,23 @@ fn is_known(media: &str) -> bool {
     })
 }
 
-/// What was signed: names where the statement has them, hexadecimal digests.
+/// What was signed: names where the statement has them, and digests.
 struct Signed {
     subjects: Vec<(Option<String>, String)>,
-    predicate: Option<String>,
+    statement: Option<Json>,
 }
 
 fn signed(root: Value<'_>) -> Option<Signed> {
     if let Some(digest) = root.at(&["messageSignature", "messageDigest"]) {
         let known = matches!(digest.str_at(&["algorithm"]), Some("SHA2_256") | None);
         let bytes = STANDARD.decode(digest.str_at(&["digest"])?).ok().filter(|bytes| known && bytes.len() == 32)?;
-        return Some(Signed { subjects: vec![(None, hex::encode(bytes))], predicate: None });
+        let digest = format!("sha256:{}", hex::encode(bytes));
+        return Some(Signed { subjects: vec![(None, digest)], statement: None });
     }
     let payload = STANDARD.decode(root.str_at(&["dsseEnvelope", "payload"])?).ok()?;
     let statement = Json::parse_within(&payload, super::DEPTH_MAX).ok()?;
-    let subjects: Vec<(Option<String>, String)> = statement
-        .at(&["subject"])?
-        .items()
-        .filter_map(|subject| {
-            let digest = subject.str_at(&["digest", "sha256"])?.to_lowercase();
-            Some((subject.str_at(&["name"]).map(ToOwned::to_owned), digest))
-        })
-        .collect();
-    let predicate = statement.str_at(&["predicateType"]).map(ToOwned::to_owned);
-    (!subjects.is_empty()).then_some(Signed { subjects, predicate })
+    statement.at(&["subject"])?.items().next()?;
+    Some(Signed { subjects: statement::subjects(statement.root()), statement: Some(statement) })
 }
 
 fn certificate(material: Value<'_>) -> Option<Vec<u8>> {
@@ -96,7 +99,7 @@ fn integrated(material: Value<'_>) -> Option<Timestamp> {
     time.parse().ok().filter(|secs| *secs > 0).map(Timestamp::from_secs)
 }
 
-fn who(fields: &mut Fields, claims: &Claims) {
+pub(super) fn who(fields: &mut Fields, claims: &Claims) {
     fields.text(Field::SignatureIdentity, claims.identity.as_deref());
     fields.text(Field::SignatureIssuer, claims.issuer.as_deref());
     fields.text(Field::ActorId, claims.identity.as_deref());

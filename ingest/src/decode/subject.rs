@@ -7,6 +7,8 @@
 use engine::fields::{Field, Fields};
 use pipeproof_engine as engine;
 
+use super::git_remote;
+
 /// What a subject names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Subject {
@@ -25,14 +27,20 @@ pub(super) fn parse(sub: &str) -> Subject {
     if let Some(rest) = sub.strip_prefix("project_path:") {
         return gitlab(rest);
     }
-    let provider = if sub.starts_with("organization:") && sub.contains(":pipeline:") {
-        Some("buildkite")
-    } else if sub.starts_with("org/") && sub.contains("/project/") {
-        Some("circleci")
-    } else {
-        None
-    };
-    Subject { provider, git_ref: claim(sub, "ref"), ..Subject::default() }
+    if sub.starts_with("organization:") && sub.contains(":pipeline:") {
+        return Subject { git_ref: claim(sub, "ref"), provider: Some("buildkite"), ..Subject::default() };
+    }
+    if sub.starts_with("org/") && sub.contains("/project/") {
+        return circleci(sub);
+    }
+    Subject { git_ref: claim(sub, "ref"), ..Subject::default() }
+}
+
+/// `org/ID/project/ID/user/ID`, and in the second form `/vcs-origin/HOST/OWNER/NAME/vcs-ref/refs/…` behind it.
+fn circleci(sub: &str) -> Subject {
+    let (head, git_ref) = sub.split_once("/vcs-ref/").map_or((sub, None), |(head, name)| (head, Some(name.to_owned())));
+    let origin = head.split_once("/vcs-origin/").map(|(_, origin)| origin);
+    Subject { repo: origin.and_then(git_remote::repo), git_ref, environment: None, provider: Some("circleci") }
 }
 
 fn github(rest: &str) -> Subject {
@@ -133,6 +141,10 @@ mod tests {
                 subject("", "refs/heads/x", "", Some("buildkite")),
             ),
             ("org/1/project/2/user/3", subject("", "", "", Some("circleci"))),
+            (
+                "org/1/project/2/user/3/vcs-origin/github.com/acme/app/vcs-ref/refs/heads/main",
+                subject("acme/app", "refs/heads/main", "", Some("circleci")),
+            ),
             ("system:serviceaccount:ns:name", Subject::default()),
             ("", Subject::default()),
         ] {

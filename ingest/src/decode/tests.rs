@@ -1,13 +1,17 @@
 //! What the decoders make of real payloads, of hand-made ones for what no sample has, and of nonsense.
 
 mod actors;
+mod audit_logs;
 mod aws;
+mod cloud_snapshots;
 mod github;
 mod ids;
 mod kubernetes;
+mod measured;
 mod plain;
 mod samples;
 mod snapshots;
+mod table;
 mod vault;
 
 use std::collections::BTreeMap;

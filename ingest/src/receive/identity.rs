@@ -22,6 +22,12 @@ const HEADERS: &[&str] = &[
     "x-github-hook-id",
     "x-github-hook-installation-target-id",
     "x-github-hook-installation-target-type",
+    "x-gitlab-event",
+    "x-gitlab-event-uuid",
+    "x-gitlab-instance",
+    "x-gitlab-audit-event-type",
+    "x-buildkite-event",
+    "circleci-event-type",
     "ce-id",
     "ce-source",
     "ce-type",
@@ -42,7 +48,7 @@ pub(super) fn attributes(request: &Request<'_>) -> BTreeMap<String, String> {
             found.insert((*name).to_owned(), value.to_owned());
         }
     }
-    if request.source.source_type == SourceType::GithubJoblog {
+    if request.source.source_type.info().free_text {
         for name in JOB_PARAMETERS {
             if let Some(value) = request.query.get(*name).filter(|value| !value.is_empty()) {
                 found.insert(format!("joblog.{name}"), value.clone());
@@ -79,6 +85,21 @@ pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, li
         SourceType::GithubWebhook if number.is_none() => {
             header(request.headers, "x-github-delivery").map(ToOwned::to_owned)
         }
+        // Older exports have no id.
+        SourceType::GithubAudit => text(&["_document_id"]),
+        // Both are the same when GitLab sends again.
+        SourceType::GitlabWebhook if number.is_none() => {
+            let named = header(request.headers, "idempotency-key").or_else(|| header(request.headers, "webhook-id"));
+            named.map(ToOwned::to_owned)
+        }
+        // Events that are only streamed have the second they were made in as their id: not one of a kind.
+        SourceType::GitlabAudit => text(&["id"]).and_then(|id| {
+            let time = text(&["created_at"])?;
+            Some(format!("{id}/{time}/{}", text(&["event_type"]).unwrap_or_default()))
+        }),
+        SourceType::CircleciWebhook | SourceType::CircleciAudit => text(&["id"]),
+        SourceType::Buildkite => text(&["uuid"]).or_else(|| buildkite(item)),
+        SourceType::Cdevents => cdevent(item),
         SourceType::AwsCloudtrail => text(&["eventID"]),
         SourceType::GcpAudit => log_entry(item),
         SourceType::AzureSignin | SourceType::AzureActivity | SourceType::AzureKeyvault => azure(item),
@@ -121,6 +142,19 @@ pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, li
         SourceType::SigstoreBundle | SourceType::GithubWebhook | SourceType::GithubJoblog | SourceType::Pipeproof => {
             None
         }
+        // The same holds for all that an artifact carries along; a report is what it says.
+        SourceType::RekorEntry
+        | SourceType::IntotoStatement
+        | SourceType::SbomCyclonedx
+        | SourceType::SbomSpdx
+        | SourceType::Trivy
+        | SourceType::Grype
+        | SourceType::Sarif
+        | SourceType::Gitleaks
+        | SourceType::GitlabWebhook
+        | SourceType::GitlabJoblog => None,
+        // One delivery carries one event; lines of a log have no id.
+        SourceType::Jenkins => header(request.headers, "ce-id").map(numbered),
     };
     id.filter(|id| id.len() <= ID_BYTES_MAX.max(limits.attribute_bytes_max))
 }
@@ -152,6 +186,23 @@ fn loose_member<'a>(object: &'a [u8], key: &str) -> Option<&'a [u8]> {
     };
     let found = skim::members(object).filter(|(written, _)| plain(written) == key.as_bytes()).last()?;
     object.get(found.1)
+}
+
+/// A delivery of Buildkite has no id: what happened to which build or job is one, and its times tell a second run of it.
+fn buildkite(item: &[u8]) -> Option<String> {
+    let text = |path: &[&str]| skim::text_at(item, path).filter(|text| !text.is_empty());
+    let event = text(&["event"])?;
+    let (what, _) = event.split_once('.').filter(|(what, _)| matches!(*what, "build" | "job"))?;
+    let id = text(&[what, "id"])?;
+    let part = |key: &str| text(&[what, key]).unwrap_or_default();
+    Some(format!("{event}/{id}/{}/{}/{}", part("state"), part("started_at"), part("finished_at")))
+}
+
+/// A CDEvent is identified by source and id together, alone or inside a structured CloudEvent.
+fn cdevent(item: &[u8]) -> Option<String> {
+    let of =
+        |key: &str| skim::text_at(item, &["context", key]).or_else(|| skim::text_at(item, &["data", "context", key]));
+    Some(format!("{}/{}", of("source")?, of("id")?))
 }
 
 /// The keyed hash that identifies an item without an id: the same bytes give the same hash, and nobody can guess

@@ -370,6 +370,39 @@ fn an_item_larger_than_a_record_is_kept_cut_and_costs_its_neighbours_nothing() {
 }
 
 #[test]
+fn items_of_ci_systems_are_known_by_their_own_ids() {
+    let id = |kind: SourceType, body: &str| bearer(kind).body(body.to_owned()).unwrap().remove(0).envelope.item;
+    for (kind, body, expected) in [
+        (SourceType::GithubAudit, r#"{"_document_id":"d1","action":"repo.create"}"#, "id:d1"),
+        (
+            SourceType::GitlabAudit,
+            r#"{"id":1653461355,"created_at":"2022-05-25T06:49:15.213Z","event_type":"x"}"#,
+            "id:1653461355/2022-05-25T06:49:15.213Z/x",
+        ),
+        (SourceType::CircleciWebhook, r#"{"id":"w1","type":"job-completed"}"#, "id:w1"),
+        (SourceType::CircleciAudit, r#"{"id":"a1","action":"x"}"#, "id:a1"),
+        (SourceType::Buildkite, r#"{"uuid":"u1","type":"SecretReadEvent"}"#, "id:u1"),
+        (
+            SourceType::Buildkite,
+            r#"{"event":"job.finished","job":{"id":"j1","state":"failed","started_at":"1","finished_at":"2"}}"#,
+            "id:job.finished/j1/failed/1/2",
+        ),
+        (SourceType::Cdevents, r#"{"context":{"source":"/s","id":"e1"}}"#, "id:/s/e1"),
+        (SourceType::Cdevents, r#"{"specversion":"1.0","data":{"context":{"source":"/s","id":"e1"}}}"#, "id:/s/e1"),
+    ] {
+        assert_eq!(id(kind, body), expected);
+    }
+    // Agents come and go under one id, and what an artifact carries along is known by its bytes alone.
+    for (kind, body) in [
+        (SourceType::Buildkite, r#"{"event":"agent.connected","agent":{"id":"a"}}"#),
+        (SourceType::SbomCyclonedx, r#"{"bomFormat":"CycloneDX","serialNumber":"urn:uuid:1"}"#),
+        (SourceType::RekorEntry, r#"{"logIndex":1,"body":"e30="}"#),
+    ] {
+        assert!(id(kind, body).starts_with("hash:"), "{body}");
+    }
+}
+
+#[test]
 fn records_are_cut_exactly_where_they_no_longer_fit() {
     let json = bearer(SourceType::Json);
     let sent = |len: usize| json.body(format!("\"{}\"", "x".repeat(len - 2))).unwrap().remove(0);

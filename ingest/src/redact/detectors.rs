@@ -45,8 +45,6 @@ pub enum Family {
     VaultToken,
     /// JSON Web Tokens.
     Jwt,
-    /// What a scanner reports as a secret, whatever it looks like.
-    ReportedSecret,
     /// Any secret in the form in which a runner's memory holds it: `"NAME":{"value":"…","isSecret":true}`.
     RunnerSecret,
     /// Passwords and tokens in the user part of a URL.
@@ -55,6 +53,8 @@ pub enum Family {
     AuthorizationHeader,
     /// Content of Kubernetes Secrets.
     KubernetesSecret,
+    /// What a scanner for secrets shows as found.
+    ScannerFinding,
 }
 
 impl Family {
@@ -76,11 +76,11 @@ impl Family {
         Self::StripeKey,
         Self::VaultToken,
         Self::Jwt,
-        Self::ReportedSecret,
         Self::RunnerSecret,
         Self::UrlCredentials,
         Self::AuthorizationHeader,
         Self::KubernetesSecret,
+        Self::ScannerFinding,
     ];
 
     /// The name in records, events and rules.
@@ -103,11 +103,11 @@ impl Family {
             Self::StripeKey => "stripe-key",
             Self::VaultToken => "vault-token",
             Self::Jwt => "jwt",
-            Self::ReportedSecret => "reported-secret",
             Self::RunnerSecret => "runner-secret",
             Self::UrlCredentials => "url-credentials",
             Self::AuthorizationHeader => "authorization-header",
             Self::KubernetesSecret => "kubernetes-secret",
+            Self::ScannerFinding => "scanner-finding",
         }
     }
 
@@ -115,7 +115,7 @@ impl Family {
     /// by too weak a sign, they are no leak.
     #[must_use]
     pub fn is_leak(name: &str) -> bool {
-        ![Self::UrlCredentials, Self::AuthorizationHeader, Self::KubernetesSecret]
+        ![Self::UrlCredentials, Self::AuthorizationHeader, Self::KubernetesSecret, Self::ScannerFinding]
             .iter()
             .any(|weak| weak.name() == name)
     }

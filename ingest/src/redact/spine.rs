@@ -120,6 +120,33 @@ impl Spine {
                 paths: &["mediaType", "verificationMaterial.**", "messageSignature.**", "dsseEnvelope.**"],
                 families: &[],
             },
+            SourceType::GitlabWebhook => Self {
+                paths: &[
+                    "after",
+                    "before",
+                    "checkout_sha",
+                    "sha",
+                    "commit.id",
+                    "commits.id",
+                    "object_attributes.sha",
+                    "object_attributes.last_commit.id",
+                    "object_attributes.merge_commit_sha",
+                ],
+                families: &[],
+            },
+            // What is in a transparency log is public, and what was signed must stay as it was signed.
+            SourceType::RekorEntry => Self { paths: &["**"], families: &[] },
+            SourceType::IntotoStatement => Self {
+                paths: &[
+                    "payload",
+                    "signatures.**",
+                    "subject.**",
+                    "verificationMaterial.**",
+                    "dsseEnvelope.**",
+                    "attestations.**",
+                ],
+                families: &[],
+            },
             SourceType::Json => {
                 Self { paths: &["token.id", "ci.sha", "artifact.digest"], families: &[Family::AwsAccessKey] }
             }

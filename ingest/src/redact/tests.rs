@@ -396,6 +396,28 @@ fn a_signed_bundle_is_not_touched() {
     assert_eq!(found.len(), 1);
 }
 
+#[test]
+fn what_a_scanner_for_secrets_found_goes_whatever_it_looks_like() {
+    let body =
+        r#"{"RuleID":"own-rule","Secret":"plain words","Match":"key = plain words","Message":"plain words stay"}"#;
+    let (after, found) = redactor().body(SourceType::Gitleaks, &Bytes::from_static(body.as_bytes()));
+    let after: serde_json::Value = serde_json::from_slice(&after).unwrap();
+    let expected =
+        format!("redacted:scanner-finding:{}:{}", redactor().key_id(), redactor().fingerprint(b"plain words"));
+    assert_eq!(after["Secret"], expected);
+    assert!(after["Match"].as_str().unwrap().starts_with("redacted:scanner-finding:"));
+    assert_eq!((after["Message"].as_str(), found.len()), (Some("plain words stay"), 2));
+    // What the scanner masked itself says nothing.
+    let masked = Bytes::from_static(br#"{"RuleID":"r","Secret":"*****","Match":""}"#);
+    assert_eq!(redactor().body(SourceType::Gitleaks, &masked).0, masked);
+    let log = |tool: &str| {
+        let log = serde_json::json!({"runs": [{"tool": {"driver": {"name": tool}}, "results": [{"message": {"text": "a secret"},
+            "locations": [{"physicalLocation": {"region": {"snippet": {"text": "a secret"}}}}]}]}]});
+        redactor().body(SourceType::Sarif, &Bytes::from(log.to_string())).1.len()
+    };
+    assert_eq!((log("gitleaks"), log("CodeQL")), (1, 0), "elsewhere a snippet is the code in question");
+}
+
 proptest! {
     /// A secret in any text, glued to it, in a value, a key, or wrapped.
     #[test]

@@ -19,8 +19,8 @@ pub(crate) struct Shape {
     pub(crate) spine: Spine,
     /// Where Kubernetes Secrets are, if the record is about any: their content goes whatever it looks like.
     pub(super) secrets: &'static [Place],
-    /// The record reports secrets: their members go whatever they look like.
-    pub(crate) reports_secrets: bool,
+    /// Ends of the paths under which a scanner shows the secrets it found: they go whatever they look like.
+    pub(crate) found_secrets: &'static [&'static str],
 }
 
 struct Level {
@@ -158,7 +158,7 @@ impl Walk<'_> {
         let text = skim::unescape(inner);
         let mut hits =
             if self.redactor.detectors.suspects(&text) { self.redactor.detectors.scan(&text) } else { Vec::new() };
-        if !key && let Some(hit) = self.named(&text).or_else(|| self.reported(&text, &hits)) {
+        if !key && let Some(hit) = self.named(&text).or_else(|| self.found_by_scanner(&text, &hits)) {
             hits = vec![hit];
         }
         if hits.is_empty() {
@@ -195,18 +195,20 @@ impl Walk<'_> {
         secret.then(|| Hit { range: 0..text.len(), found: vec![(family, text.to_vec())] })
     }
 
-    /// What a scanner found: the secret, and the text it was found in. What is known to be a secret by its looks is named
-    /// after that.
-    fn reported(&self, text: &[u8], hits: &[Hit]) -> Option<Hit> {
-        if !self.shape.reports_secrets || text.is_empty() || text.starts_with(b"redacted:") {
+    /// A value that a scanner says is a secret, or holds one. What is known by its looks is named after that; stars are what
+    /// the scanner masked itself.
+    fn found_by_scanner(&self, text: &[u8], hits: &[Hit]) -> Option<Hit> {
+        if self.shape.found_secrets.is_empty()
+            || text.starts_with(b"redacted:")
+            || text.iter().all(|byte| *byte == b'*')
+            || hits.iter().any(|hit| hit.range == (0..text.len()))
+        {
             return None;
         }
-        let known = match self.key(self.levels.last()?).as_ref() {
-            b"Secret" => hits.iter().any(|hit| hit.range == (0..text.len())),
-            b"Match" => !hits.is_empty(),
-            _ => return None,
-        };
-        (!known).then(|| Hit { range: 0..text.len(), found: vec![(Family::ReportedSecret, text.to_vec())] })
+        let path = self.path();
+        let ends = |end: &&str| path.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('.'));
+        self.shape.found_secrets.iter().find(|end| ends(end))?;
+        Some(Hit { range: 0..text.len(), found: vec![(Family::ScannerFinding, text.to_vec())] })
     }
 
     /// Whether the member just named holds content of the Kubernetes Secret the record is about.

@@ -353,3 +353,69 @@ fn job_logs_tell_actions_token_and_leaks() {
     let error = decode(Position::default(), &super::record(SourceType::GithubJoblog, &[], vec![0; 100])).unwrap_err();
     assert!(error.to_string().contains("UTF-8"));
 }
+
+#[test]
+fn a_job_log_says_whose_secrets_and_which_caches() {
+    let log = "2025-03-15T10:00:00.0000000Z Secret source: Dependabot\n\
+        2025-03-15T10:00:02.0000000Z Cache restored from key: deps-Linux-abc\n\
+        2025-03-15T10:00:09.0000000Z Cache saved with key: deps-Linux-def\n\
+        2025-03-15T10:00:10.0000000Z echo Cache saved with key: nothing\n";
+    let job = [("joblog.repo", "acme/app"), ("joblog.run_id", "77"), ("joblog.job_id", "8")];
+    let events = decoded(SourceType::GithubJoblog, &job, log);
+    assert_eq!(events.len(), 3);
+    assert_fields(&events[0], &[("action", "job.log"), ("secret.store", "github.dependabot")]);
+    let restored =
+        [("action", "cache.restored"), ("config.id", "deps-Linux-abc"), ("ci.run_id", "77"), ("secret.store", "-")];
+    assert_fields(&events[1], &restored);
+    assert_fields(
+        &events[2],
+        &[("action", "cache.saved"), ("config.object", "cache"), ("config.id", "deps-Linux-def")],
+    );
+}
+
+#[test]
+fn alerts_of_scanners_apps_and_check_runs() {
+    let alert = json!({"number": 3, "state": "open", "dependency": {"package": {"ecosystem": "pip", "name": "ansible"}},
+        "security_advisory": {"ghsa_id": "GHSA-1", "cve_id": "CVE-2021-1", "severity": "moderate", "summary": "s"},
+        "created_at": "2025-03-15T10:00:00Z"});
+    assert_fields(
+        &webhook("dependabot_alert", json!({"action": "created", "alert": alert})),
+        &[
+            ("action", "scan.found"),
+            ("category", "scan"),
+            ("scan.rule", "CVE-2021-1"),
+            ("scan.severity", "medium"),
+            ("scan.location", "pkg:pypi/ansible"),
+            ("config.id", "3"),
+        ],
+    );
+    let alert = json!({"number": 4, "state": "dismissed", "dismissed_reason": "false positive", "tool": {"name": "CodeQL"},
+        "dismissed_at": "2025-03-15T11:00:00Z", "rule": {"id": "java/sql-injection", "security_severity_level": "high"},
+        "most_recent_instance": {"commit_sha": "c1", "location": {"path": "A.java", "start_line": 7}}});
+    assert_fields(
+        &webhook("code_scanning_alert", json!({"action": "closed_by_user", "alert": alert, "ref": "refs/heads/main"})),
+        &[
+            ("action", "scan.dismissed"),
+            ("reason", "false positive"),
+            ("scan.tool", "CodeQL"),
+            ("scan.severity", "high"),
+            ("scan.location", "A.java:7"),
+            ("ci.sha", "c1"),
+            ("ci.ref", "refs/heads/main"),
+        ],
+    );
+    let app = json!({"app_slug": "builder", "permissions": {"contents": "write"}});
+    assert_fields(
+        &webhook("installation", json!({"action": "new_permissions_accepted", "installation": app})),
+        &[
+            ("action", "app.permissions_changed"),
+            ("config.id", "builder"),
+            ("config.value", "{\"contents\":\"write\"}"),
+        ],
+    );
+    let check = json!({"details_url": "https://github.com/acme/app/actions/runs/77/job/8", "conclusion": "success"});
+    assert_fields(
+        &webhook("check_run", json!({"action": "completed", "check_run": check})),
+        &[("action", "check.finished"), ("ci.run_id", "77"), ("ci.job_id", "8")],
+    );
+}

@@ -124,6 +124,23 @@ fn dead_letters_say_why() {
         (SourceType::VaultAudit, "{\"type\":\"request\"}", "not a Vault audit entry"),
         (SourceType::SigstoreBundle, "{\"mediaType\":\"application/json\"}", "not a Sigstore bundle"),
         (SourceType::Pipeproof, "{}", "not a control record"),
+        (SourceType::GithubAudit, "{\"actor\":\"ann\"}", "not an entry of GitHub's audit log"),
+        (SourceType::GitlabWebhook, "{\"text\":\"of a template\"}", "a custom template must keep one"),
+        (SourceType::GitlabAudit, "{\"id\":1}", "not a GitLab audit event"),
+        (SourceType::Jenkins, "something else", "neither JSON nor a line of the audit-trail plugin"),
+        (SourceType::Jenkins, "{\"a\":1}", "not a Jenkins event"),
+        (SourceType::CircleciWebhook, "{\"type\":\"job-completed\"}", "not a CircleCI webhook payload"),
+        (SourceType::CircleciAudit, "{\"action\":\"x\"}", "not an entry of CircleCI's audit log"),
+        (SourceType::Buildkite, "{\"event\":7}", "not a Buildkite event"),
+        (SourceType::Cdevents, "{\"context\":{\"type\":\"org.example.a.b\"},\"subject\":{}}", "not a CDEvent"),
+        (SourceType::RekorEntry, "{\"body\":\"%\"}", "its body is not Base64"),
+        (SourceType::IntotoStatement, "{\"payloadType\":\"x\",\"payload\":\"%\"}", "not an in-toto statement"),
+        (SourceType::SbomCyclonedx, "{\"bomFormat\":\"SPDX\"}", "not a CycloneDX document"),
+        (SourceType::SbomSpdx, "{\"@context\":\"x\",\"@graph\":[]}", "not an SPDX document"),
+        (SourceType::Trivy, "{\"Results\":[]}", "not a Trivy report"),
+        (SourceType::Grype, "{\"matches\":[]}", "not a Grype report"),
+        (SourceType::Sarif, "{\"version\":\"2.1.0\",\"runs\":[{\"results\":42}]}", "are not a list"),
+        (SourceType::Gitleaks, "{\"RuleID\":\"x\"}", "not a gitleaks finding"),
     ] {
         let error = decode(Position::default(), &record(kind, &[], body)).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
@@ -142,6 +159,29 @@ proptest! {
         }
     }
 
+    /// The same behind what lets each type's items in.
+    #[test]
+    fn no_decoder_panics_on_shapes_it_lets_in(value in shape(), gate in proptest::sample::select(gates())) {
+        let (kind, known) = gate;
+        let mut body = value.as_object().cloned().unwrap_or_default();
+        let known = known.as_object().unwrap().clone();
+        for (name, value) in known {
+            match (body.get_mut(&name).and_then(serde_json::Value::as_object_mut), value) {
+                (Some(inner), serde_json::Value::Object(known)) => inner.extend(known),
+                (_, value) => drop(body.insert(name, value)),
+            }
+        }
+        drop(decode(Position::default(), &record(kind, &[], serde_json::Value::Object(body).to_string())));
+    }
+
+    /// Text made of the words that lines of logs are told by.
+    #[test]
+    fn no_decoder_panics_on_lines(words in proptest::collection::vec(proptest::sample::select(WORDS), 0..12)) {
+        for kind in [SourceType::Jenkins, SourceType::GitlabJoblog, SourceType::GithubJoblog] {
+            drop(decode(Position::default(), &record(kind, &[], words.concat())));
+        }
+    }
+
     /// Objects made of the names decoders look for, with values of every kind.
     #[test]
     fn no_decoder_panics_on_shapes(value in shape()) {
@@ -155,8 +195,121 @@ proptest! {
     }
 }
 
+const WORDS: &[&str] = &[
+    "Nov 3, 2026 4:05:06,123 PM ",
+    "Nov 3, 2026 99:99:99 XM",
+    "A groovy script was executed by user '",
+    ") used credentials '",
+    "'",
+    "job/a/",
+    " #",
+    "7 ",
+    ", Parameters:[",
+    " completed: ",
+    " on node ",
+    " started at ",
+    "/configSubmit",
+    " by ",
+    " from ",
+    "section_start:",
+    "1772449200:",
+    "\r",
+    "\u{1b}[0K",
+    "\u{1b}",
+    "2026-03-02T11:00:00.100000Z ",
+    "00O+",
+    "Using docker image ",
+    " for ",
+    " with digest ",
+    "on ",
+    "ü",
+    "\0",
+    "\n",
+];
+
+/// What lets an item of each type in, for shapes to be put around.
+fn gates() -> Vec<(SourceType, serde_json::Value)> {
+    let mut all = vec![
+        (SourceType::GithubAudit, json!({"action": "protected_branch.update_x"})),
+        (
+            SourceType::GitlabAudit,
+            json!({"entity_type": "Project", "author_id": -3, "event_type": "ci_variable_updated"}),
+        ),
+        (SourceType::CircleciWebhook, json!({"type": "job-completed", "happened_at": 1})),
+        (SourceType::CircleciAudit, json!({"action": "context.secrets.accessed", "occurred_at": 1})),
+        (SourceType::Buildkite, json!({"type": "SecretReadEvent", "occurred_at": 1})),
+        (SourceType::RekorEntry, json!({"kind": "hashedrekord", "spec": {"data": {"content": "AA=="}}})),
+        (SourceType::RekorEntry, json!({"kind": "dsse", "spec": {"aV002": {"signatures": [{"verifier": {}}]}}})),
+        (SourceType::IntotoStatement, json!({"predicateType": "https://slsa.dev/provenance/v1", "subject": []})),
+        (SourceType::IntotoStatement, json!({"predicateType": "https://slsa.dev/provenance/v0.2", "subject": [{}]})),
+        (SourceType::SbomCyclonedx, json!({"bomFormat": "CycloneDX"})),
+        (SourceType::SbomSpdx, json!({"spdxVersion": "SPDX-2.3"})),
+        (SourceType::SbomSpdx, json!({"@context": "https://spdx.org/rdf", "@graph": [{"type": "CreationInfo"}]})),
+        (SourceType::Trivy, json!({"SchemaVersion": 2, "ArtifactType": "container_image"})),
+        (SourceType::Trivy, json!({"apiVersion": "aquasecurity.github.io/v1alpha1", "kind": "VulnerabilityReport"})),
+        (SourceType::Grype, json!({"matches": [{}], "descriptor": {}})),
+        (SourceType::Sarif, json!({"version": "2.1.0", "runs": [{"results": [{"ruleIndex": 9}]}]})),
+        (SourceType::Gitleaks, json!({"RuleID": "x", "Secret": "redacted:a:b:c"})),
+    ];
+    for kind in ["push", "merge_request", "pipeline", "build", "deployment", "release", "user_add_to_team", "other"] {
+        all.push((SourceType::GitlabWebhook, json!({"object_kind": kind})));
+    }
+    for event in ["build.finished", "job.finished", "agent.lost", "ping"] {
+        all.push((SourceType::Buildkite, json!({"event": event})));
+    }
+    for member in ["build", "jenkinsQueueId", "configFile", "nodeName", "message"] {
+        all.push((SourceType::Jenkins, json!({member: {}})));
+    }
+    for kind in ["pipelinerun.finished", "artifact.published", "approval.closed", "x.y"] {
+        let kind = format!("dev.cdevents.{kind}.0.1.0");
+        all.push((SourceType::Cdevents, json!({"context": {"type": kind}, "subject": {}})));
+    }
+    all
+}
+
 fn shape() -> impl Strategy<Value = serde_json::Value> {
     const NAMES: &[&str] = &[
+        "object_attributes",
+        "project",
+        "user",
+        "commit",
+        "build",
+        "job",
+        "pipeline",
+        "agent",
+        "repository",
+        "actor",
+        "target",
+        "context",
+        "detail",
+        "details",
+        "event",
+        "content",
+        "id",
+        "predicate",
+        "runDetails",
+        "buildDefinition",
+        "invocation",
+        "body",
+        "data",
+        "signature",
+        "signatures",
+        "Results",
+        "Metadata",
+        "Vulnerabilities",
+        "report",
+        "vulnerabilities",
+        "components",
+        "tools",
+        "packages",
+        "source",
+        "runs",
+        "results",
+        "locations",
+        "physicalLocation",
+        "rules",
+        "tool",
+        "driver",
         "action",
         "eventName",
         "eventSource",

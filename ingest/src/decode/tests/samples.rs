@@ -1,23 +1,21 @@
-//! Every line of the fixtures goes through receiving and decoding. With `PIPEPROOF_SAMPLES` set to a folder of the same
-//! layout, those are read instead, and the counts printed.
+//! Every line of the package's own fixtures goes through receiving and decoding, and the counts are printed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use engine::event::Event;
-use engine::record::{CollectionMode, Position};
+use engine::record::{CollectionMode, Position, Record};
 use engine::source::SourceType;
 use pipeproof_engine as engine;
 
 use super::RECEIVED;
-use crate::receive::{Limits, Receiver, ReceiverKeys, Request, SourceSettings};
+use crate::receive::{Limits, Receiver, ReceiverKeys, Refusal, Request, SourceSettings};
 use crate::redact::Spine;
 use crate::skim;
 
 fn folder() -> PathBuf {
-    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-    std::env::var_os("PIPEPROOF_SAMPLES").map_or_else(|| own.into(), PathBuf::from)
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures").into()
 }
 
 /// File, source type, member that holds the payload, member that holds the event name.
@@ -59,32 +57,42 @@ fn samples() -> Vec<Sample> {
     all
 }
 
-fn receiver() -> Receiver {
+pub(super) fn receiver() -> Receiver {
     Receiver::new(ReceiverKeys { redaction: [1; 32], dedup: [2; 32] }, Limits::default())
 }
 
-fn received(receiver: &Receiver, sample: &Sample, named: bool) -> Vec<engine::record::Record> {
+fn received(receiver: &Receiver, sample: &Sample, named: bool) -> Vec<Record> {
+    let event = sample.event.as_deref().filter(|_| named);
+    receive(receiver, sample.kind, event, sample.body.clone()).unwrap()
+}
+
+/// Sends a body as somebody with a token would.
+pub(super) fn receive(
+    receiver: &Receiver,
+    kind: SourceType,
+    github_event: Option<&str>,
+    body: Bytes,
+) -> Result<Vec<Record>, Refusal> {
     let source = SourceSettings {
         name: "acme".to_owned(),
-        source_type: sample.kind,
+        source_type: kind,
         labels: BTreeMap::new(),
         secrets: Vec::new(),
         connected: RECEIVED,
     };
     let mut headers = http::HeaderMap::new();
-    if let Some(event) = sample.event.as_ref().filter(|_| named) {
+    if let Some(event) = github_event {
         headers.insert("x-github-event", event.parse().unwrap());
     }
-    let request = Request {
+    receiver.accept(Request {
         source: &source,
         headers: &headers,
         query: &BTreeMap::new(),
-        body: sample.body.clone(),
+        body,
         received: RECEIVED,
         bearer: Some("t1".to_owned()),
         mode: CollectionMode::Live,
-    };
-    receiver.accept(request).unwrap()
+    })
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Entries of a Rekor transparency log: who put which signature into it, and when. Parsed, not verified.
+//!
+//! Source: sigstore/rekor `pkg/types/*/…_schema.json` and sigstore/protobuf-specs `sigstore_rekor.proto`. Read are the
+//! answers of the API (`{UUID: {body, integratedTime, …}}`), entries as bundles hold them (`canonicalizedBody`), and bodies
+//! alone. Entries of Rekor v2 have no time: it is that of a timestamp beside the signature, which the log does not hold.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use engine::fields::{Field, Fields};
+use engine::json::{Json, Value};
+use engine::record::Record;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+use sha2::{Digest as _, Sha256};
+
+use super::{DEPTH_MAX, DERIVED_MAX, Draft, Undecodable, fulcio, images, object, scalar, sigstore_bundle, statement};
+
+const EXPECTED: &str = "an entry of a Rekor log";
+
+pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    let json = object(record, EXPECTED)?;
+    let root = json.root();
+    if root.get("kind").is_some() || root.get("body").is_some() || root.get("canonicalizedBody").is_some() {
+        return entry(root, None).map(|draft| vec![draft]);
+    }
+    let answers = root.entries().filter(|(_, entry)| entry.get("body").is_some());
+    let drafts: Vec<Draft> =
+        answers.take(DERIVED_MAX).map(|(uuid, answer)| entry(answer, Some(uuid))).collect::<Result<_, _>>()?;
+    if drafts.is_empty() {
+        return Err(Undecodable::Shape {
+            expected: EXPECTED,
+            problem: "it has no `body`, `canonicalizedBody` or `kind`",
+        });
+    }
+    Ok(drafts)
+}
+
+fn entry(root: Value<'_>, uuid: Option<&str>) -> Result<Draft, Undecodable> {
+    let shape = |problem| Undecodable::Shape { expected: EXPECTED, problem };
+    let mut draft = Draft::new("artifact.signed", "signing");
+    let time = scalar(root, &["integratedTime"]).and_then(|text| text.parse().ok());
+    draft.time = time.filter(|secs| *secs > 0).map(Timestamp::from_secs);
+    let fields = &mut draft.fields;
+    fields.text(Field::Outcome, Some("success"));
+    fields.text(Field::SignatureStatus, Some("unverified"));
+    fields.text(Field::ConfigId, scalar(root, &["logIndex"]).or_else(|| uuid.map(ToOwned::to_owned)));
+    let wrapped = root.str_at(&["body"]).or_else(|| root.str_at(&["canonicalizedBody"]));
+    if let Some(wrapped) = wrapped {
+        let bytes = STANDARD.decode(wrapped).map_err(|_| shape("its body is not Base64"))?;
+        body(&mut draft, Json::parse_within(&bytes, DEPTH_MAX)?.root())?;
+    } else {
+        body(&mut draft, root)?;
+    }
+    // Logs that store attestations hand them out with the entry.
+    let stored = root.str_at(&["attestation", "data"]).and_then(|data| STANDARD.decode(data).ok());
+    if let Some(stored) = stored.and_then(|bytes| Json::parse_within(&bytes, DEPTH_MAX).ok()) {
+        statement::set(&mut draft.fields, stored.root());
+        if let Some((name, digest)) = statement::subjects(stored.root()).into_iter().next() {
+            draft.fields.text(Field::ArtifactName, name);
+            draft.fields.text(Field::ArtifactDigest, Some(digest));
+        }
+    }
+    Ok(draft)
+}
+
+fn body(draft: &mut Draft, body: Value<'_>) -> Result<(), Undecodable> {
+    let (Some(kind), Some(spec)) = (body.str_at(&["kind"]), body.get("spec")) else {
+        return Err(Undecodable::Shape { expected: EXPECTED, problem: "its body has no `kind` and `spec`" });
+    };
+    // Version 0.0.2 of Rekor v2 puts everything under one member named after kind and version.
+    let spec = spec.entries().find(|(key, _)| key.ends_with("V002")).map_or(spec, |(_, inner)| inner);
+    draft.fields.text(Field::Message, Some(kind));
+    // What is signed in an envelope is its payload, and the artifact is named in there.
+    if !matches!(kind, "dsse" | "intoto") {
+        draft.fields.text(Field::ArtifactDigest, digest(spec));
+        let name =
+            spec.str_at(&["package", "headers", "Name"]).or_else(|| spec.str_at(&["package", "pkginfo", "pkgname"]));
+        draft.fields.text(Field::ArtifactName, name);
+    }
+    if let Some(key) = key(spec) {
+        signer(draft, &key);
+    }
+    Ok(())
+}
+
+/// The digest of what was signed: stated, or of the content that a proposed entry still carries.
+fn digest(spec: Value<'_>) -> Option<String> {
+    let data = ["data", "package", "archive", "chart", "metadata"].iter().find_map(|key| spec.get(key))?;
+    let hash = data.get("hash").filter(|hash| hash.str_at(&["algorithm"]) == Some("sha256"));
+    if let Some(value) = hash.and_then(|hash| hash.str_at(&["value"])) {
+        return Some(format!("sha256:{}", value.to_lowercase())).filter(|digest| images::is_digest(digest));
+    }
+    if matches!(data.str_at(&["algorithm"]), Some("SHA2_256")) {
+        let bytes = STANDARD.decode(data.str_at(&["digest"])?).ok()?;
+        return (bytes.len() == 32).then(|| format!("sha256:{}", hex::encode(bytes)));
+    }
+    let content = STANDARD.decode(data.str_at(&["content"])?).ok()?;
+    Some(format!("sha256:{}", hex::encode(Sha256::digest(content))))
+}
+
+/// The key or certificate of the first signature, as bytes.
+fn key(spec: Value<'_>) -> Option<Vec<u8>> {
+    let signature = spec.get("signature").filter(|signature| signature.is_object());
+    let listed = || {
+        let lists = [spec.get("signatures"), spec.at(&["content", "envelope", "signatures"])];
+        lists.into_iter().flatten().find_map(|list| list.items().next())
+    };
+    let signature = signature.or_else(listed).unwrap_or(spec);
+    if let Some(verifier) = signature.get("verifier") {
+        let raw =
+            verifier.str_at(&["x509Certificate", "rawBytes"]).or_else(|| verifier.str_at(&["publicKey", "rawBytes"]));
+        return STANDARD.decode(raw.or_else(|| verifier.as_str())?).ok();
+    }
+    let holder = signature.get("publicKey").or_else(|| spec.get("publicKey"))?;
+    STANDARD.decode(holder.as_str().or_else(|| holder.str_at(&["content"]))?).ok()
+}
+
+fn signer(draft: &mut Draft, key: &[u8]) {
+    let pem = std::str::from_utf8(key).ok().and_then(pem);
+    let der = pem.as_deref().unwrap_or(key);
+    let fields: &mut Fields = &mut draft.fields;
+    match fulcio::read(der) {
+        Some(claims) if claims.identity.is_some() => {
+            draft.time = draft.time.or(claims.not_before);
+            sigstore_bundle::who(fields, &claims);
+        }
+        // A key says nothing but which one it is.
+        _ => {
+            let id = format!("key:sha256:{}", hex::encode(Sha256::digest(der)));
+            fields.text(Field::ActorId, Some(id));
+            fields.text(Field::ActorType, Some("service"));
+        }
+    }
+}
+
+/// The bytes inside the first PEM armour of a text, without headers and checksum of PGP's.
+fn pem(text: &str) -> Option<Vec<u8>> {
+    let (_, rest) = text.split_once("-----BEGIN ")?;
+    let (_, rest) = rest.split_once("-----")?;
+    let (body, _) = rest.split_once("-----END ")?;
+    let body: String = body.split_whitespace().collect();
+    STANDARD.decode(body).ok()
+}

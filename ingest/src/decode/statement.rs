@@ -1,0 +1,200 @@
+//! in-toto statements: what is attested of which artifacts, and what SLSA provenance says of the build.
+//!
+//! Sources: in-toto attestation framework (Statement v0.1 and v1), SLSA provenance v0.1, v0.2 and v1. Builders fill the
+//! open parts as they please: those of GitHub, GitLab, Tekton and Google Cloud Build were looked at.
+
+use engine::fields::{Field, Fields};
+use engine::json::Value;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+
+use super::{git_remote, images, purl, scalar, subject, time_at};
+
+/// Predicates that are SLSA provenance start like this; the version follows.
+const PROVENANCE: &str = "https://slsa.dev/provenance/";
+
+/// Where predicates without a build say when they were made.
+const TIMES: &[&[&str]] = &[
+    &["metadata", "scanFinishedOn"],
+    &["metadata", "scanStartedOn"],
+    &["timeVerified"],
+    &["creationInfo", "created"],
+    &["metadata", "timestamp"],
+    &["date"],
+    &["timestamp"],
+];
+
+/// Names and `sha256:` digests of what a statement is about, those without such a digest left out.
+pub(super) fn subjects(statement: Value<'_>) -> Vec<(Option<String>, String)> {
+    let all = statement.get("subject").into_iter().flat_map(Value::items);
+    all.filter_map(|subject| {
+        let stated = subject.str_at(&["digest", "sha256"]).map(|hash| format!("sha256:{}", hash.to_lowercase()));
+        let name = subject.str_at(&["name"]).or_else(|| subject.str_at(&["uri"]));
+        // Some predicates say it only in the package URL.
+        let digest = stated.filter(|digest| images::is_digest(digest)).or_else(|| purl::digest(name?))?;
+        Some((name.map(ToOwned::to_owned), digest))
+    })
+    .collect()
+}
+
+/// What a statement calls the first thing it is about.
+pub(super) fn first(statement: Value<'_>) -> Option<&str> {
+    let subject = statement.get("subject")?.items().next()?;
+    subject.str_at(&["name"]).or_else(|| subject.str_at(&["uri"]))
+}
+
+/// Sets what the predicate says of the build; returns when the artifact was made or attested, if it says.
+pub(super) fn set(fields: &mut Fields, statement: Value<'_>) -> Option<Timestamp> {
+    let kind = statement.str_at(&["predicateType"]).unwrap_or_default();
+    fields.text(Field::PredicateType, Some(kind));
+    let predicate = statement.get("predicate")?;
+    match kind.strip_prefix(PROVENANCE) {
+        Some(version) if version.starts_with("v0") => provenance_0(fields, predicate),
+        Some(_) => provenance_1(fields, predicate),
+        None => other(fields, predicate),
+    }
+}
+
+/// Fields that are empty are set, others stay: a certificate was checked by its issuer, a predicate by nobody.
+fn add(fields: &mut Fields, field: Field, value: Option<impl Into<String>>) {
+    if fields.get(field).is_none() {
+        fields.text(field, value);
+    }
+}
+
+fn builder(fields: &mut Fields, id: Option<&str>) {
+    let Some(id) = id else { return };
+    fields.text(Field::BuildBuilder, Some(id));
+    add(fields, Field::ActorId, Some(id));
+    let provider = provider(id);
+    add(fields, Field::CiProvider, provider);
+    add(fields, Field::ActorType, Some(provider.map_or("service", |_| "ci")));
+    if provider == Some("github") && id.contains("/.github/workflows/") {
+        let path = id.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
+        add(fields, Field::CiWorkflowRef, path);
+    }
+}
+
+/// The CI system a builder's id names.
+fn provider(id: &str) -> Option<&'static str> {
+    const HOSTS: &[(&str, &str)] = &[
+        ("https://github.com/", "github"),
+        ("https://gitlab.com/", "gitlab"),
+        ("/-/runners/", "gitlab"),
+        ("https://tekton.dev/", "tekton"),
+        ("https://cloudbuild.googleapis.com/", "cloudbuild"),
+        ("https://circleci.com/", "circleci"),
+        ("https://buildkite.com/", "buildkite"),
+    ];
+    HOSTS.iter().find(|(part, _)| id.contains(part)).map(|(_, provider)| *provider).or_else(|| subject::ci_provider(id))
+}
+
+fn provenance_0(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> {
+    builder(fields, predicate.str_at(&["builder", "id"]));
+    let source = predicate.at(&["invocation", "configSource"]);
+    let of_source = source.and_then(|source| source.str_at(&["uri"]));
+    let first = || predicate.get("materials")?.items().find_map(|material| material.str_at(&["uri"]));
+    from(fields, of_source.or_else(first));
+    let hash = source.and_then(|source| source.str_at(&["digest", "sha1"]));
+    add(fields, Field::CiSha, hash);
+    add(fields, Field::CiWorkflow, source.and_then(|source| source.str_at(&["entryPoint"])));
+    if let Some(environment) = predicate.at(&["invocation", "environment"]) {
+        let text = |key: &str| scalar(environment, &[key]);
+        add(fields, Field::CiRunId, text("github_run_id"));
+        attempt(fields, text("github_run_attempt").as_deref());
+        add(fields, Field::CiRef, text("github_ref"));
+        add(fields, Field::CiSha, text("github_sha1"));
+        add(fields, Field::CiTrigger, text("github_event_name"));
+        add(fields, Field::CiRepo, text("github_repository"));
+    }
+    let id =
+        predicate.at(&["metadata", "buildInvocationID"]).or_else(|| predicate.at(&["metadata", "buildInvocationId"]));
+    if let Some(id) = id.and_then(Value::as_str) {
+        invocation(fields, id);
+    }
+    time_at(predicate, &["metadata", "buildFinishedOn"]).or_else(|| time_at(predicate, &["metadata", "buildStartedOn"]))
+}
+
+fn provenance_1(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> {
+    builder(fields, predicate.str_at(&["runDetails", "builder", "id"]));
+    if let Some(outer) = predicate.at(&["buildDefinition", "externalParameters"]) {
+        let workflow = outer.get("workflow").unwrap_or(outer);
+        from(fields, workflow.str_at(&["repository"]));
+        add(fields, Field::CiRef, workflow.str_at(&["ref"]));
+        add(fields, Field::CiWorkflow, workflow.str_at(&["path"]));
+        let source = outer.get("source");
+        from(fields, source.and_then(|source| source.as_str().or_else(|| source.str_at(&["uri"]))));
+        add(fields, Field::CiSha, source.and_then(|source| source.str_at(&["digest", "sha1"])));
+    }
+    if let Some(inner) = predicate.at(&["buildDefinition", "internalParameters"]) {
+        let text = |path: &[&str]| scalar(inner, path);
+        add(fields, Field::CiTrigger, text(&["github", "event_name"]).or_else(|| text(&["GITHUB_EVENT_NAME"])));
+        add(fields, Field::RunnerKind, text(&["github", "runner_environment"]));
+        add(fields, Field::CiRunId, text(&["GITHUB_RUN_ID"]));
+        attempt(fields, text(&["GITHUB_RUN_ATTEMPT"]).as_deref());
+        add(fields, Field::CiRef, text(&["GITHUB_REF"]));
+        add(fields, Field::CiSha, text(&["GITHUB_SHA"]));
+        add(fields, Field::CiRepo, text(&["GITHUB_REPOSITORY"]));
+    }
+    for source in predicate.at(&["buildDefinition", "resolvedDependencies"]).into_iter().flat_map(Value::items).take(1)
+    {
+        from(fields, source.str_at(&["uri"]));
+        add(
+            fields,
+            Field::CiSha,
+            source.str_at(&["digest", "gitCommit"]).or_else(|| source.str_at(&["digest", "sha1"])),
+        );
+    }
+    let metadata = predicate.at(&["runDetails", "metadata"])?;
+    if let Some(id) = metadata.str_at(&["invocationId"]).or_else(|| metadata.str_at(&["invocationID"])) {
+        invocation(fields, id);
+    }
+    time_at(metadata, &["finishedOn"]).or_else(|| time_at(metadata, &["startedOn"]))
+}
+
+/// Predicates of scanners say when they looked and what with; those of others when they were made.
+fn other(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> {
+    let scanner = predicate.str_at(&["scanner", "uri"]);
+    add(fields, Field::ScanTool, scanner);
+    add(fields, Field::ActorId, scanner.or_else(|| predicate.str_at(&["verifier", "id"])));
+    if fields.get(Field::ActorType).is_none() && fields.get(Field::ActorId).is_some() {
+        fields.text(Field::ActorType, Some("service"));
+    }
+    let results = predicate.at(&["scanner", "result"]).or_else(|| predicate.at(&["scanner", "vulnerabilities"]));
+    fields.int(Field::ScanFindings, results.and_then(|list| i64::try_from(list.items().count()).ok()));
+    TIMES.iter().find_map(|path| time_at(predicate, path))
+}
+
+/// Where the source came from: `git+https://host/owner/name@refs/heads/main`.
+fn from(fields: &mut Fields, address: Option<&str>) {
+    let Some(address) = address else { return };
+    add(fields, Field::CiRepo, git_remote::repo(address));
+    add(fields, Field::CiRef, git_remote::reference(address));
+}
+
+fn attempt(fields: &mut Fields, text: Option<&str>) {
+    if fields.get(Field::CiAttempt).is_none() {
+        fields.int(Field::CiAttempt, text.and_then(|text| text.parse().ok()));
+    }
+}
+
+/// The run behind an invocation: a URL of GitHub or GitLab, or `RUN-ATTEMPT` as the builders of slsa-framework write it.
+fn invocation(fields: &mut Fields, id: &str) {
+    if let Some((_, rest)) = id.split_once("/actions/runs/") {
+        let mut parts = rest.split('/');
+        add(fields, Field::CiRunId, parts.next());
+        attempt(fields, parts.nth(1));
+    } else if let Some((_, job)) = id.split_once("/-/jobs/") {
+        add(fields, Field::CiJobId, job.split('/').next());
+    } else if let Some((run, number)) = id.split_once('-').filter(|(run, number)| {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits(run) && digits(number)
+    }) {
+        add(fields, Field::CiRunId, Some(run));
+        attempt(fields, Some(number));
+    } else if fields.get_text(Field::CiProvider) == Some("gitlab") {
+        add(fields, Field::CiJobId, Some(id));
+    } else {
+        add(fields, Field::CiRunId, Some(id));
+    }
+}
