@@ -2,6 +2,7 @@
 
 mod actors;
 mod aws;
+mod envelopes;
 mod github;
 mod ids;
 mod kubernetes;
