@@ -170,6 +170,18 @@ impl Client {
         headers: &[(String, String)],
         body: Vec<u8>,
     ) -> Result<u64, ClientError> {
+        let answer = self.post_events(source, query, headers, body).await?;
+        answer.get("accepted").and_then(Value::as_u64).ok_or_else(|| ClientError::Answer(answer.to_string()))
+    }
+
+    /// The same, with the whole answer: where in the log they stand, too.
+    pub(crate) async fn post_events(
+        &self,
+        source: &str,
+        query: &[(String, String)],
+        headers: &[(String, String)],
+        body: Vec<u8>,
+    ) -> Result<Value, ClientError> {
         let mut request = self.http.post(format!("{}/v1/events/{source}", self.base)).query(query).body(body);
         // A signed delivery proves itself; anything else needs the token.
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-hub-signature-256")) {
@@ -179,8 +191,7 @@ impl Client {
             request = request.header(name, value);
         }
         let bytes = self.send(request).await?;
-        let answer: Value = serde_json::from_slice(&bytes).map_err(|error| ClientError::Answer(error.to_string()))?;
-        answer.get("accepted").and_then(Value::as_u64).ok_or_else(|| ClientError::Answer(answer.to_string()))
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Answer(error.to_string()))
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, ClientError> {

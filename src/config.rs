@@ -10,12 +10,16 @@ use std::time::Duration;
 use pipeproof_engine::control::EnrichmentFile;
 use pipeproof_engine::record::RECORD_BYTES_MAX;
 use pipeproof_engine::source::SourceType;
+use pipeproof_ingest::authentic::Issuer;
 use pipeproof_ingest::log::LogOptions;
 use pipeproof_ingest::receive::Secret;
 use serde::Deserialize;
 
 use crate::enrichment::Configured;
+use crate::intake::configured::{RawReads, Reads};
+use crate::intake::identity::{Accepted, KeysAt};
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
+use crate::roles::Retention;
 
 /// A checked configuration.
 #[derive(Debug, Default)]
@@ -31,8 +35,12 @@ pub(crate) struct Config {
     pub(crate) keep_rules: bool,
     /// How often the lake takes in what was detected.
     pub(crate) archive_every: Duration,
+    /// How often a checkpoint of the log is sealed.
+    pub(crate) seal_every: Duration,
     /// How much may wait for the log's writer, and how long it gathers.
     pub(crate) log: LogOptions,
+    /// How much of the log is kept as data.
+    pub(crate) retention: Retention,
     /// Address files; without a configuration file, those in force stay.
     pub(crate) enrichment: Option<Configured>,
 }
@@ -44,6 +52,10 @@ pub(crate) struct ConfiguredSource {
     pub(crate) source_type: SourceType,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) secrets: Vec<Secret>,
+    /// Whose identity tokens it accepts.
+    pub(crate) identity: Option<Accepted>,
+    /// Where it is read from, besides what is sent.
+    pub(crate) reads: Reads,
 }
 
 /// A webhook that the file delivers to.
@@ -67,6 +79,12 @@ impl std::fmt::Debug for SecretText {
 
 /// How often the lake takes in what was detected: a file every five seconds at most, and an event is in SQL soon.
 pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Bytes a file of the log may be told to hold.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+
+/// How often a checkpoint of the log is sealed.
+pub(crate) const SEAL_EVERY: Duration = Duration::from_secs(60);
 
 /// Longest a group may gather records.
 const GROUP_DELAY_MS_MAX: u64 = 10_000;
@@ -97,6 +115,7 @@ struct Raw {
     #[serde(default)]
     rules: RawRules,
     archive_every: Option<String>,
+    seal_every: Option<String>,
     #[serde(default)]
     log: RawLog,
     #[serde(default)]
@@ -114,6 +133,14 @@ struct RawLog {
     /// How long a group gathers records before it is written and synced, up to 10,000 ms. None unless set: what comes
     /// during a sync is the next group anyway. Worth it where each sync is slow or costs money.
     group_delay_ms: Option<u64>,
+    /// Bytes at which a file of the log is closed, from 1 MiB to 1 GiB. 64 MiB unless set.
+    segment_bytes: Option<u64>,
+    /// How long records stay in the log as data, such as `7d`, once detection and lake have passed them. 7 days unless set.
+    keep: Option<String>,
+    /// Bytes of the log beyond which older files go before that. 16 GiB unless set.
+    keep_bytes: Option<u64>,
+    /// How often files are looked at that may go, such as `60s`. A minute unless set.
+    retire_every: Option<String>,
 }
 
 /// Address files (MMDB).
@@ -134,6 +161,24 @@ struct RawSource {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     secrets: Vec<RawSecret>,
+    identity: Option<RawIdentity>,
+    #[serde(default)]
+    reads: RawReads,
+}
+
+/// Whose identity tokens (JWT) a source accepts: Pub/Sub push sends one of Google's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIdentity {
+    /// `iss`. Google unless set.
+    issuer: Option<String>,
+    /// `aud`, as the sender was told.
+    audience: String,
+    /// The one account that may send.
+    email: Option<String>,
+    /// The issuer's keys (JSON Web Key Set): a file, or where to fetch them. Google's unless set.
+    keys_file: Option<PathBuf>,
+    keys_url: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -175,12 +220,17 @@ const fn yes() -> bool {
 impl Config {
     /// What runs without a file.
     pub(crate) fn embedded() -> Self {
-        Self { shipped_rules: true, archive_every: ARCHIVE_EVERY, ..Self::default() }
+        Self { shipped_rules: true, archive_every: ARCHIVE_EVERY, seal_every: SEAL_EVERY, ..Self::default() }
     }
 
     /// What a command runs for itself on stored data: it decides nothing that a server would decide.
     pub(crate) fn of_commands() -> Self {
         Self { keep_rules: true, ..Self::embedded() }
+    }
+
+    /// Whose identity tokens are accepted, by source.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = (String, Accepted)> + '_ {
+        self.sources.iter().filter_map(|source| Some((source.name.clone(), source.identity.clone()?)))
     }
 
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -200,6 +250,7 @@ impl Config {
             rules: raw.rules.dir,
             shipped_rules: raw.rules.shipped,
             archive_every: ARCHIVE_EVERY,
+            seal_every: SEAL_EVERY,
             enrichment: Some(
                 [(EnrichmentFile::Asn, raw.enrichment.asn), (EnrichmentFile::Geo, raw.enrichment.geo)]
                     .into_iter()
@@ -208,13 +259,18 @@ impl Config {
             ),
             ..Self::default()
         };
-        if let Some(text) = raw.archive_every {
+        for (name, text, set) in [
+            ("archive_every", raw.archive_every, &mut config.archive_every),
+            ("seal_every", raw.seal_every, &mut config.seal_every),
+        ] {
+            let Some(text) = text else { continue };
             match pipeproof_engine::time::parse_span(&text) {
-                Some(span) if !span.is_zero() => config.archive_every = span,
-                _ => problems.push(format!("archive_every: `{text}` is not a span such as 5s or 1m")),
+                Some(span) if !span.is_zero() => *set = span,
+                _ => problems.push(format!("{name}: `{text}` is not a span such as 5s or 1m")),
             }
         }
         config.log = log_options(&raw.log, &mut problems);
+        config.retention = retention(&raw.log, &mut problems);
         for (at, source) in raw.sources.into_iter().enumerate() {
             let here = format!("sources[{at}]");
             if !is_source_name(&source.name) {
@@ -227,6 +283,8 @@ impl Config {
             let secrets = read_secrets(&source.secrets, &here, &mut problems);
             match source_type {
                 Ok(source_type) => config.sources.push(ConfiguredSource {
+                    reads: source.reads.checked(&here, &source.name, &mut problems),
+                    identity: source.identity.and_then(|raw| accepted(raw, &here, &mut problems)),
                     name: source.name,
                     source_type,
                     labels: source.labels,
@@ -252,6 +310,34 @@ impl Config {
     }
 }
 
+const GOOGLE: &str = "https://accounts.google.com";
+const GOOGLE_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+fn accepted(raw: RawIdentity, here: &str, problems: &mut Vec<String>) -> Option<Accepted> {
+    let issuer = raw.issuer.unwrap_or_else(|| GOOGLE.to_owned());
+    let keys = match (raw.keys_file, raw.keys_url) {
+        (Some(path), None) => KeysAt::File(path),
+        (None, Some(url)) => KeysAt::Url(url),
+        (None, None) if issuer == GOOGLE => KeysAt::Url(GOOGLE_KEYS.to_owned()),
+        _ => {
+            problems.push(format!("{here}.identity: give keys_file or keys_url, the keys of {issuer}"));
+            return None;
+        }
+    };
+    if let KeysAt::Url(url) = &keys
+        && !url.starts_with("https://")
+    {
+        // Whoever can change the keys on their way can sign anything.
+        problems.push(format!("{here}.identity.keys_url: `{url}` is not https"));
+        return None;
+    }
+    if raw.audience.is_empty() {
+        problems.push(format!("{here}.identity.audience: empty, every token of the issuer would do"));
+        return None;
+    }
+    Some(Accepted { issuer: Issuer { issuer, audience: raw.audience, email: raw.email }, keys })
+}
+
 fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
     let mut options = LogOptions::default();
     match raw.queue_records {
@@ -266,6 +352,11 @@ fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
         Some(bytes) => options.queue_bytes_max = bytes,
         None => {}
     }
+    match raw.segment_bytes {
+        Some(bytes) if !SEGMENT_BYTES.contains(&bytes) => problems.push("log.segment_bytes: 1 MiB to 1 GiB".to_owned()),
+        Some(bytes) => options.segment_bytes = bytes,
+        None => {}
+    }
     match raw.group_delay_ms {
         Some(ms) if ms > GROUP_DELAY_MS_MAX => {
             problems.push(format!("log.group_delay_ms: at most {GROUP_DELAY_MS_MAX}, every sender waits for it"));
@@ -274,6 +365,21 @@ fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
         None => {}
     }
     options
+}
+
+fn retention(raw: &RawLog, problems: &mut Vec<String>) -> Retention {
+    let mut retention = Retention::default();
+    for (name, text, span) in
+        [("keep", &raw.keep, &mut retention.age), ("retire_every", &raw.retire_every, &mut retention.every)]
+    {
+        let Some(text) = text else { continue };
+        match pipeproof_engine::time::parse_span(text) {
+            Some(read) if !read.is_zero() => *span = read,
+            _ => problems.push(format!("log.{name}: `{text}` is not a span such as 1h or 7d")),
+        }
+    }
+    retention.bytes = raw.keep_bytes.unwrap_or(retention.bytes);
+    retention
 }
 
 fn read_secrets(raw: &[RawSecret], here: &str, problems: &mut Vec<String>) -> Vec<SecretText> {

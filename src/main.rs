@@ -1,13 +1,17 @@
 //! The pipeproof binary: command line, configuration, wiring of roles, HTTP API. It holds no domain logic.
 
 mod backtest;
+mod backup;
 mod cli;
 mod client;
 mod config;
 mod demo;
+mod doctor;
 mod enrichment;
 mod evidence;
+mod health;
 mod http;
+mod intake;
 mod metrics;
 mod node;
 mod registry;

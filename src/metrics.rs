@@ -2,6 +2,7 @@
 
 use pipeproof_engine::commit::Commit;
 use pipeproof_engine::detect::DetectCounters;
+use pipeproof_engine::invariant::Invariant;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// The metrics of one node.
@@ -26,6 +27,9 @@ pub(crate) struct Metrics {
     pub(crate) ready: IntGauge,
     pub(crate) rules_deployed: IntCounterVec,
     pub(crate) rules_refused: IntGauge,
+    pub(crate) log_first: IntGauge,
+    pub(crate) reloads_refused: IntGauge,
+    pub(crate) violations: IntCounterVec,
 }
 
 impl Metrics {
@@ -57,7 +61,22 @@ impl Metrics {
         )?;
         build.set(1);
         registry.register(Box::new(build))?;
+        let violations = counters(
+            "pipeproof_invariant_violations_total",
+            "what must hold and did not, since the start",
+            &["invariant"],
+        )?;
+        // A counter that is there from the start can be alerted on.
+        for invariant in Invariant::ALL {
+            violations.with_label_values(&[invariant.name()]).reset();
+        }
         Ok(Self {
+            violations,
+            log_first: gauge("pipeproof_log_first_record", "first record that the log still holds as data")?,
+            reloads_refused: gauge(
+                "pipeproof_configuration_refused",
+                "1 while the configuration file is broken and what was read before stays in force",
+            )?,
             requests: counters(
                 "pipeproof_http_requests_total",
                 "HTTP requests by route and status",

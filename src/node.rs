@@ -18,7 +18,7 @@ use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::enrich::{AddressFiles, Decoder};
-use pipeproof_ingest::log::{AppendError, Log, LogOptions, LogState};
+use pipeproof_ingest::log::{AppendError, Log, LogOptions};
 use pipeproof_ingest::receive::{Receiver, ReceiverKeys, Secret, SourceSettings};
 use pipeproof_record::lake::Lake;
 use pipeproof_record::store::SqliteStore;
@@ -28,9 +28,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::http::hec::Channels;
+use crate::intake::identity::Identities;
 use crate::metrics::Metrics;
 use crate::registry::{self, Registry};
 use crate::roles;
+use crate::roles::Retention;
 use crate::rules::{ChangeError, RuleSets, SetError};
 use crate::secret_keys::SecretKeys;
 
@@ -99,18 +102,26 @@ pub(crate) struct Shared {
     pub(crate) registry: RwLock<Registry>,
     /// Held while a control record is appended and folded in, so that the registry follows the log's order.
     administration: tokio::sync::Mutex<()>,
-    configured_secrets: BTreeMap<String, Vec<Secret>>,
+    configured_secrets: RwLock<BTreeMap<String, Vec<Secret>>>,
     pub(crate) log: Log,
     pub(crate) seal: Log,
     pub(crate) store: SqliteStore,
     pub(crate) lake: Lake,
     pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,
+    pub(crate) hec: Channels,
+    pub(crate) identities: Identities,
     pub(crate) address_files: AddressFiles,
     pub(crate) detected: watch::Sender<u64>,
     pub(crate) archived: watch::Sender<u64>,
+    /// Records that a sealed checkpoint covers.
+    pub(crate) sealed: watch::Sender<u64>,
+    pub(crate) retention: Retention,
+    /// Held while files are copied or retired by name.
+    pub(crate) copying: tokio::sync::Mutex<()>,
     pub(crate) archive_now: Notify,
     pub(crate) archive_every: Duration,
+    pub(crate) seal_every: Duration,
     pub(crate) stopping: watch::Sender<bool>,
     /// Why the store or the lake cannot be written just now.
     pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
@@ -119,7 +130,10 @@ pub(crate) struct Shared {
     /// How the rules that ask the lake do, by their digests.
     pub(crate) sql_rules: RwLock<BTreeMap<String, roles::SqlStatus>>,
     pub(crate) metrics: Metrics,
-    pub(crate) deliverer: Option<Arc<Deliverer<SqliteStore>>>,
+    /// Delivery to the targets of the configuration as it was last read.
+    pub(crate) deliverer: watch::Sender<Option<Arc<Deliverer<SqliteStore>>>>,
+    /// What is wrong with the configuration file, so that what was read before stays in force.
+    pub(crate) configuration_trouble: RwLock<Option<String>>,
     controls: AtomicU64,
     /// Everything the log held at the start has been evaluated.
     pub(crate) caught_up: AtomicBool,
@@ -159,26 +173,34 @@ impl Node {
         let restored = store.restore(PARTITION).await.map_err(NodeError::part("read where detection stands"))?;
         let archived = lake.archived(PARTITION).await.map_err(NodeError::part("read where the lake stands"))?;
         let seal = open_log(&data.join("seal"), 0, LogOptions { partition: u32::MAX, ..LogOptions::default() })?;
-        let known = restored.position.max(archived).max(roles::sealed_size(&keys, &seal)?);
+        let sealed = roles::sealed_size(&keys, &seal)?;
+        let known = restored.position.max(archived).max(sealed);
         let options = LogOptions { partition: PARTITION, ..config.log.clone() };
         let log = open_log(&data.join("log").join(PARTITION.to_string()), known, options)?;
+        check_readers(&log, restored.position, archived)?;
         roles::check_last_checkpoint(&keys, &log, &seal)?;
-        let registry = roles::rebuild_registry(&data, &log)?;
+        let registry = roles::rebuild_registry(&data, &log, &lake)?;
         let rules = open_rules(&data, &registry, config)?;
         let detector = restore(&restored, &rules, registry.rules.is_some())?;
         let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };
         let deliverer = roles::deliverer(config, &store, &clock).await?;
-        let configured = config.sources.iter().map(|source| (source.name.clone(), source.secrets.clone())).collect();
         let shared = Arc::new(Shared {
             run: hex::encode(rand::random::<[u8; 8]>()),
             receiver: Receiver::new(receiver_keys, pipeproof_ingest::limits::Limits::default()),
-            configured_secrets: configured,
+            configured_secrets: RwLock::new(secrets_of(config)),
+            hec: Channels::default(),
+            identities: Identities::new(config.identities()),
             registry: RwLock::new(registry),
             administration: tokio::sync::Mutex::new(()),
             detected: watch::Sender::new(restored.position),
             archived: watch::Sender::new(archived),
+            sealed: watch::Sender::new(sealed),
+            retention: config.retention,
+            copying: tokio::sync::Mutex::new(()),
+            configuration_trouble: RwLock::default(),
             archive_now: Notify::new(),
             archive_every: config.archive_every,
+            seal_every: config.seal_every,
             stopping: watch::Sender::new(false),
             trouble: RwLock::default(),
             counters: RwLock::default(),
@@ -199,11 +221,12 @@ impl Node {
             seal,
             store,
             lake,
-            deliverer,
+            deliverer: watch::Sender::new(deliverer),
         });
         let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
         node.announce(config).await?;
         node.tasks = roles::spawn(&node.shared, detector);
+        node.tasks.extend(crate::intake::spawn(&node.shared, config).await?);
         Ok(node)
     }
 
@@ -222,21 +245,17 @@ impl Node {
             // What is wrong with a file is in the log; the one before stays.
             crate::enrichment::apply(shared, configured).await?;
         }
-        for source in &config.sources {
-            let known = shared.registry().sources.get(&source.name).cloned();
-            let now = shared.clock.now();
-            let record = SourceRecord {
-                name: source.name.clone(),
-                source_type: source.source_type,
-                labels: source.labels.clone(),
-                connected: known.as_ref().map_or(now, |known| known.connected),
-                generation: known.as_ref().map_or(0, |known| known.generation),
-                actor: "configuration".to_owned(),
-            };
-            if known.is_none_or(|known| known.labels != record.labels || known.source_type != record.source_type) {
-                append(Control::SourceAdded(record)).await?;
-            }
-        }
+        connect(shared, config).await
+    }
+
+    /// Takes in sources, their secrets and targets of a configuration that was read again.
+    pub(crate) async fn reload(&self, config: &Config) -> Result<(), NodeError> {
+        let shared = &self.shared;
+        // What can be refused comes first: nothing is changed by halves.
+        let deliverer = roles::deliverer(config, &shared.store, &shared.clock).await?;
+        connect(shared, config).await?;
+        *shared.configured_secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets_of(config);
+        shared.deliverer.send_replace(deliverer);
         Ok(())
     }
 
@@ -263,6 +282,26 @@ impl Node {
     }
 }
 
+/// Writes down which sources a configuration connects, if they are others than before.
+async fn connect(shared: &Arc<Shared>, config: &Config) -> Result<(), NodeError> {
+    for source in &config.sources {
+        let known = shared.registry().sources.get(&source.name).cloned();
+        let now = shared.clock.now();
+        let record = SourceRecord {
+            name: source.name.clone(),
+            source_type: source.source_type,
+            labels: source.labels.clone(),
+            connected: known.as_ref().map_or(now, |known| known.connected),
+            generation: known.as_ref().map_or(0, |known| known.generation),
+            actor: "configuration".to_owned(),
+        };
+        if known.is_none_or(|known| known.labels != record.labels || known.source_type != record.source_type) {
+            shared.control(Control::SourceAdded(record)).await.map_err(NodeError::part("write to the log"))?;
+        }
+    }
+    Ok(())
+}
+
 impl Shared {
     /// The registry, to read.
     pub(crate) fn registry(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
@@ -273,7 +312,8 @@ impl Shared {
     pub(crate) fn source(&self, name: &str) -> Option<SourceSettings> {
         let registry = self.registry();
         if let Some(source) = registry.sources.get(name) {
-            let configured = self.configured_secrets.get(name).map_or(&[][..], Vec::as_slice);
+            let configured = self.configured_secrets.read().unwrap_or_else(PoisonError::into_inner);
+            let configured = configured.get(name).map_or(&[][..], Vec::as_slice);
             return Some(registry::settings(source, &self.secret_keys.source, configured));
         }
         // A source named after its type exists as soon as a token for the type does.
@@ -361,35 +401,24 @@ impl Shared {
     pub(crate) fn tell_status(&self, change: impl FnOnce(&mut DetectStatus)) {
         change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
     }
+}
 
-    /// Why events cannot be accepted just now, if so.
-    pub(crate) fn not_ready(&self) -> Option<String> {
-        if *self.stopping.borrow() {
-            return Some("stopping".to_owned());
-        }
-        if let LogState::Stopped(reason) = self.log.state() {
-            return Some(format!("the log does not accept: {reason}"));
-        }
-        let trouble = self.trouble.read().unwrap_or_else(PoisonError::into_inner);
-        trouble.iter().next().map(|(part, reason)| format!("{part}: {reason}"))
-    }
+fn secrets_of(config: &Config) -> BTreeMap<String, Vec<Secret>> {
+    config.sources.iter().map(|source| (source.name.clone(), source.secrets.clone())).collect()
+}
 
-    /// Notes that a part has trouble, or no longer has.
-    pub(crate) fn set_trouble(&self, part: &'static str, reason: Option<String>) {
-        let mut trouble = self.trouble.write().unwrap_or_else(PoisonError::into_inner);
-        match reason {
-            Some(reason) => {
-                if trouble.insert(part, reason.clone()).is_none() {
-                    tracing::error!(part, reason, "cannot write; not ready until it can");
-                }
-            }
-            None => {
-                if trouble.remove(part).is_some() {
-                    tracing::info!(part, "can write again");
-                }
-            }
+/// Refuses readers that would have to go on with records that are no longer in the log.
+fn check_readers(log: &Log, detected: u64, archived: u64) -> Result<(), NodeError> {
+    let first = log.first();
+    for (reader, position) in [("detection", detected), ("the lake", archived)] {
+        if position < first {
+            let reason = format!(
+                "the log begins at record {first}, but {reader} stands at {position}: restore what is older from the same copy as the log"
+            );
+            return Err(NodeError::part("continue this log")(reason));
         }
     }
+    Ok(())
 }
 
 fn open_rules(data: &Path, registry: &Registry, config: &Config) -> Result<RuleSets, NodeError> {

@@ -3,14 +3,17 @@
 //!
 //! A copy with its log position is kept in `registry.json`, so that a start needs only the records after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use pipeproof_engine::control::{Approval, Control, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::authentic;
 use pipeproof_ingest::enrich::History;
 use pipeproof_ingest::receive::{Secret, SourceSettings};
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,9 @@ pub(crate) struct Registry {
     /// End of the last run of each rule that asks the lake, by the rule's digest.
     #[serde(default)]
     pub(crate) sql_runs: BTreeMap<String, Timestamp>,
+    /// Records of dead letters that were read again.
+    #[serde(default)]
+    pub(crate) read_again: BTreeSet<u64>,
     /// The set of rules whose record is the last one, if its content was kept.
     #[serde(default)]
     pub(crate) rules: Option<RulesInForce>,
@@ -149,6 +155,7 @@ impl Registry {
                     note: record.note.clone(),
                 });
             }
+            Control::DeadLettersReplayed { records, .. } => self.read_again.extend(records),
             Control::SqlRun(run) => {
                 let last = self.sql_runs.entry(run.digest.clone()).or_insert(run.to);
                 *last = (*last).max(run.to);
@@ -188,7 +195,7 @@ pub(crate) fn new_token(
     created: (Timestamp, &str),
 ) -> (String, TokenRecord) {
     let id = hex::encode(rand::random::<[u8; 6]>());
-    let text = format!("ppt_{id}_{}", hex::encode(rand::random::<[u8; 32]>()));
+    let text = format!("{TOKEN_PREFIX}{id}_{}", hex::encode(rand::random::<[u8; 32]>()));
     let record = TokenRecord {
         hash: hex::encode(key.mac(&[text.as_bytes()])),
         scopes: scopes.iter().map(|scope| scope.name().to_owned()).collect(),
@@ -202,8 +209,11 @@ pub(crate) fn new_token(
     (text, record)
 }
 
+/// What every token of ours begins with.
+pub(crate) const TOKEN_PREFIX: &str = "ppt_";
+
 fn token_id(token: &str) -> Option<&str> {
-    let (id, secret) = token.strip_prefix("ppt_")?.split_once('_')?;
+    let (id, secret) = token.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
     (secret.len() == 64).then_some(id)
 }
 
@@ -212,11 +222,18 @@ pub(crate) fn source_secret(key: &SecretKey, source: &str, generation: u32) -> S
     hex::encode(key.mac(&[b"source secret v1", source.as_bytes(), &generation.to_le_bytes()]))
 }
 
+/// The same secret as Standard Webhooks write one: `whsec_` and base64 of its 32 bytes.
+pub(crate) fn standard_webhook_secret(secret: &str) -> String {
+    format!("whsec_{}", STANDARD.encode(hex::decode(secret).unwrap_or_default()))
+}
+
 /// What the receiver needs to know of a source: the secret in force and the one before it.
 pub(crate) fn settings(source: &SourceRecord, key: &SecretKey, configured: &[Secret]) -> SourceSettings {
     let generations = [Some(source.generation), source.generation.checked_sub(1)];
+    let standard = authentic::is_standard_webhook(source.source_type);
     let derived = generations.into_iter().flatten().map(|generation| {
         let secret = source_secret(key, &source.name, generation);
+        let secret = if standard { standard_webhook_secret(&secret) } else { secret };
         Secret { id: format!("g{generation}"), bytes: secret.into_bytes() }
     });
     SourceSettings {

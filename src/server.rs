@@ -66,6 +66,15 @@ impl Server {
         }
     }
 
+    /// Takes in sources, their secrets and targets of a configuration that was read again, or notes why it cannot be used.
+    pub(crate) async fn reload_configuration(&self, read: Result<&Config, String>) {
+        let outcome = match read {
+            Ok(config) => self.node.reload(config).await.map_err(|error| crate::chain(&error)),
+            Err(reason) => Err(reason),
+        };
+        self.node.shared.configuration_read(outcome);
+    }
+
     /// Takes in the address files a configuration names.
     pub(crate) async fn reload_addresses(&self, config: &Config) -> Result<(), NodeError> {
         if let Some(configured) = &config.enrichment {

@@ -83,6 +83,13 @@ pub enum Control {
         /// SHA-256 of it, hexadecimal; it is kept under this name. None: no file any more.
         digest: Option<String>,
     },
+    /// Dead letters that can be decoded by now are read again: a copy of each follows in the log.
+    DeadLettersReplayed {
+        /// Indexes of their records.
+        records: Vec<u64>,
+        /// Who asked for it.
+        actor: String,
+    },
     /// An evidence pack was sealed.
     PackSealed {
         /// Its name.

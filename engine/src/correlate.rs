@@ -504,7 +504,7 @@ impl Correlation {
             }
             (Body::New(groups), Operator::New { learn, .. }) => {
                 size.groups = groups.len();
-                for (_, last, seen) in groups.iter().filter(|(_, last, seen)| !seen.is_warm(learn, now.max(*last))) {
+                for (_, _, seen) in groups.iter().filter(|(_, last, seen)| !seen.is_warm(learn, now.max(*last))) {
                     size.learning += 1;
                     size.learning_until = size.learning_until.max(seen.watched_until(learn));
                 }

@@ -171,6 +171,14 @@ pub fn of_logsource(logsource: &Logsource) -> BTreeSet<SourceType> {
     }
 }
 
+/// Whether a logsource is that of a source type whose events are known not to be of this category.
+#[must_use]
+pub fn is_of_other_category(own: &Logsource, category: &str) -> bool {
+    let Some(native) = own.product.as_deref().zip(own.service.as_deref()) else { return false };
+    let mut types = SourceType::ALL.iter().filter(|kind| kind.info().native == Some(native));
+    types.next().is_some_and(|kind| !is_native_category(*kind, category))
+}
+
 /// Whether Sigma files everything of this source type under the category, so that it says nothing about an event.
 #[must_use]
 pub fn is_native_category(kind: SourceType, category: &str) -> bool {

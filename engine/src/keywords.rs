@@ -15,6 +15,8 @@ const GROUPS: u32 = 16;
 /// Looked at where the groups fit: one bit for each hash of four bytes, in so many words.
 const WORD_BITS: u32 = 11;
 const WORDS: usize = 1 << WORD_BITS;
+/// So many times eight bytes are looked at before what was seen is looked at closer.
+const RUN: usize = 64;
 /// With more places than this, all values are tried.
 const PLACES_MAX: usize = 32;
 
@@ -54,8 +56,8 @@ impl KeywordFilter {
 
     /// Only every second place of a text is looked at, so of each part there are four bytes for both cases.
     fn add_part(&mut self, part: &[u8]) {
-        let rarity = |bytes: &[u8]| bytes.iter().map(|byte| rarity(*byte)).sum::<u32>();
-        if let Some((at, five)) = part.windows(5).enumerate().max_by_key(|(_, five)| rarity(five)) {
+        let rarest = |five: &[u8]| five.windows(4).map(rarity).min();
+        if let Some((at, five)) = part.windows(5).enumerate().max_by_key(|(_, five)| rarest(five)) {
             for (more, gram) in five.windows(4).enumerate() {
                 self.add(gram, (at + more) as isize);
             }
@@ -72,14 +74,14 @@ impl KeywordFilter {
 
     fn add(&mut self, gram: &[u8], offset: isize) {
         let Some(gram) = gram.first_chunk::<4>() else { return };
-        let [first, second, ..] = pairs(u32::from_le_bytes(*gram).into());
+        let gram = self::gram(*gram);
+        let (first, second) = (gram as usize >> PAIR_BITS, gram as usize & (PAIRS - 1));
         let group = 1 << (first.wrapping_mul(0x9E37_79B1) >> 16 & (GROUPS as usize - 1));
         for (pair, groups) in [(first, group), (second, group << GROUPS)] {
             if let Some(known) = self.table.get_mut(pair) {
                 *known |= groups;
             }
         }
-        let gram = (first << PAIR_BITS | second) as u32;
         let (word, bit) = place(gram);
         if let Some(word) = self.bits.get_mut(word) {
             *word |= bit;
@@ -91,36 +93,53 @@ impl KeywordFilter {
         }
     }
 
-    /// Looks for keywords in the text of an event, behind which there are at least 16 bytes that are zero. Adds the places
-    /// where some may be, and says true where all values have to be tried.
+    /// Looks for keywords in the text of an event, behind which there are at least 16 bytes that are zero; `escaped` says
+    /// whether it has a backslash. Adds the places where some may be, and says true where all values have to be tried.
     #[inline(never)]
-    pub(crate) fn look(&self, padded: &[u8], places: &mut Vec<u32>) -> bool {
-        // Some other letters fold to ASCII ones. A slash is the one character of a part that may be written as an escape.
-        if !padded.is_ascii() || memchr::memchr_iter(b'\\', padded).any(|at| padded.get(at + 1) == Some(&b'/')) {
+    pub(crate) fn look(&self, padded: &[u8], escaped: bool, places: &mut Vec<u32>) -> bool {
+        // A slash is the one character of a part that may be written as an escape.
+        if escaped && memchr::memchr_iter(b'\\', padded).any(|at| padded.get(at + 1) == Some(&b'/')) {
             return true;
         }
         let groups = |pair: usize| self.table.get(pair).copied().unwrap_or_default();
-        let (mut last, mut last_groups) = (0, 0);
-        for (number, block) in padded.as_chunks::<8>().0.iter().enumerate() {
-            let own @ [first, second, third, fourth] = pairs(u64::from_le_bytes(*block));
-            let [a, b, c, d] = own.map(groups);
-            let fits = [last_groups & (a >> GROUPS), a & (b >> GROUPS), b & (c >> GROUPS), c & (d >> GROUPS)];
-            if fits.iter().fold(0, |any, fits| any | fits) & ((1 << GROUPS) - 1) != 0 {
-                let grams = [(last, first), (first, second), (second, third), (third, fourth)];
-                for (pair, (first, second)) in grams.into_iter().enumerate() {
-                    let gram = (first << PAIR_BITS | second) as u32;
-                    let (word, bit) = place(gram);
-                    // The four bytes begin with the last two of the block before, or in this one.
-                    let at = (number * 8 + pair * 2).wrapping_sub(2);
-                    if self.bits.get(word).is_some_and(|word| word & bit != 0) && self.confirm(gram, padded, at, places)
-                    {
-                        return true;
-                    }
+        let (mut last, mut all) = (0, 0);
+        for (run, blocks) in padded.as_chunks::<8>().0.chunks(RUN).enumerate() {
+            // Where the groups fit is only noted: which way a branch goes here cannot be foreseen.
+            let mut seen = [0_u8; RUN];
+            let mut count = 0;
+            for (number, block) in (0..).zip(blocks) {
+                let text = u64::from_le_bytes(*block);
+                all |= text;
+                let [first, second, third, fourth] = pairs(text).map(groups);
+                let fits = last & (first >> GROUPS) | first & (second >> GROUPS);
+                let fits = fits | second & (third >> GROUPS) | third & (fourth >> GROUPS);
+                last = fourth;
+                if let Some(seen) = seen.get_mut(count) {
+                    *seen = number;
+                }
+                count += usize::from(fits & ((1 << GROUPS) - 1) != 0);
+            }
+            for number in seen.get(..count).unwrap_or_default() {
+                if self.look_closer(padded, (run * RUN + usize::from(*number)) * 8, places) {
+                    return true;
                 }
             }
-            (last, last_groups) = (fourth, d);
         }
-        places.len() > PLACES_MAX
+        // Some other letters fold to ASCII ones.
+        all & 0x8080_8080_8080_8080 != 0 || places.len() > PLACES_MAX
+    }
+
+    /// Looks for the four bytes that end in the eight at `block`.
+    fn look_closer(&self, text: &[u8], block: usize, places: &mut Vec<u32>) -> bool {
+        for at in (block.saturating_sub(2)..block + 6).step_by(2) {
+            let Some(four) = text.get(at..).and_then(|text| text.first_chunk::<4>()) else { continue };
+            let gram = gram(*four);
+            let (word, bit) = place(gram);
+            if self.bits.get(word).is_some_and(|word| word & bit != 0) && self.confirm(gram, text, at, places) {
+                return true;
+            }
+        }
+        false
     }
 
     #[cold]
@@ -141,15 +160,22 @@ impl KeywordFilter {
     }
 }
 
-/// How rare a byte is in JSON that programs write, roughly: the rarer what is looked for, the less often is looked closer.
-const fn rarity(byte: u8) -> u32 {
-    match byte.to_ascii_lowercase() {
+/// Pairs of letters that names and words are full of.
+const COMMON: &str = "ac al ar as at ca ce ch co ct de di ea ec ed el em en er es ge he ic il in io is it la le li ll ma me nd ne \
+                      ng ns nt of ol om on or ou pe po pr ra re ri ro rs se si ss st ta te th ti to tr ts un ur us ve";
+
+/// How rare some bytes are in JSON that programs write, roughly: the rarer what is looked for, the less often is looked
+/// closer.
+fn rarity(bytes: &[u8]) -> i32 {
+    let alone = bytes.iter().map(|byte| match byte {
         b'e' | b't' | b'a' | b'o' | b'i' | b'n' | b's' | b'r' | b'l' | b'c' | b'd' | b'u' => 0,
-        b'k' | b'v' | b'x' | b'j' | b'q' | b'z' => 3,
-        b'a'..=b'z' | b'0'..=b'9' => 1,
-        b'"' | b':' | b',' | b'.' | b'-' | b'_' | b'/' | b'{' | b'}' | b'[' | b']' | b' ' => 1,
-        _ => 5,
-    }
+        b'k' | b'v' | b'x' | b'j' | b'q' | b'z' => 6,
+        b'a'..=b'z' | b'0'..=b'9' => 2,
+        b'"' | b':' | b',' | b'.' | b'-' | b'_' | b'/' | b'{' | b'}' | b'[' | b']' | b' ' => 2,
+        _ => 10,
+    });
+    let common = bytes.windows(2).filter(|pair| COMMON.split(' ').any(|known| known.as_bytes() == *pair));
+    alone.sum::<i32>() - common.count() as i32
 }
 
 /// Where the bit of four bytes is.
@@ -157,6 +183,13 @@ const fn rarity(byte: u8) -> u32 {
 fn place(gram: u32) -> (usize, u64) {
     let hash = gram.wrapping_mul(0x9E37_79B1);
     ((hash >> (32 - WORD_BITS)) as usize, 1 << (hash >> (32 - WORD_BITS - 6) & 63))
+}
+
+/// The two pairs of four bytes, as one number.
+#[inline]
+fn gram(bytes: [u8; 4]) -> u32 {
+    let [first, second, ..] = pairs(u32::from_le_bytes(bytes).into());
+    (first << PAIR_BITS | second) as u32
 }
 
 /// The pairs in eight bytes of ASCII, told apart by [`PAIR_BITS`] bits.
@@ -180,7 +213,7 @@ mod tests {
     fn places(filter: &KeywordFilter, text: &str) -> Option<Vec<u32>> {
         let mut places = Vec::new();
         let padded = [text.as_bytes(), &[0; 16]].concat();
-        (!filter.look(&padded, &mut places)).then_some(places)
+        (!filter.look(&padded, text.contains('\\'), &mut places)).then_some(places)
     }
 
     #[test]

@@ -462,6 +462,10 @@ impl Route {
                     _ => true,
                 };
                 let fits = fits(product, &own.product) && fits(service, &own.service) && fits(category, &own.category);
+                // As a server would, where it is said what log it is and that is one of ours: a rule for web servers in
+                // general is not for CloudTrail.
+                let alone = category.filter(|_| product.is_none() && service.is_none() && own.category.is_none());
+                let fits = fits && !alone.is_some_and(|category| feed::is_of_other_category(own, category));
                 // What kind of event it is was said, or nothing is known about it.
                 fits.then_some(check.filter(|_| cicd && own.category.is_none()))
             }

@@ -15,6 +15,8 @@ pub(crate) struct Reader {
     /// The event, and the padding the parser wants.
     text: Vec<u8>,
     len: usize,
+    /// Whether it has a backslash.
+    escaped: bool,
     /// For parsers that stop when they know where the tokens are.
     index: Buffers,
     indexed: bool,
@@ -36,6 +38,7 @@ impl Default for Reader {
         Self {
             text: Vec::new(),
             len: 0,
+            escaped: false,
             // The parser first finds all tokens and checks UTF-8 and strings, then builds a tape. With no depth allowed
             // it ends in between, at the first bracket.
             index: Buffers::with_max_depth(0, 0),
@@ -53,6 +56,7 @@ impl Reader {
     /// Begins with the next event.
     pub(crate) fn load(&mut self, native: &[u8]) {
         self.len = native.len();
+        self.escaped = memchr::memchr(b'\\', native).is_some();
         self.text.clear();
         self.text.extend_from_slice(native);
         self.text.resize(self.len + INPUT_PADDING, 0);
@@ -71,7 +75,9 @@ impl Reader {
         places.clear();
         let everything = self.indexed
             && schema.everything().is_some()
-            && program.and_then(Program::keywords).is_none_or(|keywords| keywords.look(&self.text, &mut places));
+            && program
+                .and_then(Program::keywords)
+                .is_none_or(|keywords| keywords.look(&self.text, self.escaped, &mut places));
         let scanned = self.scan_for(Wanted { schema, everything, places: &places, members });
         self.places = places;
         scanned
@@ -83,7 +89,7 @@ impl Reader {
             && self
                 .text
                 .get(..self.len)
-                .is_some_and(|text| self.findings.scan(text, self.index.structural_indexes(), wanted))
+                .is_some_and(|text| self.findings.scan(text, self.escaped, self.index.structural_indexes(), wanted))
     }
 
     /// The text of a member that [`Reader::scan`] was asked for.

@@ -48,8 +48,14 @@ pub enum Authenticity {
     Own,
     /// A signature over the raw bytes was checked.
     Hmac,
-    /// A bearer token was presented.
+    /// An API token of ours was presented.
     Bearer,
+    /// A token that the sender shares with us was presented, as `X-Gitlab-Token` is.
+    Token,
+    /// An identity token (JWT) that an issuer signed for the sender was checked.
+    Jwt,
+    /// Nobody vouches for it: it came from a file or a listener that the operator configured.
+    Unverified,
 }
 
 /// How a record came to us.

@@ -6,6 +6,8 @@
 //! the tape is read instead. It gives up on `\u` escapes, numbers with an exponent or of more than 18 digits, decimals
 //! that a rule reads, objects read as text that are not written compactly, and on anything that is not valid.
 
+use std::ops::Range;
+
 use crate::columns::{NOWHERE, Schema, Sink};
 use crate::intern::Kind;
 use crate::json::DEPTH_MAX;
@@ -48,12 +50,14 @@ pub(crate) struct Wanted<'s> {
 }
 
 impl Findings {
-    /// Walks over `text`, whose tokens begin at `tokens`. Says false where it gives up.
-    pub(crate) fn scan(&mut self, text: &[u8], tokens: &[u32], wanted: Wanted<'_>) -> bool {
+    /// Walks over `text`, whose tokens begin at `tokens`; `escaped` says whether it has a backslash. Says false where it
+    /// gives up.
+    pub(crate) fn scan(&mut self, text: &[u8], escaped: bool, tokens: &[u32], wanted: Wanted<'_>) -> bool {
         self.found.clear();
         self.members.clear();
         self.members.resize(wanted.members.len(), None);
-        let Some(escapes) = escapes(text) else { return false };
+        let escapes = if escaped { escapes(text) } else { Some(0..0) };
+        let Some(escapes) = escapes else { return false };
         let everything = wanted.schema.everything().filter(|_| wanted.everything);
         let mut walk = Walk { wanted, text, tokens, escapes, everything, into: self };
         walk.value(0, wanted.schema.root(), 0) == Some(tokens.len()) && walk.places().is_some()
@@ -79,16 +83,19 @@ impl Findings {
     }
 }
 
-/// Whether there are escapes; `None` if one is not of the simple kind.
-fn escapes(text: &[u8]) -> Option<bool> {
+/// From the first to the last escape; `None` if one is not of the simple kind.
+fn escapes(text: &[u8]) -> Option<Range<usize>> {
+    let mut range: Option<Range<usize>> = None;
     let mut from = 0;
     while let Some(at) = memchr::memchr(b'\\', text.get(from..)?) {
-        if !matches!(text.get(from + at + 1)?, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') {
+        let at = from + at;
+        if !matches!(text.get(at + 1)?, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') {
             return None;
         }
-        from += at + 2;
+        from = at + 2;
+        range = Some(range.map_or(at, |range| range.start)..from);
     }
-    Some(from > 0)
+    Some(range.unwrap_or(0..0))
 }
 
 fn unescape(text: &str, into: &mut String) {
@@ -119,7 +126,8 @@ struct Walk<'w> {
     wanted: Wanted<'w>,
     text: &'w [u8],
     tokens: &'w [u32],
-    escapes: bool,
+    /// Where escapes are, from the first to the last.
+    escapes: Range<usize>,
     everything: Option<u32>,
     into: &'w mut Findings,
 }
@@ -198,7 +206,9 @@ impl Walk<'_> {
 
     #[inline]
     fn is_escaped(&self, start: usize, end: usize) -> bool {
-        self.escapes && self.text.get(start..end).is_some_and(|text| memchr::memchr(b'\\', text).is_some())
+        start < self.escapes.end
+            && self.escapes.start < end
+            && self.text.get(start..end).is_some_and(|text| memchr::memchr(b'\\', text).is_some())
     }
 
     fn object(&mut self, first: usize, place: u32, depth: usize) -> Option<usize> {
@@ -410,7 +420,7 @@ impl Walk<'_> {
                 b'{' | b'}' | b'[' | b']' | b',' | b':' => next == at + 1,
                 b'"' => {
                     let text = self.text.get(at + 1..next)?;
-                    let slash = self.escapes && text.windows(2).any(|pair| pair == b"\\/");
+                    let slash = !self.escapes.is_empty() && text.windows(2).any(|pair| pair == b"\\/");
                     text.last() == Some(&b'"') && !slash
                 }
                 _ => {

@@ -1,12 +1,20 @@
-//! Who sent a request: signatures over its raw bytes, before anything is parsed.
+//! Who sent a request: signatures and tokens of the senders' own schemes, over its raw bytes, before anything is parsed.
 //!
-//! What it is not: the check of bearer tokens. The binary keeps those and tells which one was presented.
+//! What it is not: the check of API tokens. The binary keeps those and tells which one was presented.
+
+mod identity;
+mod schemes;
 
 use std::fmt;
 
-use hmac::{Hmac, Mac};
+use engine::record::Authenticity;
+use engine::source::SourceType;
+use engine::time::Timestamp;
 use http::HeaderMap;
-use sha2::Sha256;
+use pipeproof_engine as engine;
+
+pub use self::identity::{IdentityError, Issuer};
+use self::schemes::Scheme;
 
 /// A secret shared with a source.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,46 +31,61 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Checks `X-Hub-Signature-256` (`sha256=` and the hexadecimal HMAC-SHA256 of the raw body) against every active
-/// secret and returns the id of the one that made it. Every secret is tried, each comparison takes constant time.
-///
-/// Source: GitHub, "Validating webhook deliveries".
-#[must_use]
-pub fn github_signature<'a>(headers: &HeaderMap, body: &[u8], secrets: &'a [Secret]) -> Option<&'a str> {
-    let given = headers.get("x-hub-signature-256")?.to_str().ok()?;
-    let given = hex::decode(given.strip_prefix("sha256=")?).ok()?;
-    let mut made_by = None;
-    for secret in secrets.iter().filter(|secret| !secret.bytes.is_empty()) {
-        // HMAC takes keys of any length.
-        let Ok(mac) = Hmac::<Sha256>::new_from_slice(&secret.bytes) else { continue };
-        if mac.chain_update(body).verify_slice(&given).is_ok() {
-            made_by = Some(secret.id.as_str());
-        }
-    }
-    made_by
+/// What a request proves about its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It carries nothing that one of the source's schemes would look at, or nothing that any active secret made.
+    None,
+    /// It was signed with an active secret, but not within the time its scheme allows: perhaps somebody repeats it.
+    Stale,
+    /// An active secret made it.
+    Proven {
+        /// How strong the proof is.
+        auth: Authenticity,
+        /// Id of the secret.
+        key_id: String,
+    },
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether senders of a type prove themselves in a way of their own, so that a source needs a secret.
+#[must_use]
+pub fn has_secret(kind: SourceType) -> bool {
+    !schemes(kind).is_empty()
+}
 
-    #[test]
-    fn github_documentation_vector() {
-        // The values of GitHub's own page on validating deliveries.
-        let mut headers = HeaderMap::new();
-        let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
-        headers.insert("x-hub-signature-256", signature.parse().unwrap());
-        let secret = |id: &str, text: &str| Secret { id: id.to_owned(), bytes: text.as_bytes().to_vec() };
-        let right = secret("b", "It's a Secret to Everybody");
-        let body = b"Hello, World!";
-        assert_eq!(github_signature(&headers, body, &[secret("a", "other"), right.clone()]), Some("b"));
-        assert_eq!(github_signature(&headers, b"Hello, World", std::slice::from_ref(&right)), None);
-        assert_eq!(github_signature(&headers, body, &[secret("a", "other"), secret("e", "")]), None);
-        assert_eq!(github_signature(&HeaderMap::new(), body, std::slice::from_ref(&right)), None);
-        for bad in ["sha1=00", "sha256=", "sha256=zz", "757107ea", "sha256=7571"] {
-            headers.insert("x-hub-signature-256", bad.parse().unwrap());
-            assert_eq!(github_signature(&headers, body, std::slice::from_ref(&right)), None, "{bad}");
+/// Whether the secret must have the form of Standard Webhooks (`whsec_` and base64).
+#[must_use]
+pub fn is_standard_webhook(kind: SourceType) -> bool {
+    schemes(kind).first() == Some(&Scheme::StandardWebhooks)
+}
+
+/// Checks what the schemes of a source type look at against every active secret. Every secret is tried, each comparison
+/// takes constant time.
+#[must_use]
+pub fn proof(kind: SourceType, headers: &HeaderMap, body: &[u8], secrets: &[Secret], now: Timestamp) -> Proof {
+    let mut stale = false;
+    for scheme in schemes(kind) {
+        match scheme.check(headers, body, secrets, now) {
+            Proof::None => {}
+            Proof::Stale => stale = true,
+            proven @ Proof::Proven { .. } => return proven,
         }
-        assert!(!format!("{right:?}").contains("Everybody"));
+    }
+    if stale { Proof::Stale } else { Proof::None }
+}
+
+/// How senders of a type prove themselves, the strongest way first. By name, so that a type has its row before and after
+/// its decoder exists.
+fn schemes(kind: SourceType) -> &'static [Scheme] {
+    match kind.name() {
+        "github.webhook" => &[Scheme::Github],
+        "gitlab.webhook" => &[Scheme::StandardWebhooks, Scheme::Token("x-gitlab-token")],
+        "gitlab.audit" => &[Scheme::Token("x-gitlab-event-streaming-token")],
+        "circleci.webhook" => &[Scheme::CircleCi],
+        "buildkite" => &[Scheme::Buildkite, Scheme::Token("x-buildkite-token")],
+        "flux" => &[Scheme::GenericHmac],
+        // Whoever sends JSON of any shape may sign it in one of the two ways that many senders share.
+        "json" | "cloudevents" | "cdevents" => &[Scheme::GenericHmac, Scheme::StandardWebhooks],
+        _ => &[],
     }
 }

@@ -62,6 +62,7 @@ use pipeproof_engine as engine;
 
 use crate::receive::oversize;
 use crate::redact::Family;
+use crate::unwrap::UNREAD;
 
 /// Deepest nesting of JSON that is decoded.
 const DEPTH_MAX: usize = 64;
@@ -85,6 +86,9 @@ pub enum Undecodable {
     /// It was larger than a record may be, and cut.
     #[error("the item has {0} bytes, more than a record holds: only its beginning was kept, see it at its source")]
     Truncated(String),
+    /// It could not be taken apart when it came.
+    #[error("the body could not be taken apart ({0})")]
+    Unread(String),
     /// It is not text.
     #[error("the body is not UTF-8 text")]
     Text,
@@ -159,6 +163,9 @@ const ORIGIN: &[Field] = &[
 /// # Errors
 /// [`Undecodable`] says why the record is a dead letter.
 pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecodable> {
+    if let Some(code) = record.envelope.attributes.get(UNREAD) {
+        return Err(Undecodable::Unread(code.clone()));
+    }
     if let Some(bytes) = record.envelope.attributes.get(oversize::BYTES) {
         return Err(Undecodable::Truncated(bytes.clone()));
     }

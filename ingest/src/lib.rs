@@ -7,9 +7,12 @@
 pub mod authentic;
 pub mod decode;
 pub mod enrich;
+pub mod follow;
+pub mod kafka;
 pub mod limits;
 pub mod log;
 pub mod receive;
 pub mod redact;
 mod skim;
+pub mod syslog;
 mod unwrap;

@@ -13,6 +13,7 @@ pub mod disk;
 mod frame;
 mod hashes;
 mod recover;
+mod retired;
 mod writer;
 
 #[cfg(test)]
@@ -142,6 +143,15 @@ pub enum LogState {
     Closed,
 }
 
+/// One file of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentSpan {
+    /// Its records.
+    pub records: Range<u64>,
+    /// Bytes up to the end of the last one.
+    pub bytes: u64,
+}
+
 /// An opened log and what opening found.
 #[derive(Debug)]
 pub struct Opened {
@@ -173,6 +183,8 @@ struct Shared {
 struct Published {
     tree: Tree,
     segments: Vec<Segment>,
+    /// Index of the first record that was not retired.
+    retired: u64,
     state: LogState,
 }
 
@@ -219,6 +231,7 @@ impl Log {
             published: RwLock::new(Published {
                 tree: recovered.tree,
                 segments: recovered.segments,
+                retired: recovered.report.retired,
                 state: LogState::Accepting,
             }),
         });
@@ -342,6 +355,32 @@ impl Log {
             out.push((*index, bytes.slice_ref(found.ok_or_else(damaged)?.leaf)));
         }
         Ok(())
+    }
+
+    /// Index of the first record that was not retired. Of earlier ones only the hashes are here.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.shared.published().retired
+    }
+
+    /// The segments that are here, oldest first; the last one may be written to.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentSpan> {
+        let published = self.shared.published();
+        published.segments.iter().map(|it| SegmentSpan { records: it.first..it.after(), bytes: it.end }).collect()
+    }
+
+    /// Removes closed segments all of whose records lie below `below`; hashes, roots and proofs stay. Returns the index of
+    /// the first record kept. The caller vouches that everything below is stored elsewhere.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; what was not removed is removed by the next call.
+    pub async fn retire(&self, below: u64) -> Result<u64, LogError> {
+        let (done, answer) = oneshot::channel();
+        let closed = || LogError::io("retire", "segments", std::io::Error::other("the log was closed"));
+        self.commands.send(Command::Retire { below, done }).await.map_err(|_| closed())?;
+        let retired = answer.await.map_err(|_| closed())?;
+        retired.map_err(|cause| LogError::io("retire", "segments", cause))
     }
 
     /// Root of the tree over the first `size` records; `None` when fewer are durable.

@@ -23,11 +23,18 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 
 pub use crate::authentic::Secret;
-use crate::authentic::github_signature;
+use crate::authentic::{self, Proof};
 pub use crate::limits::Limits;
 use crate::limits::{Coding, inflate};
 use crate::redact::{Redactor, join, summary};
-use crate::unwrap;
+use crate::unwrap::{self, Item, UNREAD, cloudevents};
+pub use crate::unwrap::{Action as BulkAction, Framing, actions as bulk_actions, parts};
+
+/// Whether a record holds what could not be taken apart: it will be a dead letter.
+#[must_use]
+pub fn is_unread(record: &Record) -> bool {
+    record.envelope.attributes.contains_key(UNREAD)
+}
 
 /// What is set about a source.
 #[derive(Clone, Debug)]
@@ -63,6 +70,21 @@ pub struct Request<'a> {
     pub mode: CollectionMode,
 }
 
+/// By which way a request came, where that says more than its source does.
+#[derive(Clone, Debug, Default)]
+pub struct Way {
+    /// How its body is put together.
+    pub framing: Framing,
+    /// What the way proves about the sender: an identity token that was checked, or nothing for a file.
+    pub proven: Option<(Authenticity, Option<String>)>,
+    /// Where it stands in what it was read from (file and offset, topic and offset): names items that have no id.
+    pub place: Option<String>,
+    /// Nobody could be told that something is wrong with it: whatever it is, it is kept.
+    pub keep: bool,
+    /// Kept with every record.
+    pub attributes: Vec<(&'static str, String)>,
+}
+
 /// The keys a receiver needs.
 #[derive(Clone)]
 pub struct ReceiverKeys {
@@ -84,6 +106,11 @@ pub enum Refusal {
     /// Nobody vouches for it.
     #[error("the request is not signed with a secret of source `{0}` and carries no token for it")]
     Unauthenticated(String),
+    /// It is signed, but for another time than now.
+    #[error(
+        "the request to source `{0}` is signed for a time more than five minutes from now: is it repeated, or a clock wrong?"
+    )]
+    Stale(String),
     /// Only the program itself writes to this source.
     #[error("source `{0}` is written by pipeproof itself")]
     Own(String),
@@ -129,7 +156,7 @@ impl Refusal {
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::Unauthenticated(_) => 401,
+            Self::Unauthenticated(_) | Self::Stale(_) => 401,
             Self::Empty | Self::Own(_) | Self::Compression(_) | Self::Depth(_) | Self::Form => 400,
             Self::TooLarge { .. } | Self::Ratio(_) | Self::Items(_) => 413,
             Self::Encoding(_) => 415,
@@ -138,11 +165,27 @@ impl Refusal {
         }
     }
 
+    /// Whether it is about what is in the body, and not about who sent it or how we are.
+    const fn is_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Empty
+                | Self::TooLarge { .. }
+                | Self::Ratio(_)
+                | Self::Compression(_)
+                | Self::Encoding(_)
+                | Self::Items(_)
+                | Self::Depth(_)
+                | Self::Form
+        )
+    }
+
     /// A stable name for programs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Unauthenticated(_) => "unauthenticated",
+            Self::Stale(_) => "stale_signature",
             Self::Own(_) => "own_source",
             Self::Empty => "empty_body",
             Self::TooLarge { .. } => "body_too_large",
@@ -194,11 +237,28 @@ impl Receiver {
         &self.limits
     }
 
+    /// A body without its compression, as its headers and first bytes tell.
+    ///
+    /// # Errors
+    /// [`Refusal`] for what cannot be decompressed, or grows beyond the limits.
+    pub fn inflated(&self, headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Refusal> {
+        let encoding = headers.get(http::header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?"));
+        inflate(body, Coding::of(encoding, body)?, &self.limits)
+    }
+
     /// Checks, unwraps and redacts a request. Every record fits the log; there are none in an empty list.
     ///
     /// # Errors
     /// [`Refusal`]: nothing of the request is to be kept.
     pub fn accept(&self, request: Request<'_>) -> Result<Vec<Record>, Refusal> {
+        self.accept_by(&Way::default(), request)
+    }
+
+    /// The same for a request that came by a way of its own.
+    ///
+    /// # Errors
+    /// As [`Receiver::accept`].
+    pub fn accept_by(&self, way: &Way, request: Request<'_>) -> Result<Vec<Record>, Refusal> {
         let source = request.source;
         if !source.source_type.is_external() {
             return Err(Refusal::Own(source.name.clone()));
@@ -206,39 +266,128 @@ impl Receiver {
         if request.body.len() > self.limits.body_bytes_max {
             return Err(Refusal::TooLarge { bytes: request.body.len(), limit: self.limits.body_bytes_max });
         }
-        let (auth, key_id) = authenticate(&request)?;
-        let encoding = request.headers.get(http::header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?"));
-        let body = inflate(&request.body, Coding::of(encoding, &request.body)?, &self.limits)?;
+        let (auth, key_id) = authenticate(way, &request)?;
         let mut attributes = identity::attributes(&request);
+        attributes.extend(way.attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let redacted = self.redactor.attributes(&mut attributes);
         identity::shorten(&mut attributes, self.limits.attribute_bytes_max);
         let common = Common { request: &request, auth, key_id, attributes, redacted };
+        let body = match self.inflated(request.headers, &request.body) {
+            Ok(body) => body,
+            // Compressed it may hold secrets that cannot be seen: only what it was is kept.
+            Err(refusal) => return self.kept(way, &common, None, refusal),
+        };
         if source.source_type.info().free_text {
             return self.text_records(&common, &body);
         }
-        let body = if source.source_type == SourceType::GithubWebhook && !body.trim_ascii_start().starts_with(b"{") {
-            let form = body.trim_ascii_start().starts_with(b"payload=");
-            if form { unwrap::form_payload(&body).ok_or(Refusal::Form)? } else { body }
-        } else {
-            body
+        match self.item_records(way, &common, &body) {
+            Err(refusal) => self.kept(way, &common, Some(&body), refusal),
+            records => records,
+        }
+    }
+
+    fn item_records(&self, way: &Way, common: &Common<'_>, body: &Bytes) -> Result<Vec<Record>, Refusal> {
+        let request = common.request;
+        let kind = request.source.source_type;
+        let event = cloudevents::structured(kind, request.headers, body);
+        let form = kind == SourceType::GithubWebhook && body.trim_ascii_start().starts_with(b"payload=");
+        let body = match event {
+            Some(event) => event,
+            None if form => unwrap::form_payload(body).ok_or(Refusal::Form)?,
+            None => body.clone(),
         };
-        let items = unwrap::items(source.source_type, &body, &self.limits)?;
+        let items = unwrap::items(kind, way.framing, &body, &self.limits)?;
         let alone = items.len() == 1;
         let mut records = Vec::with_capacity(items.len());
-        for (number, item) in items.iter().enumerate() {
+        for (number, item) in items.into_iter().enumerate() {
             // Among others it becomes a dead letter: the others must not suffer.
-            if alone && check_depth(item, self.limits.json_depth_max).is_err() {
+            if alone && check_depth(&item.bytes, self.limits.json_depth_max).is_err() {
                 return Err(Refusal::Depth(self.limits.json_depth_max));
             }
-            let id = identity::item(&request, item, (!alone).then_some(number), &self.limits);
-            let id = match id {
+            let place =
+                || way.place.as_ref().map(|place| if alone { place.clone() } else { format!("{place}/{number}") });
+            let own = identity::item(request, &item.bytes, (!alone).then_some(number), &self.limits);
+            let id = match own.or_else(|| item.id.clone()).or_else(place) {
                 Some(id) if !self.redactor.suspects(id.as_bytes()) => format!("id:{id}"),
-                _ => identity::hash(&self.keys.dedup, item),
+                _ => identity::hash(&self.keys.dedup, &item.bytes),
             };
-            let (body, redacted) = self.redactor.body(source.source_type, item);
-            records.push(self.record(&common, id, None, body, redacted)?);
+            records.push(self.item_record(common, id, &item)?);
         }
         Ok(records)
+    }
+
+    fn item_record(&self, common: &Common<'_>, id: String, item: &Item) -> Result<Record, Refusal> {
+        let (body, redacted) = self.redactor.body(common.request.source.source_type, &item.bytes);
+        let mut about = item.attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let redacted = join(redacted, self.redactor.attributes(&mut about));
+        identity::shorten(&mut about, self.limits.attribute_bytes_max);
+        self.record(common, id, about, body, redacted)
+    }
+
+    /// What a provider sent and we cannot take apart. It would disable its webhook over an error, or send the same again
+    /// for ever: it gets none, and the record says what was wrong.
+    fn kept(
+        &self,
+        way: &Way,
+        common: &Common<'_>,
+        body: Option<&Bytes>,
+        refusal: Refusal,
+    ) -> Result<Vec<Record>, Refusal> {
+        let kind = common.request.source.source_type;
+        let mends = kind == SourceType::Json || kind.info().free_text;
+        if (mends && !way.keep) || !refusal.is_content() {
+            return Err(refusal);
+        }
+        let raw = &common.request.body;
+        let mut about = BTreeMap::from([(UNREAD.to_owned(), refusal.code().to_owned())]);
+        if body.is_none() {
+            about.insert(oversize::BYTES.to_owned(), raw.len().to_string());
+            about.insert(oversize::HASH.to_owned(), identity::hash(&self.keys.dedup, raw));
+        }
+        let own = identity::item(common.request, raw, None, &self.limits);
+        let own = own.filter(|id| !self.redactor.suspects(id.as_bytes()));
+        let id = own.map_or_else(|| identity::hash(&self.keys.dedup, raw), |id| format!("id:{id}"));
+        let (body, redacted) = self.redactor.body(kind, body.unwrap_or(&Bytes::new()));
+        Ok(vec![self.record(common, id, about, body, redacted)?])
+    }
+
+    /// A dead letter's record taken apart once more, as history: what a later version can read of it. There are none where
+    /// only its beginning was kept. An item has the same name whenever it is read again, so that doing it twice is seen.
+    ///
+    /// # Errors
+    /// [`Refusal::Random`], and [`Refusal::Envelope`] if a copy does not fit the log.
+    pub fn again(&self, record: &Record, index: u64, received: Timestamp) -> Result<Vec<Record>, Refusal> {
+        let envelope = &record.envelope;
+        if envelope.attributes.contains_key(oversize::BYTES) || !envelope.source_type.is_external() {
+            return Ok(Vec::new());
+        }
+        let items = if envelope.source_type.info().free_text {
+            vec![Item { bytes: record.body.clone(), ..Item::default() }]
+        } else {
+            // What is empty or too much now was so then.
+            unwrap::items(envelope.source_type, Framing::Values, &record.body, &self.limits).unwrap_or_default()
+        };
+        let several = items.len() > 1;
+        let copy = |(number, item): (usize, Item)| {
+            let (body, redacted) = self.redactor.body(envelope.source_type, &item.bytes);
+            let mut again = Record { envelope: envelope.clone(), salt: salt()?, body };
+            let known = &mut again.envelope;
+            known.item.push_str("/again");
+            if several {
+                known.item.push_str(&format!("/{number}"));
+            }
+            known.attributes.remove(UNREAD);
+            known.attributes.extend(item.attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            known.attributes.insert("again.record".to_owned(), index.to_string());
+            known.attributes.insert("again.received".to_owned(), envelope.received.to_string());
+            known.redacted = join(redacted, std::mem::take(&mut known.redacted));
+            known.mode = CollectionMode::Backfill;
+            known.received = received;
+            let unfit = |_: RecordError| Refusal::Envelope(envelope.source.clone());
+            oversize::fit(&mut again, &self.keys.dedup).map_err(unfit)?;
+            Ok(again)
+        };
+        items.into_iter().enumerate().map(copy).collect()
     }
 
     /// A job log: redacted as a whole, because secrets go over lines, then cut into chunks.
@@ -258,8 +407,8 @@ impl Receiver {
         for (number, chunk) in chunks.into_iter().enumerate() {
             let here = output.found.iter().filter(|(place, _, _)| chunk.contains(place));
             let redacted = summary(here.map(|(_, family, fingerprint)| (*family, fingerprint.as_str())));
-            let id = format!("{job}/{number}");
-            records.push(self.record(common, id, Some(number), text.slice(chunk), redacted)?);
+            let about = BTreeMap::from([(identity::CHUNK.to_owned(), number.to_string())]);
+            records.push(self.record(common, format!("{job}/{number}"), about, text.slice(chunk), redacted)?);
         }
         Ok(records)
     }
@@ -268,18 +417,14 @@ impl Receiver {
         &self,
         common: &Common<'_>,
         item: String,
-        chunk: Option<usize>,
+        about: BTreeMap<String, String>,
         body: Bytes,
         redacted: Vec<Redacted>,
     ) -> Result<Record, Refusal> {
         let request = common.request;
         let mut attributes = common.attributes.clone();
-        if let Some(chunk) = chunk {
-            attributes.insert(identity::CHUNK.to_owned(), chunk.to_string());
-        }
+        attributes.extend(about);
         let redacted = join(redacted, common.redacted.clone());
-        let mut salt = [0; 16];
-        OsRng.try_fill_bytes(&mut salt).map_err(|_| Refusal::Random)?;
         let mut record = Record {
             envelope: Envelope {
                 source: request.source.name.clone(),
@@ -292,7 +437,7 @@ impl Receiver {
                 attributes,
                 redacted,
             },
-            salt,
+            salt: salt()?,
             body,
         };
         let unfit = |_: RecordError| Refusal::Envelope(request.source.name.clone());
@@ -301,16 +446,22 @@ impl Receiver {
     }
 }
 
-/// Who sent it: by signature where the type has one, else by the token the caller has verified.
-fn authenticate(request: &Request<'_>) -> Result<(Authenticity, Option<String>), Refusal> {
+fn salt() -> Result<[u8; 16], Refusal> {
+    let mut salt = [0; 16];
+    OsRng.try_fill_bytes(&mut salt).map_err(|_| Refusal::Random)?;
+    Ok(salt)
+}
+
+/// Who sent it: by what the sender's own scheme proves, else by the way it came, else by the token the caller has verified.
+fn authenticate(way: &Way, request: &Request<'_>) -> Result<(Authenticity, Option<String>), Refusal> {
     let source = request.source;
-    if source.source_type == SourceType::GithubWebhook
-        && let Some(key) = github_signature(request.headers, &request.body, &source.secrets)
-    {
-        return Ok((Authenticity::Hmac, Some(key.to_owned())));
-    }
-    match &request.bearer {
-        Some(token) => Ok((Authenticity::Bearer, Some(token.clone()))),
-        None => Err(Refusal::Unauthenticated(source.name.clone())),
+    let proof = authentic::proof(source.source_type, request.headers, &request.body, &source.secrets, request.received);
+    let token = || request.bearer.clone().map(|token| (Authenticity::Bearer, Some(token)));
+    match proof {
+        Proof::Proven { auth, key_id } => Ok((auth, Some(key_id))),
+        proof => way.proven.clone().or_else(token).ok_or_else(|| {
+            let name = source.name.clone();
+            if proof == Proof::Stale { Refusal::Stale(name) } else { Refusal::Unauthenticated(name) }
+        }),
     }
 }

@@ -1,7 +1,16 @@
-//! From a body to its items: arrays, NDJSON, concatenated JSON, and the wrappers of each source type.
+//! From a body to its items: arrays, NDJSON, concatenated JSON, and the wrappers in which items travel.
 //!
 //! One source item becomes one record. What cannot be taken apart is one item as it stands, and becomes a dead letter
 //! when it is decoded; its neighbours are not affected.
+
+mod bulk;
+pub(crate) mod cloudevents;
+mod encoded;
+mod hec;
+mod otlp;
+mod parts;
+mod syslog;
+mod wrappers;
 
 use std::ops::Range;
 
@@ -12,23 +21,73 @@ use pipeproof_engine as engine;
 use crate::limits::Limits;
 use crate::receive::Refusal;
 use crate::skim;
+use wrappers::Peel;
 
-/// Takes a JSON body of a source type apart.
-pub(crate) fn items(kind: SourceType, body: &Bytes, limits: &Limits) -> Result<Vec<Bytes>, Refusal> {
-    let text = skim::trim(body);
+pub use self::bulk::{Action, actions};
+pub use self::parts::parts;
+
+/// Attribute: why what came could not be taken apart, as a code.
+pub(crate) const UNREAD: &str = "unread";
+
+/// How a body is put together, where the way it came says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// JSON values in any of the usual framings, in whatever wrappers their shape shows.
+    #[default]
+    Values,
+    /// Splunk HEC: objects that hold an `event` each.
+    Hec,
+    /// Splunk HEC, raw: a line is an event.
+    HecRaw,
+    /// Elastic `_bulk`: lines that say what to do, each with a document after it.
+    Bulk,
+    /// Syslog messages, counted or line by line (RFC 6587).
+    Syslog {
+        /// The year that messages without one are of.
+        year: i32,
+    },
+    /// OTLP logs as JSON.
+    OtlpJson,
+    /// OTLP logs as Protocol Buffers.
+    OtlpProtobuf,
+}
+
+/// One item of a body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// What its source wrote.
+    pub(crate) bytes: Bytes,
+    /// Its id on the way it came, for items that have none of their own.
+    pub(crate) id: Option<String>,
+    /// What its wrappers said about it.
+    pub(crate) attributes: Vec<(&'static str, String)>,
+}
+
+impl Item {
+    /// About something that is kept and cannot be taken apart.
+    fn unread(code: &str) -> Self {
+        Self { attributes: vec![(UNREAD, code.to_owned())], ..Self::default() }
+    }
+}
+
+/// Takes a body of a source type apart.
+pub(crate) fn items(kind: SourceType, framing: Framing, body: &Bytes, limits: &Limits) -> Result<Vec<Item>, Refusal> {
+    let text = if framing == Framing::OtlpProtobuf { body } else { skim::trim(body) };
     if text.is_empty() {
         return Err(Refusal::Empty);
     }
     let text = body.slice_ref(text);
-    let mut out = Vec::new();
-    for range in split(&text, limits.items_max) {
-        let value = text.slice(range);
-        unwrap(kind, value, limits.items_max, &mut out);
-        if out.len() > limits.items_max {
-            return Err(Refusal::Items(limits.items_max));
-        }
+    let mut peel = Peel::new(kind, limits);
+    match framing {
+        Framing::Values => peel.text(&text, &Item::default(), 0),
+        Framing::Hec => hec::events(&mut peel, &text),
+        Framing::HecRaw => hec::lines(&mut peel, &text),
+        Framing::Bulk => bulk::documents(&mut peel, &text),
+        Framing::Syslog { year } => syslog::messages(&mut peel, &text, year),
+        Framing::OtlpJson => otlp::json(&mut peel, &text),
+        Framing::OtlpProtobuf => otlp::protobuf(&mut peel, &text),
     }
-    Ok(out)
+    if peel.out.len() > limits.items_max { Err(Refusal::Items(limits.items_max)) } else { Ok(peel.out) }
 }
 
 /// The values of a body: several lines that are each a value (NDJSON), or values one after the other. Stops after
@@ -96,58 +155,20 @@ fn concatenated(text: &[u8], max: usize) -> Option<Vec<Range<usize>>> {
     Some(found)
 }
 
-/// Takes one value apart as its source type wraps items.
-fn unwrap(kind: SourceType, value: Bytes, max: usize, out: &mut Vec<Bytes>) {
-    if let Some(elements) = skim::elements(&value, max) {
-        for element in elements {
-            unwrap_object(kind, value.slice(element), max, out);
-        }
-    } else {
-        unwrap_object(kind, value, max, out);
-    }
-}
-
-fn unwrap_object(kind: SourceType, value: Bytes, max: usize, out: &mut Vec<Bytes>) {
-    let list = match kind {
-        // {"Records": […]}: files in S3.
-        SourceType::AwsCloudtrail => skim::member(&value, "Records"),
-        // EventList of audit.k8s.io.
-        SourceType::KubernetesAudit => skim::member(&value, "items"),
-        _ => None,
-    };
-    if let Some((list, elements)) = list.and_then(|list| Some((list, skim::elements(list, max)?))) {
-        let list = value.slice_ref(list);
-        out.extend(elements.into_iter().map(|element| unwrap_record(kind, list.slice(element))));
-    } else {
-        out.push(unwrap_record(kind, value));
-    }
-}
-
-/// Takes the wrapper of a single record off.
-fn unwrap_record(kind: SourceType, value: Bytes) -> Bytes {
-    if kind != SourceType::AwsCloudtrail {
-        return value;
-    }
-    // LookupEvents: the record is text inside.
-    if let Some([b'"', inner @ .., b'"']) = skim::member(&value, "CloudTrailEvent") {
-        return Bytes::from(skim::unescape(inner).into_owned());
-    }
-    // EventBridge: the record is the detail.
-    match skim::member(&value, "detail") {
-        Some(detail) if skim::member(detail, "eventName").is_some() => value.slice_ref(detail),
-        _ => value,
-    }
-}
-
 /// The JSON text of a form body (`payload=…`), as GitHub sends it when a webhook's content type is a form.
 pub(crate) fn form_payload(body: &Bytes) -> Option<Bytes> {
     let encoded = body.split(|byte| *byte == b'&').find_map(|part| part.strip_prefix(b"payload="))?;
+    percent_decode(encoded, true).map(Bytes::from)
+}
+
+/// Undoes percent-encoding (RFC 3986 §2.1); in a form `+` is a space. `None` where an escape is cut or no number.
+fn percent_decode(encoded: &[u8], form: bool) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
     while let Some((byte, tail)) = rest.split_first() {
         rest = tail;
         match byte {
-            b'+' => out.push(b' '),
+            b'+' if form => out.push(b' '),
             b'%' => {
                 let (digits, tail) = rest.split_at_checked(2)?;
                 out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
@@ -156,7 +177,7 @@ pub(crate) fn form_payload(body: &Bytes) -> Option<Bytes> {
             other => out.push(*other),
         }
     }
-    Some(Bytes::from(out))
+    Some(out)
 }
 
 /// Cuts text into chunks of whole lines of at most `bytes_max` bytes; a longer line is cut where it is full.
@@ -194,9 +215,63 @@ mod tests {
 
     use super::*;
 
+    const FRAMINGS: &[Framing] = &[
+        Framing::Values,
+        Framing::Hec,
+        Framing::HecRaw,
+        Framing::Bulk,
+        Framing::OtlpJson,
+        Framing::OtlpProtobuf,
+        Framing::Syslog { year: 2026 },
+    ];
+
+    type Frame = fn(&[String]) -> (Framing, Vec<u8>);
+
+    /// Ways to send the same events.
+    const FRAMES: &[(SourceType, Frame)] = &[
+        (SourceType::Json, |events| (Framing::Values, events.join("\n").into_bytes())),
+        (SourceType::Json, |events| (Framing::Values, events.concat().into_bytes())),
+        (SourceType::Json, |events| (Framing::Values, format!("[{}]", events.join(" , ")).into_bytes())),
+        (SourceType::Json, |events| {
+            (
+                Framing::Hec,
+                events.iter().map(|event| format!(r#"{{"event":{event},"time":1}}"#)).collect::<String>().into(),
+            )
+        }),
+        (SourceType::Json, |events| (Framing::HecRaw, events.join("\n").into_bytes())),
+        (SourceType::Json, |events| {
+            let lines = events.iter().map(|event| format!("<13>1 2026-11-26T00:00:00Z h app - - - {event}\n"));
+            (Framing::Syslog { year: 2026 }, lines.collect::<String>().into())
+        }),
+        (SourceType::Json, |events| {
+            (
+                Framing::Bulk,
+                events.iter().map(|event| format!("{{\"create\":{{}}}}\n{event}\n")).collect::<String>().into(),
+            )
+        }),
+        (SourceType::AwsCloudtrail, |events| {
+            (Framing::Values, format!(r#"{{"Records":[{}]}}"#, events.join(",")).into_bytes())
+        }),
+        (SourceType::AwsCloudtrail, |events| {
+            let records = events.iter().map(|event| format!(r#"{{"detail-type":"x","source":"y","detail":{event}}}"#));
+            (Framing::Values, records.collect::<Vec<_>>().join("\n").into_bytes())
+        }),
+        (SourceType::AwsCloudtrail, |events| {
+            let logs: Vec<String> = events
+                .iter()
+                .map(|event| {
+                    format!(r#"{{"id":"1","timestamp":1,"message":{}}}"#, serde_json::to_string(event).unwrap())
+                })
+                .collect();
+            let body = format!(r#"{{"messageType":"DATA_MESSAGE","logEvents":[{}]}}"#, logs.join(","));
+            (Framing::Values, body.into_bytes())
+        }),
+    ];
+
     fn texts(kind: SourceType, body: &str) -> Vec<String> {
-        let items = items(kind, &Bytes::copy_from_slice(body.as_bytes()), &Limits::default()).unwrap();
-        items.iter().map(|item| String::from_utf8(item.to_vec()).unwrap()).collect()
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let items = items(kind, Framing::Values, &body, &Limits::default()).unwrap();
+        items.iter().map(|item| String::from_utf8(item.bytes.to_vec()).unwrap()).collect()
     }
 
     #[test]
@@ -243,11 +318,11 @@ mod tests {
     fn empty_and_too_many() {
         for empty in ["", " \n ", "\u{feff}"] {
             let body = Bytes::copy_from_slice(empty.as_bytes());
-            assert!(matches!(items(SourceType::Json, &body, &Limits::default()), Err(Refusal::Empty)));
+            assert!(matches!(items(SourceType::Json, Framing::Values, &body, &Limits::default()), Err(Refusal::Empty)));
         }
         let limits = Limits { items_max: 2, ..Limits::default() };
         let body = Bytes::from_static(b"[1,2,3]");
-        assert!(matches!(items(SourceType::Json, &body, &limits), Err(Refusal::Items(2))));
+        assert!(matches!(items(SourceType::Json, Framing::Values, &body, &limits), Err(Refusal::Items(2))));
     }
 
     #[test]
@@ -283,8 +358,31 @@ mod tests {
         #[test]
         fn every_body_gives_items_or_is_refused(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             for kind in SourceType::ALL {
-                drop(items(*kind, &Bytes::from(body.clone()), &Limits::default()));
+                for framing in FRAMINGS {
+                    drop(items(*kind, *framing, &Bytes::from(body.clone()), &Limits::default()));
+                }
             }
+        }
+
+        /// Where a sender cuts its batches decides nothing, in whatever framing and wrapper they travel.
+        #[test]
+        fn a_batch_split_anywhere_gives_the_same_items(
+            numbers in proptest::collection::vec(any::<u32>(), 1..12), cut in 0..12_usize, framing in 0..FRAMES.len(),
+        ) {
+            let (kind, frame) = FRAMES[framing];
+            let events: Vec<String> = numbers.iter().map(|n| format!(r#"{{"eventName":"A","eventID":"{n}","text":"a\n{n}"}}"#)).collect();
+            let (first, second) = events.split_at(cut.min(events.len()));
+            let of = |events: &[String]| -> Vec<Bytes> {
+                if events.is_empty() {
+                    return Vec::new();
+                }
+                let (framing, body) = frame(events);
+                let items = items(kind, framing, &Bytes::from(body), &Limits::default()).unwrap();
+                items.into_iter().map(|item| item.bytes).collect()
+            };
+            let whole = of(&events);
+            prop_assert_eq!(&whole, &[of(first), of(second)].concat());
+            prop_assert_eq!(whole, events.iter().map(|event| Bytes::from(event.clone())).collect::<Vec<_>>());
         }
 
         #[test]

@@ -74,9 +74,9 @@ pub(crate) enum Command {
     /// Exceptions to rules: add, list, remove
     #[command(subcommand)]
     Exceptions(ExceptionsAction),
-    /// Records that could not be decoded
+    /// Records that could not be decoded: list them, read again what this version can
     #[command(subcommand)]
-    Deadletters(ListAction),
+    Deadletters(DeadLettersAction),
     /// Deliveries and their receipts
     #[command(subcommand)]
     Deliveries(ListAction),
@@ -92,6 +92,22 @@ pub(crate) enum Command {
     /// Build and verify evidence packs
     #[command(subcommand)]
     Evidence(EvidenceAction),
+    /// Copy the data folder into an empty one, also while a server runs
+    Backup {
+        /// Folder that does not exist or is empty
+        to: PathBuf,
+    },
+    /// Check a backup and make the data folder (--data) from it; that must not exist or be empty
+    Restore {
+        /// The backup
+        from: PathBuf,
+    },
+    /// Where log, detection and lake stand, and whether events are accepted
+    Doctor {
+        /// Derive leaves, trees, findings and counts again and compare them with what is stored; exit 5 if they differ
+        #[arg(long)]
+        verify: bool,
+    },
     /// Control tests
     #[command(subcommand)]
     Controls(ListAction),
@@ -187,7 +203,7 @@ pub(crate) struct ImportOptions {
     /// Name of the source
     #[arg(long)]
     pub(crate) source: String,
-    /// Files; .gz and .zst as they are
+    /// Files and folders; gzip and zstd as they are
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
 }
@@ -233,6 +249,24 @@ pub(crate) enum TokenAction {
     List,
     /// Revoke a token by its id
     Revoke { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersAction {
+    /// List them, oldest first
+    List {
+        /// Of this source
+        #[arg(long)]
+        source: Option<String>,
+    },
+    /// Read again, as history, those that this version can decode
+    Replay {
+        /// Of this source
+        #[arg(long)]
+        source: Option<String>,
+        /// Only these, by the index of their record
+        records: Vec<u64>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

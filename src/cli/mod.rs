@@ -7,11 +7,13 @@ mod backtest;
 mod eval;
 mod evidence;
 mod explain;
+mod import;
 mod in_force;
 mod rules;
 mod serve;
 pub(crate) mod show;
 mod stored;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -45,7 +47,9 @@ pub(crate) enum Failure {
         #[source]
         source: std::io::Error,
     },
-    /// A pack that does not verify; the report was printed.
+    #[error(transparent)]
+    Backup(#[from] crate::backup::BackupError),
+    /// A pack or data that do not verify; the report was printed.
     #[error("")]
     Unverified,
     /// Anything else that went wrong.
@@ -60,7 +64,9 @@ impl Failure {
             Self::Usage(_) | Self::Node(crate::node::NodeError::Rules(_)) => 2,
             Self::Config(_) | Self::Configuration(_) | Self::Node(crate::node::NodeError::Targets(_)) => 3,
             Self::Client(crate::client::ClientError::Refused { status: 400 | 404 | 409 | 413, .. }) => 2,
-            Self::Client(_) | Self::Node(_) | Self::Io { .. } | Self::Other(_) => 4,
+            Self::Backup(crate::backup::BackupError::Asked(_)) => 2,
+            Self::Backup(crate::backup::BackupError::Damaged { .. }) => 5,
+            Self::Backup(_) | Self::Client(_) | Self::Node(_) | Self::Io { .. } | Self::Other(_) => 4,
             Self::Unverified => 5,
         }
     }
@@ -102,7 +108,7 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
         Command::Eval(options) => eval::eval(&options, format),
         Command::Explain(options) => explain::explain(&options, format),
         Command::Backtest(options) => backtest::backtest(&options, &place, format).await,
-        Command::Import(options) => stored::import(&options, &place, format).await,
+        Command::Import(options) => import::import(&options, &place, format).await,
         Command::Sources(action) => stored::sources(action, &place, format).await,
         Command::Token(action) => stored::tokens(action, &place, format).await,
         Command::Rules(action) => in_force::rules(action, &place, format).await,
@@ -113,6 +119,9 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
         Command::Sql(options) => stored::sql(&options, &place, format).await,
         Command::Kpi(options) => stored::kpi(&options, &place, format).await,
         Command::Incidents(action) => stored::incidents(action, &place, format).await,
+        Command::Backup { to } => upkeep::backup(&to, &place, format).await,
+        Command::Restore { from } => upkeep::restore(&from, &place, format),
+        Command::Doctor { verify } => upkeep::doctor(verify, &place, format).await,
         Command::Evidence(action) => evidence::evidence(action, &place, format).await,
         Command::Controls(action) => evidence::controls(&action, format),
     }

@@ -52,14 +52,13 @@ pub(super) async fn serve(options: &ServeOptions, place: &Place) -> Result<(), F
 async fn reload(server: &Server, options: &ServeOptions) {
     match options.config.as_deref().map(Config::load).transpose() {
         Ok(Some(config)) => {
+            server.reload_configuration(Ok(&config)).await;
             if let Err(error) = server.reload_addresses(&config).await {
                 tracing::error!(error = %crate::chain(&error), "the address files could not be taken in");
             }
         }
         Ok(None) => {}
-        Err(error) => {
-            tracing::error!(error = %crate::chain(&error), "the configuration is broken; what is in force stays")
-        }
+        Err(error) => server.reload_configuration(Err(crate::chain(&error))).await,
     }
 }
 

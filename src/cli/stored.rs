@@ -1,11 +1,9 @@
 //! Commands over stored data: each is a call of the API.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::arguments::{
-    FindingsOptions, Format, ImportOptions, IncidentsAction, KpiOptions, ListAction, SourcesAction, SqlOptions,
+    DeadLettersAction, FindingsOptions, Format, IncidentsAction, KpiOptions, ListAction, SourcesAction, SqlOptions,
     TokenAction,
 };
 use super::{Failure, show};
@@ -57,10 +55,15 @@ pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option
                 "name",
                 "type",
                 "connected",
-                "this_hour.records",
-                "this_hour.events",
-                "this_hour.duplicates",
-                "this_hour.dead_letters",
+                "last_24h.last_event",
+                "last_24h.rate_per_minute",
+                "last_24h.lag_p50_s",
+                "last_24h.lag_p99_s",
+                "last_24h.skew_s",
+                "last_24h.records",
+                "last_24h.duplicates",
+                "last_24h.dead_letters",
+                "last_24h.gaps",
                 "this_hour.status",
             ];
             show::rows(&list(&answer, "sources"), &columns, format)
@@ -100,10 +103,24 @@ pub(super) async fn tokens(action: TokenAction, place: &Place, format: Option<Fo
     }
 }
 
-pub(super) async fn dead_letters(action: &ListAction, place: &Place, format: Option<Format>) -> Done {
-    let ListAction::List = action;
-    let answer = with(place, async |client| client.get("/v1/deadletters").await).await?;
-    show::rows(&list(&answer, "dead_letters"), &["index", "source", "received", "reason"], format)
+pub(super) async fn dead_letters(action: &DeadLettersAction, place: &Place, format: Option<Format>) -> Done {
+    match action {
+        DeadLettersAction::List { source } => {
+            let path = match source {
+                Some(source) => format!("/v1/deadletters?limit=1000&source={source}"),
+                None => "/v1/deadletters?limit=1000".to_owned(),
+            };
+            let answer = with(place, async |client| client.get(&path).await).await?;
+            let columns = ["index", "source", "received", "replayed", "reason"];
+            show::rows(&list(&answer, "dead_letters"), &columns, format)
+        }
+        DeadLettersAction::Replay { source, records } => {
+            let records = (!records.is_empty()).then_some(records);
+            let body = json!({ "source": source, "records": records });
+            let replayed = with(place, async |client| client.post("/v1/deadletters/replay", &body).await).await?;
+            show::object(&replayed, format)
+        }
+    }
 }
 
 pub(super) async fn deliveries(action: &ListAction, place: &Place, format: Option<Format>) -> Done {
@@ -193,63 +210,6 @@ pub(crate) fn timeline(answer: &Value) -> Vec<Value> {
     }));
     rows.sort_by(|left, right| text(left, "at").cmp(text(right, "at")));
     rows
-}
-
-pub(super) async fn import(options: &ImportOptions, place: &Place, format: Option<Format>) -> Done {
-    let client = Client::connect(place).await?;
-    let sent = import_files(&client, options).await;
-    client.close().await?;
-    show::object(&sent?, format)
-}
-
-async fn import_files(client: &Client, options: &ImportOptions) -> Result<Value, ClientError> {
-    let count = async |name: &str| -> Result<u64, ClientError> {
-        let status = client.get("/v1/status").await?;
-        Ok(status.get("counts").and_then(|counts| counts.get(name)).and_then(Value::as_u64).unwrap_or(0))
-    };
-    let (duplicates, dead) = (count("duplicates").await?, count("dead_letters").await?);
-    let mut sent = 0;
-    for (at, file) in options.files.iter().enumerate() {
-        show::diagnostic(&format!("{}/{} {}", at + 1, options.files.len(), file.display()));
-        let body = std::fs::read(file).map_err(|source| ClientError::File { path: file.clone(), source })?;
-        let mut headers = vec![(crate::http::events::MODE_HEADER.to_owned(), "backfill".to_owned())];
-        if let Some(encoding) = encoding(file) {
-            headers.push(("content-encoding".to_owned(), encoding.to_owned()));
-        }
-        sent += match client.send_events(&options.source, &[], &headers, body.clone()).await {
-            Err(ClientError::Refused { code, .. }) if code == "unknown_source" && is_type(&options.source) => {
-                // A source named after its type exists as soon as a token for the type does.
-                let token = json!({ "scopes": ["events:write"], "source": options.source, "note": "import" });
-                client.post("/v1/tokens", &token).await?;
-                client.send_events(&options.source, &[], &headers, body).await?
-            }
-            sent => sent?,
-        };
-    }
-    // What was accepted is counted once detection has passed it.
-    let durable = client.get("/v1/status").await?.get("durable").and_then(Value::as_u64).unwrap_or(0);
-    while client.get("/v1/status").await?.get("detected").and_then(Value::as_u64).unwrap_or(0) < durable {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    Ok(json!({
-        "source": options.source,
-        "sent": sent,
-        "accepted": sent,
-        "duplicates": count("duplicates").await? - duplicates,
-        "dead_letters": count("dead_letters").await? - dead,
-    }))
-}
-
-fn is_type(name: &str) -> bool {
-    name.parse::<pipeproof_engine::source::SourceType>().is_ok_and(|kind| kind.is_external())
-}
-
-fn encoding(file: &Path) -> Option<&'static str> {
-    match file.extension()?.to_str()? {
-        "gz" => Some("gzip"),
-        "zst" => Some("zstd"),
-        _ => None,
-    }
 }
 
 fn read_stdin() -> Result<String, Failure> {

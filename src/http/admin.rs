@@ -1,4 +1,4 @@
-//! Sources, tokens, dead letters. Every change is a control record before it takes effect.
+//! Sources and tokens. Every change is a control record before it takes effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,34 +8,18 @@ use axum::extract::{Extension, Path, State};
 use pipeproof_engine::control::{Control, SourceRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::authentic;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answers::{Asked, Body, internal};
+use super::answers::Body;
 use super::{Answer, ApiError};
 use crate::node::Shared;
-use crate::registry::{Caller, LABELS_RULE, are_labels, is_source_name, new_token, source_secret};
+use crate::registry::{
+    Caller, LABELS_RULE, are_labels, is_source_name, new_token, source_secret, standard_webhook_secret,
+};
 use crate::scope::Scope;
 use crate::sender;
-
-pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
-    let now = shared.clock.now();
-    let windows =
-        shared.store.windows(now.hour(), Timestamp::MAX).await.map_err(internal("read the windows of sources"))?;
-    let sources: Vec<Value> = shared
-        .registry()
-        .sources
-        .values()
-        .map(|source| {
-            let window = windows.iter().map(|stored| &stored.window).find(|window| window.source == source.name);
-            json!({
-                "name": source.name, "type": source.source_type, "labels": source.labels,
-                "connected": source.connected, "generation": source.generation, "this_hour": window,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "sources": sources })))
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +110,12 @@ pub(crate) async fn rotate_source(
     Ok(Json(described(&shared, &name, source.source_type, generation, Some(&token), &headers)))
 }
 
+/// The secret as the sender has to be told it.
+fn shown_secret(shared: &Shared, source_type: SourceType, name: &str, generation: u32) -> String {
+    let secret = source_secret(&shared.secret_keys.source, name, generation);
+    if authentic::is_standard_webhook(source_type) { standard_webhook_secret(&secret) } else { secret }
+}
+
 fn described(
     shared: &Shared,
     name: &str,
@@ -136,8 +126,7 @@ fn described(
 ) -> Value {
     let host = headers.get(axum::http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1:7391");
     let url = format!("http://{host}/v1/events/{name}");
-    let secret =
-        (source_type == SourceType::GithubWebhook).then(|| source_secret(&shared.secret_keys.source, name, generation));
+    let secret = authentic::has_secret(source_type).then(|| shown_secret(shared, source_type, name, generation));
     let sender = sender::configuration(source_type, &url, token.unwrap_or_default(), secret.as_deref());
     json!({
         "name": name, "type": source_type, "url": url, "token": token, "secret": secret,
@@ -222,20 +211,6 @@ pub(crate) async fn revoke_token(
     }
     control(&shared, Control::TokenRevoked { id: id.clone(), actor: format!("token:{}", caller.id) }).await?;
     Ok(Json(json!({ "revoked": id })))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DeadLetterQuery {
-    #[serde(default)]
-    after: u64,
-    limit: Option<usize>,
-}
-
-pub(crate) async fn dead_letters(State(shared): State<Arc<Shared>>, Asked(query): Asked<DeadLetterQuery>) -> Answer {
-    let limit = query.limit.unwrap_or(100).clamp(1, 1_000);
-    let letters = shared.store.dead_letters(None, query.after, limit).await.map_err(internal("list dead letters"))?;
-    Ok(Json(json!({ "dead_letters": letters })))
 }
 
 async fn control(shared: &Arc<Shared>, control: Control) -> Result<u64, ApiError> {

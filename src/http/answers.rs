@@ -32,6 +32,34 @@ impl ApiError {
         self
     }
 
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The response in another protocol's words.
+    pub(crate) fn answer(&self, body: Value) -> Response {
+        self.with_headers((self.status, Json(body)).into_response())
+    }
+
+    fn with_headers(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(404, "not_found", message)
     }
@@ -104,18 +132,9 @@ impl From<TokenRefusal> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut error = json!({ "code": self.code, "message": self.message });
-        if let (Some(error), Some(details)) = (error.as_object_mut(), self.details) {
-            let (name, details) = *details;
-            error.insert(name.to_owned(), details);
+        if let (Some(error), Some(details)) = (error.as_object_mut(), self.details.as_deref()) {
+            error.insert(details.0.to_owned(), details.1.clone());
         }
-        let mut response = (self.status, Json(json!({ "error": error }))).into_response();
-        let headers = response.headers_mut();
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
-        }
-        response
+        self.answer(json!({ "error": error }))
     }
 }

@@ -1,4 +1,5 @@
-//! `POST /v1/events/{source}`: authenticity, limits, unwrapping and redaction by `ingest`, then the log, then 2xx.
+//! `POST /v1/events/{source}`: authenticity, limits, unwrapping and redaction by `ingest`, then the log, then 2xx. Firehose
+//! is answered in its own form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,109 +8,71 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
-use pipeproof_engine::record::CollectionMode;
-use pipeproof_ingest::log::AppendError;
-use pipeproof_ingest::receive::Request;
+use axum::response::{IntoResponse, Response};
+use pipeproof_ingest::receive::Framing;
 use serde_json::json;
 
+use super::ApiError;
 use super::answers::Asked;
-use super::{Answer, ApiError};
+use super::sender::{Sender, allowed, bound, read};
+use crate::intake::Taken;
 use crate::node::Shared;
-use crate::registry::{Caller, TokenRefusal};
-use crate::scope::Scope;
 
-/// Header by which an import says that it loads history.
-pub(crate) const MODE_HEADER: &str = "x-pipeproof-mode";
+/// Header that names a request of Firehose; the answer must name it again.
+const FIREHOSE_REQUEST: &str = "x-amz-firehose-request-id";
 
 pub(crate) async fn receive(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
     Asked(query): Asked<BTreeMap<String, String>>,
-    Extension(caller): Extension<Result<Caller, TokenRefusal>>,
+    Extension(sender): Extension<Sender>,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
-    // Who may not send is told before a byte of the body is read; whether the source exists is told only to who may send.
-    let bearer = match &caller {
-        Ok(caller) if Scope::EventsWrite.granted_by(&caller.scopes) => {
-            if caller.source.as_deref().is_some_and(|bound| bound != name) {
-                return Err(ApiError::new(403, "other_source", "the token is bound to another source"));
-            }
-            Some(caller.id.clone())
-        }
-        Ok(_) => return Err(ApiError::new(403, "scope_missing", "the token lacks the scope `events:write`")),
-        Err(TokenRefusal::Missing) => None,
-        Err(refusal) => return Err((*refusal).into()),
-    };
-    let Some(source) = shared.source(&name) else {
-        return Err(match bearer {
-            Some(_) => ApiError::new(
-                404,
-                "unknown_source",
-                format!("there is no source `{name}`: add it with `pipeproof sources add`"),
-            ),
-            None => TokenRefusal::Missing.into(),
-        });
-    };
-    if let Some(reason) = shared.not_ready() {
-        return Err(ApiError::unavailable(format!("events are not accepted just now: {reason}")));
+) -> Response {
+    let firehose = headers.get(FIREHOSE_REQUEST).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let taken = async {
+        let allowed = allowed(&shared, &sender, &headers, &name).await?;
+        let body = read(&shared, &headers, body).await?;
+        allowed.take(&shared, Framing::Values, headers, query, body).await
     }
-    let mode = mode(&headers)?;
-    let body = read_body(&headers, body, shared.receiver.limits().body_bytes_max).await?;
-    let received = shared.clock.now();
-    let receiver = Arc::clone(&shared);
-    // Unwrapping and redacting megabytes would hold up the runtime.
-    let work = move || {
-        let request = Request { source: &source, headers: &headers, query: &query, body, received, bearer, mode };
-        let records = receiver.receiver.accept(request)?;
-        let leaves: Result<Vec<Bytes>, _> = records.iter().map(|record| record.encode().map(Bytes::from)).collect();
-        Ok((source.source_type, leaves))
-    };
-    let accepted: Result<_, pipeproof_ingest::receive::Refusal> =
-        tokio::task::spawn_blocking(work).await.map_err(super::answers::internal("receive events"))?;
-    let (source_type, leaves) =
-        accepted.map_err(|refusal| ApiError::new(refusal.status(), refusal.code(), refusal.to_string()))?;
-    let leaves = leaves.map_err(|error| ApiError::new(413, "record_too_large", error.to_string()))?;
-    let count = leaves.len() as u64;
-    if count > 0 {
-        let timer = shared.metrics.append_seconds.start_timer();
-        shared.log.append(leaves).await.map_err(|error| match error {
-            AppendError::TooLarge(_) => ApiError::new(413, "record_too_large", error.to_string()),
-            AppendError::Busy | AppendError::Stopped(_) => ApiError::unavailable(error.to_string()),
-        })?;
-        timer.observe_duration();
-    }
-    shared.metrics.accepted.with_label_values(&[source_type.name()]).inc_by(count);
-    Ok(Json(json!({ "accepted": count })))
-}
-
-fn mode(headers: &HeaderMap) -> Result<CollectionMode, ApiError> {
-    match headers.get(MODE_HEADER).map(|value| value.as_bytes()) {
-        None | Some(b"live") => Ok(CollectionMode::Live),
-        Some(b"backfill") => Ok(CollectionMode::Backfill),
-        Some(_) => Err(ApiError::bad_request(format!("{MODE_HEADER} is live or backfill"))),
+    .await;
+    match (firehose, taken) {
+        (Some(request), taken) => firehose_answer(&shared, &request, taken),
+        (None, Ok(taken)) => accepted(&taken).into_response(),
+        (None, Err(error)) => error.into_response(),
     }
 }
 
-/// Reads the body up to the limit; one that says it is larger is refused unread.
-async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large =
-        || ApiError::new(413, "body_too_large", format!("the body is larger than {limit} bytes: send it in parts"));
-    let said =
-        headers.get(axum::http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if said.is_some_and(|said| said > limit as u64) {
-        return Err(too_large());
+/// OPA's decision logs: `POST /logs`, or below it where its configuration names a partition.
+pub(crate) async fn opa(
+    State(shared): State<Arc<Shared>>,
+    Extension(sender): Extension<Sender>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let allowed = bound(&shared, &sender, None)?;
+    let body = read(&shared, &headers, body).await?;
+    let taken = allowed.take(&shared, Framing::Values, headers, BTreeMap::new(), body).await?;
+    Ok(accepted(&taken))
+}
+
+/// How many records were accepted, and where in the log they stand.
+fn accepted(taken: &Taken) -> Json<serde_json::Value> {
+    let mut answer = json!({ "accepted": taken.count() });
+    if taken.count() > 0 {
+        answer["records"] = json!({ "from": taken.records.start, "to": taken.records.end });
     }
-    let mut bytes = BytesMut::new();
-    let mut stream = body.into_data_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| ApiError::bad_request("the body ended before it was complete"))?;
-        if bytes.len() + chunk.len() > limit {
-            return Err(too_large());
+    Json(answer)
+}
+
+/// Amazon Data Firehose, "HTTP endpoint delivery request and response specifications".
+fn firehose_answer(shared: &Shared, request: &str, taken: Result<Taken, ApiError>) -> Response {
+    let mut answer = json!({ "requestId": request, "timestamp": shared.clock.now().as_micros() / 1_000 });
+    match taken {
+        Ok(_) => Json(answer).into_response(),
+        Err(error) => {
+            answer["errorMessage"] = error.message().into();
+            error.answer(answer)
         }
-        bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes.freeze())
 }

@@ -3,12 +3,19 @@
 mod admin;
 mod answers;
 pub(crate) mod backtest;
+mod dead_letters;
+mod elastic;
 pub(crate) mod events;
 mod evidence;
 mod findings;
+mod health;
+pub(crate) mod hec;
 mod openapi;
+mod otlp;
 mod rules;
+mod sender;
 mod status;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +25,11 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use tokio::net::TcpListener;
 
 pub(crate) use answers::{Answer, ApiError};
+pub(crate) use sender::MODE_HEADER;
 
 use crate::node::Shared;
 use crate::registry::{Caller, TokenRefusal};
@@ -75,6 +83,35 @@ pub(crate) const ROUTES: &[Route] = &[
         "Send events: JSON, NDJSON, arrays, text; gzip, zstd",
         post(events::receive)
     ),
+    route!("POST", "/services/collector", Source, "Splunk HEC events", post(hec::events)),
+    route!("POST", "/services/collector/event", Source, "Splunk HEC events", post(hec::events)),
+    route!("POST", "/services/collector/event/1.0", Source, "Splunk HEC events", post(hec::events)),
+    route!("POST", "/services/collector/raw", Source, "Splunk HEC, a line is an event", post(hec::raw)),
+    route!("POST", "/services/collector/raw/1.0", Source, "Splunk HEC, a line is an event", post(hec::raw)),
+    route!("POST", "/services/collector/ack", Source, "Splunk HEC: which requests are durable", post(hec::ack)),
+    route!("GET", "/services/collector/health", Public, "Splunk HEC: events are accepted", get(hec::health)),
+    route!("GET", "/services/collector/health/1.0", Public, "Splunk HEC: events are accepted", get(hec::health)),
+    route!("GET", "/", Source, "What Elastic clients ask first", get(elastic::root)),
+    route!("GET", "/_license", Source, "Elastic licence", get(elastic::license)),
+    route!("GET", "/_xpack", Source, "Elastic features", get(elastic::license)),
+    route!("GET", "/_cluster/health", Source, "Elastic health", get(elastic::health)),
+    route!("POST", "/_bulk", Source, "Elastic bulk requests", post(elastic::bulk)),
+    route!("PUT", "/_bulk", Source, "Elastic bulk requests", put(elastic::bulk)),
+    route!("POST", "/{index}/_bulk", Source, "Elastic bulk requests", post(elastic::bulk_into)),
+    route!("PUT", "/{index}/_bulk", Source, "Elastic bulk requests", put(elastic::bulk_into)),
+    route!("GET", "/_index_template/{name}", Source, "Elastic set-up: none kept", get(elastic::absent)),
+    route!("PUT", "/_index_template/{name}", Source, "Elastic set-up: none needed", put(elastic::acknowledged)),
+    route!("GET", "/_template/{name}", Source, "Elastic set-up: none kept", get(elastic::absent)),
+    route!("PUT", "/_template/{name}", Source, "Elastic set-up: none needed", put(elastic::acknowledged)),
+    route!("GET", "/_data_stream/{name}", Source, "Elastic set-up: none kept", get(elastic::absent)),
+    route!("PUT", "/_data_stream/{name}", Source, "Elastic set-up: none needed", put(elastic::acknowledged)),
+    route!("GET", "/_ilm/policy/{name}", Source, "Elastic set-up: none kept", get(elastic::absent)),
+    route!("PUT", "/_ilm/policy/{name}", Source, "Elastic set-up: none needed", put(elastic::acknowledged)),
+    route!("GET", "/_ingest/pipeline/{name}", Source, "Elastic set-up: none kept", get(elastic::absent)),
+    route!("PUT", "/_ingest/pipeline/{name}", Source, "Elastic set-up: none needed", put(elastic::acknowledged)),
+    route!("POST", "/v1/logs", Source, "OTLP logs, Protocol Buffers or JSON", post(otlp::logs)),
+    route!("POST", "/logs", Source, "OPA decision logs", post(events::opa)),
+    route!("POST", "/logs/{partition}", Source, "OPA decision logs", post(events::opa)),
     route!("GET", "/v1/findings", Needs(Scope::FindingsRead), "Findings, newest first", get(findings::list)),
     route!("GET", "/v1/findings/{id}", Needs(Scope::FindingsRead), "One finding", get(findings::one)),
     route!("GET", "/v1/incidents", Needs(Scope::FindingsRead), "Incidents, newest first", get(findings::incidents)),
@@ -151,7 +188,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "Take back an exception that was added",
         delete(rules::remove_exception)
     ),
-    route!("GET", "/v1/sources", Needs(Scope::SourcesRead), "Sources and their health", get(admin::sources)),
+    route!("GET", "/v1/sources", Needs(Scope::SourcesRead), "Sources and their health", get(health::sources)),
     route!("POST", "/v1/sources", Needs(Scope::SourcesWrite), "Connect a source", post(admin::add_source)),
     route!(
         "POST",
@@ -172,7 +209,21 @@ pub(crate) const ROUTES: &[Route] = &[
         "/v1/deadletters",
         Needs(Scope::SourcesRead),
         "Records that could not be decoded",
-        get(admin::dead_letters)
+        get(dead_letters::list)
+    ),
+    route!(
+        "POST",
+        "/v1/deadletters/replay",
+        Needs(Scope::SourcesWrite),
+        "Read dead letters again that this version can decode",
+        post(dead_letters::replay)
+    ),
+    route!(
+        "POST",
+        "/v1/records/outcome",
+        Needs(Scope::SourcesRead),
+        "How many records of ranges of the log were repetitions and dead letters",
+        post(dead_letters::outcome)
     ),
     route!("GET", "/v1/tokens", Needs(Scope::TokensWrite), "Tokens, without their secrets", get(admin::tokens)),
     route!("POST", "/v1/tokens", Needs(Scope::TokensWrite), "Create a token", post(admin::create_token)),
@@ -183,6 +234,20 @@ pub(crate) const ROUTES: &[Route] = &[
         Needs(Scope::RulesTest),
         "Replay stored records with other rules; progress, findings and a summary as NDJSON",
         post(backtest::backtest).layer(DefaultBodyLimit::max(backtest::BODY_BYTES_MAX))
+    ),
+    route!(
+        "POST",
+        "/v1/backup",
+        Needs(Scope::Admin),
+        "Copy the data into an empty folder of the server's machine, while it runs",
+        post(upkeep::backup)
+    ),
+    route!(
+        "POST",
+        "/v1/doctor",
+        Needs(Scope::Admin),
+        "Derive leaves, trees, findings and counts again and compare them with what is stored",
+        post(upkeep::verify)
     ),
     route!("POST", "/v1/sql", Needs(Scope::SqlRead), "Read-only SQL over the lake", post(evidence::sql)),
     route!("GET", "/v1/evidence", Needs(Scope::EvidenceRead), "Sealed evidence packs", get(evidence::list)),
@@ -239,14 +304,14 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io
 }
 
 async fn guarded(shared: Arc<Shared>, access: Access, mut request: Request, next: Next) -> Response {
-    let caller = caller(&shared, request.headers());
     match access {
         Public => next.run(request).await,
         Source => {
-            request.extensions_mut().insert(caller);
+            let sender = sender::sender(&shared, request.headers());
+            request.extensions_mut().insert(sender);
             next.run(request).await
         }
-        Needs(scope) => match caller {
+        Needs(scope) => match caller(&shared, request.headers()) {
             Err(refusal) => ApiError::from(refusal).into_response(),
             Ok(caller) if scope.granted_by(&caller.scopes) => {
                 request.extensions_mut().insert(caller);

@@ -33,6 +33,8 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     set(&shared.metrics.log_durable, *shared.log.durable().borrow());
     set(&shared.metrics.detected, *shared.detected.borrow());
     set(&shared.metrics.archived, *shared.archived.borrow());
+    set(&shared.metrics.log_first, shared.log.first());
+    shared.check_invariants();
     set(&shared.metrics.queued_bytes, shared.log.queued().1 as u64);
     shared.metrics.ready.set(i64::from(shared.not_ready().is_none()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.text()).into_response()
@@ -47,11 +49,13 @@ pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Answer {
         "ready": shared.not_ready().is_none(),
         "reason": shared.not_ready(),
         "caught_up": shared.caught_up.load(Ordering::Relaxed),
+        "log_first": shared.log.first(),
         "durable": *shared.log.durable().borrow(),
         "detected": *shared.detected.borrow(),
         "archived": *shared.archived.borrow(),
         "rule_set": shared.rules.head().digest,
         "rule_set_deciding": shared.rules.deciding(),
+        "configuration_trouble": shared.configuration_trouble(),
         "rules_trouble": shared.rules.trouble(),
         "counts": counts,
     })))

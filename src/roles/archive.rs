@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pipeproof_engine::event::Event;
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::record::Position;
 use pipeproof_ingest::enrich::Decoder;
 use pipeproof_record::lake::{EventRow, event_rows};
@@ -54,8 +55,10 @@ async fn take_in(shared: &Arc<Shared>, decoder: &Arc<Mutex<Decoder>>) -> Result<
             shared.archived.send_replace(from);
         }
     }
+    Failpoint::ArchiveBeforeFeeds.pass();
     shared.lake.follow(&shared.store).await.map_err(NodeError::part("append findings and steps to the lake"))?;
     shared.archived.send_replace(from);
+    shared.check_invariants();
     Ok(())
 }
 

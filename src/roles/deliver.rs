@@ -9,9 +9,38 @@ use pipeproof_reports::deliver::retry::Schedule;
 use pipeproof_reports::deliver::run::{DeliverOptions, Deliverer};
 use pipeproof_reports::deliver::sign::WebhookSecret;
 use pipeproof_reports::deliver::target::{Target, TargetSettings};
+use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::node::NodeError;
+use crate::node::{NodeError, Shared};
+
+/// Delivers to the targets in force, also when the configuration names others.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut targets = shared.deliverer.subscribe();
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        let current = targets.borrow_and_update().clone();
+        let (stop, mut stopped) = watch::channel(false);
+        let running = tokio::spawn(async move {
+            match current {
+                Some(deliverer) => deliverer.run(stopped).await,
+                None => drop(stopped.wait_for(|stop| *stop).await),
+            }
+        });
+        let ends = tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => true,
+            changed = targets.changed() => changed.is_err(),
+        };
+        stop.send_replace(true);
+        // Attempts under way are finished and leave their receipts before others are made.
+        if let Err(error) = running.await {
+            tracing::error!(%error, "delivery ended by itself");
+        }
+        if ends {
+            return;
+        }
+    }
+}
 
 /// The deliverer of the configured targets; none when there are none.
 pub(crate) async fn deliverer(

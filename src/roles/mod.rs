@@ -1,9 +1,10 @@
-//! The roles of a node, each a task that ends when the node stops: tick, detect, archive, deliver, seal.
+//! The roles of a node, each a task that ends when the node stops: tick, detect, archive, deliver, seal, retain.
 
 mod archive;
 mod deliver;
 mod detect;
 mod rebuild;
+mod retain;
 mod seal;
 mod sql_rules;
 mod tick;
@@ -16,6 +17,7 @@ use tokio::task::JoinHandle;
 pub(crate) use deliver::deliverer;
 pub(crate) use detect::by_set;
 pub(crate) use rebuild::rebuild_registry;
+pub(crate) use retain::Retention;
 pub(crate) use seal::{PartitionTree, SealedTree, check_last_checkpoint, seal_now, sealed_size};
 pub(crate) use sql_rules::{SqlStatus, record as sql_record};
 
@@ -23,16 +25,13 @@ use crate::node::Shared;
 
 /// Starts every role.
 pub(crate) fn spawn(shared: &Arc<Shared>, detector: Detector) -> Vec<(&'static str, JoinHandle<()>)> {
-    let mut tasks = vec![
+    vec![
         ("tick", tokio::spawn(tick::run(Arc::clone(shared)))),
         ("detect", detect::spawn(Arc::clone(shared), detector)),
         ("archive", tokio::spawn(archive::run(Arc::clone(shared)))),
         ("seal", tokio::spawn(seal::run(Arc::clone(shared)))),
+        ("retain", tokio::spawn(retain::run(Arc::clone(shared)))),
         ("sql rules", tokio::spawn(sql_rules::run(Arc::clone(shared)))),
-    ];
-    if let Some(deliverer) = shared.deliverer.clone() {
-        let stopping = shared.stopping.subscribe();
-        tasks.push(("deliver", tokio::spawn(async move { deliverer.run(stopping).await })));
-    }
-    tasks
+        ("deliver", tokio::spawn(deliver::run(Arc::clone(shared)))),
+    ]
 }

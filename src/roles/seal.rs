@@ -1,10 +1,10 @@
-//! The seal role: once a minute, and at every pack and stop, a signed checkpoint of the log becomes a leaf of the seal
+//! The seal role: once a minute unless set otherwise, and at every pack and stop, a signed checkpoint of the log becomes a leaf of the seal
 //! tree. At a start the last one must still hold, or the log is not the log that was sealed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::merkle::Hash;
 use pipeproof_ingest::log::Log;
 use pipeproof_record::lake::CheckpointRow;
@@ -13,9 +13,6 @@ use pipeproof_reports::keys::Keys;
 use pipeproof_reports::seal::{SealError, SealLog, SealedCheckpoint, TreeView, checkpoint_partition};
 
 use crate::node::{NodeError, PARTITION, Shared};
-
-/// How often a checkpoint is sealed.
-const SEAL_EVERY: Duration = Duration::from_secs(60);
 
 /// A log's tree, up to its durable mark.
 pub(crate) struct PartitionTree<'a>(pub(crate) &'a Log);
@@ -62,11 +59,15 @@ impl SealLog for SealedTree<'_> {
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
     loop {
-        if tokio::time::timeout(SEAL_EVERY, stopping.wait_for(|stop| *stop)).await.is_ok() {
+        if tokio::time::timeout(shared.seal_every, stopping.wait_for(|stop| *stop)).await.is_ok() {
             return;
         }
         if let Err(error) = seal_now(&shared).await {
             tracing::warn!(error = %crate::chain(&error), "cannot seal a checkpoint");
+            // Its log stops at a failed write like any other; the next checkpoint may find it accepting.
+            if let Err(error) = shared.seal.try_heal().await {
+                tracing::warn!(%error, "the seal tree's log does not accept yet");
+            }
         }
     }
 }
@@ -76,9 +77,12 @@ pub(crate) async fn seal_now(shared: &Arc<Shared>) -> Result<SealedCheckpoint, N
     let size = *shared.log.durable().borrow();
     let consistent = check_last_checkpoint(&shared.keys, &shared.log, &shared.seal).is_ok();
     let tree = PartitionTree(&shared.log);
+    Failpoint::SealBeforeAppend.pass();
     let sealed = checkpoint_partition(&shared.keys, &SealedTree(&shared.seal), PARTITION, &tree, size)
         .await
         .map_err(NodeError::part("seal a checkpoint"))?;
+    Failpoint::SealAfterAppend.pass();
+    shared.sealed.send_replace(size);
     let row = CheckpointRow {
         seq: sealed.seal_index + 1,
         log_id: shared.keys.instance().partition_origin(PARTITION),

@@ -24,6 +24,7 @@ mod incidents;
 mod ingest;
 mod mmdb;
 mod operations;
+mod real_senders;
 mod redaction;
 #[path = "../../src/demo/replay.rs"]
 mod replay;
@@ -32,3 +33,4 @@ mod rules_admin;
 mod sources;
 mod sql_rules;
 mod tidy;
+mod ways_in;

@@ -11,7 +11,7 @@ use engine::merkle::{Hash, Tree, leaf_hash};
 use pipeproof_engine as engine;
 
 use super::disk::{Disk, DiskFile};
-use super::{LogError, frame, hashes};
+use super::{LogError, frame, hashes, retired};
 
 /// What opening found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct OpenReport {
     pub records: u64,
     /// Segment files.
     pub segments: usize,
+    /// Records that were retired: their hashes are here, their bytes are not looked for.
+    pub retired: u64,
     /// Bytes of a torn tail that were cut off: written, but never acknowledged.
     pub torn_bytes: u64,
     /// Records that are lost as data, oldest first: evidence gaps.
@@ -105,6 +107,7 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
         .filter_map(|name| frame::segment_first(name))
         .collect();
     firsts.sort_unstable();
+    report.retired = read_retired(disk)?;
     let (mut hash_file, kept) = open_hashes(disk)?;
     let mut scanned = Vec::with_capacity(firsts.len());
     for (number, first) in firsts.iter().enumerate() {
@@ -117,7 +120,7 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
     // hash only after its record was.
     let hashed = kept.iter().rposition(Option::is_some).map_or(0, |last| last as u64 + 1);
     let segments = scanned.iter().map(|scan| scan.group.max(scan.segment.first));
-    let proven = segments.fold(known_durable.max(hashed), u64::max);
+    let proven = segments.fold(known_durable.max(hashed).max(report.retired), u64::max);
     let mut tree = Tree::new();
     let mut judged = Vec::new();
     for (number, scan) in scanned.into_iter().enumerate() {
@@ -147,8 +150,9 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
         quarantine(&mut report, missing.start, missing.end, &name, "the end of the log is missing");
     }
     report.records = tree.size();
-    report.hashes_rewritten = write_hashes(hash_file.as_mut(), &tree, &kept)?;
-    let active = reopen_last(disk, judged.last(), &mut report)?;
+    let last_first = judged.last().map_or(0, |last| last.segment.first);
+    report.hashes_rewritten = write_hashes(hash_file.as_mut(), &tree, &kept, last_first)?;
+    let active = reopen_last(disk, judged.last(), proven, &mut report)?;
     disk.sync_names().map_err(|cause| LogError::io("sync the folder of the log", "", cause))?;
     let segments = judged.into_iter().map(|judged| judged.segment).collect();
     Ok(Recovered { tree, segments, active, hashes: hash_file, report })
@@ -167,6 +171,14 @@ fn open_hashes(disk: &dyn Disk) -> Result<Hashes, LogError> {
     };
     let bytes = read_all(file.as_ref()).map_err(|cause| LogError::io("read", hashes::FILE, cause))?;
     Ok((file, hashes::read(&bytes)))
+}
+
+fn read_retired(disk: &dyn Disk) -> Result<u64, LogError> {
+    let bytes = match disk.open(retired::FILE, false) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        opened => opened.and_then(|file| read_all(file.as_ref())),
+    };
+    bytes.map(|bytes| retired::read(&bytes)).map_err(|cause| LogError::io("read", retired::FILE, cause))
 }
 
 fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
@@ -289,6 +301,11 @@ fn restore_leaves(tree: &mut Tree, records: Range<u64>, kept: &[Option<Hash>]) -
 }
 
 fn quarantine(report: &mut OpenReport, start: u64, end: u64, segment: &str, reason: &'static str) {
+    // What was retired is not missing.
+    let start = start.max(report.retired);
+    if start >= end {
+        return;
+    }
     let last = report.quarantined.last_mut();
     if let Some(last) =
         last.filter(|last| last.records.end == start && last.segment == segment && last.reason == reason)
@@ -299,8 +316,9 @@ fn quarantine(report: &mut OpenReport, start: u64, end: u64, segment: &str, reas
     report.quarantined.push(Quarantine { records: start..end, segment: segment.to_owned(), reason });
 }
 
-/// Makes the side file say what the tree says, and returns how many entries were wrong or missing.
-fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>]) -> Result<u64, LogError> {
+/// Makes the side file say what the tree says, and returns how many entries were wrong or missing. Those from `unsure` on are
+/// written again in any case: a sync before may have failed, and then what reads well need not be on the disk.
+fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>], unsure: u64) -> Result<u64, LogError> {
     let failed = |cause| LogError::io("write", hashes::FILE, cause);
     let mut rewritten = 0;
     let mut entry = Vec::with_capacity(hashes::ENTRY_BYTES);
@@ -314,6 +332,9 @@ fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>]) -> 
             rewritten += 1;
         }
     }
+    let mut entries = Vec::new();
+    (unsure..tree.size()).filter_map(|index| tree.leaf(index)).for_each(|hash| hashes::write(&mut entries, &hash));
+    file.write_at(hashes::offset(unsure), &entries).map_err(failed)?;
     let len = hashes::offset(tree.size());
     if file.size().map_err(failed)? != len {
         file.set_len(len).map_err(failed)?;
@@ -322,10 +343,12 @@ fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>]) -> 
     Ok(rewritten)
 }
 
-/// Cuts the torn tail off the last segment and syncs it: what was read may never have been.
+/// Cuts the torn tail off the last segment, writes again what nothing proves, and syncs it. What was read may never have been
+/// synced; and where a sync failed, what reads well need not be on the disk, and another sync would not bring it there.
 fn reopen_last(
     disk: &dyn Disk,
     last: Option<&Judged>,
+    proven: u64,
     report: &mut OpenReport,
 ) -> Result<Option<Box<dyn DiskFile>>, LogError> {
     let Some(last) = last.filter(|last| last.clean_end) else { return Ok(None) };
@@ -334,6 +357,16 @@ fn reopen_last(
     if last.len > last.segment.end {
         report.torn_bytes = last.len - last.segment.end;
         file.set_len(last.segment.end).map_err(|cause| LogError::io("cut", &name, cause))?;
+    }
+    let skip = usize::try_from(proven.saturating_sub(last.segment.first)).unwrap_or(usize::MAX);
+    let unsure = if skip == 0 { Some(0) } else { last.segment.slots.get(skip).map(|slot| u64::from(slot.at)) };
+    if let Some(from) = unsure {
+        let rewritten = usize::try_from(last.segment.end - from).map_err(std::io::Error::other).and_then(|len| {
+            let mut bytes = vec![0; len];
+            file.read_at(from, &mut bytes)?;
+            file.write_at(from, &bytes)
+        });
+        rewritten.map_err(|cause| LogError::io("write again", &name, cause))?;
     }
     file.sync().map_err(|cause| LogError::io("sync", &name, cause))?;
     Ok(Some(file))

@@ -371,6 +371,41 @@ fn a_real_folder_works_as_the_model_does() {
     });
 }
 
+#[test]
+fn retired_segments_leave_their_hashes_and_everything_goes_on() {
+    let disk = written(&[10, 10, 10]);
+    let root = root_of(&leaves(0..30));
+    let full = disk.clone();
+    runtime().block_on(async {
+        let log = open(&disk, 30).log;
+        assert_eq!((log.first(), log.segments().len()), (0, 3));
+        assert_eq!(log.retire(9).await.unwrap(), 0, "not whole yet");
+        assert_eq!(log.retire(25).await.unwrap(), 20);
+        assert_eq!(log.retire(25).await.unwrap(), 20);
+        assert_eq!(log.retire(30).await.unwrap(), 20, "the one being written stays");
+        assert_eq!(all(&log).first(), Some(&(20, leaf(20))));
+        assert_eq!(log.root(30), Some(root));
+        assert_eq!(log.append(leaves(30..31)).await.unwrap(), 30..31);
+        log.close().await;
+    });
+    for torn in [0, 5, 1000] {
+        let Opened { log, report } = open(&disk.crashed(torn), 31);
+        assert_eq!((report.records, report.retired, report.quarantined.len()), (31, 20, 0));
+        assert_eq!(log.root(30), Some(root));
+        assert!(verify_inclusion(&log.leaf_hash(3).unwrap(), 3, 30, &log.inclusion_proof(3, 30).unwrap(), &root));
+        assert_eq!(all(&log), numbered(leaves(0..31))[20..]);
+    }
+    // Without the mark the same absence is damage, and so is what is missing above it.
+    assert_eq!(open(&disk.without(retired::FILE), 31).report.quarantined[0].records, 0..20);
+    let names: Vec<_> = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".segment")).collect();
+    assert_eq!(open(&disk.without(&names[0]), 31).report.quarantined[0].records, 20..30);
+    // A crash between mark and removal leaves more than was promised.
+    let marked = full.crashed(usize::MAX);
+    retired::mark(&marked, 20).unwrap();
+    let Opened { log, report } = open(&marked, 30);
+    assert_eq!((report.quarantined.len(), all(&log).len()), (0, 30));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(u8),

@@ -6,13 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use engine::failpoint::Failpoint;
 use engine::merkle::{Hash, leaf_hash};
 use pipeproof_engine as engine;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::DiskFile;
 use super::recover::{Segment, Slot};
-use super::{AppendError, LogState, Shared, frame, hashes};
+use super::{AppendError, LogState, Shared, frame, hashes, retired};
 
 /// Most a segment may hold: offsets are 32 bits.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
@@ -24,6 +25,7 @@ const HEAL_PROBE_BYTES: usize = 1 << 20;
 pub(crate) enum Command {
     Append { leaves: Vec<Bytes>, bytes: usize, done: oneshot::Sender<Result<Range<u64>, AppendError>> },
     Heal(oneshot::Sender<Result<(), AppendError>>),
+    Retire { below: u64, done: oneshot::Sender<io::Result<u64>> },
     Close(oneshot::Sender<()>),
 }
 
@@ -80,6 +82,7 @@ impl Writer {
                     // Nobody waits any more: fine.
                     drop(done.send(outcome));
                 }
+                Command::Retire { below, done } => drop(done.send(self.retire(below))),
                 Command::Close(done) => {
                     queue.close();
                     self.shared.publish().state = LogState::Closed;
@@ -120,6 +123,7 @@ impl Writer {
             match command {
                 Command::Append { leaves, bytes, done } => self.answer(vec![(leaves, bytes, done)]),
                 Command::Heal(done) => drop(done.send(Err(super::closed()))),
+                Command::Retire { done, .. } => drop(done.send(Err(io::Error::other("the log was closed")))),
                 Command::Close(done) => done.send(()).unwrap_or_default(),
             }
         }
@@ -169,10 +173,15 @@ impl Writer {
             new.push((Slot { at, len }, hash));
         }
         // In this order: a hash on disk proves that its record was synced.
+        Failpoint::LogBeforeWrite.pass();
         active.file.write_at(active.end, &bytes)?;
+        Failpoint::LogAfterWrite.pass();
         active.file.sync()?;
+        Failpoint::LogAfterSync.pass();
         hash_file.write_at(hashes::offset(group), &entries)?;
+        Failpoint::LogAfterHashWrite.pass();
         hash_file.sync()?;
+        Failpoint::LogAfterHashSync.pass();
 
         active.end += bytes.len() as u64;
         self.next += new.len() as u64;
@@ -206,7 +215,9 @@ impl Writer {
         };
         file.write_at(0, &frame::header(self.shared.options.partition, self.next))?;
         file.sync()?;
+        Failpoint::LogSegmentCreated.pass();
         disk.sync_names()?;
+        Failpoint::LogSegmentNamed.pass();
         Ok(Active { file, first: self.next, end: frame::HEADER_BYTES as u64 })
     }
 
@@ -222,6 +233,37 @@ impl Writer {
         self.hashes = None;
         self.stopped = Some(Arc::clone(&reason));
         self.shared.publish().state = LogState::Stopped(reason);
+    }
+
+    /// Removes the segments all of whose records lie below `below`; the one being written stays. Returns the index of the
+    /// first record that is kept.
+    fn retire(&self, below: u64) -> io::Result<u64> {
+        let disk = &self.shared.disk;
+        let (gone, first) = {
+            let segments = &self.shared.published().segments;
+            let closed = segments.len().saturating_sub(1);
+            let gone: Vec<u64> =
+                segments.iter().take(closed).take_while(|it| it.after() <= below).map(|it| it.first).collect();
+            (gone.clone(), segments.get(gone.len()).map_or(self.next, |segment| segment.first))
+        };
+        if gone.is_empty() {
+            return Ok(first);
+        }
+        // In this order: a segment that is gone without a mark would be taken for damage.
+        retired::mark(disk.as_ref(), first)?;
+        Failpoint::RetireAfterMark.pass();
+        // Readers let go of them first.
+        {
+            let mut published = self.shared.publish();
+            published.segments.drain(..gone.len());
+            published.retired = first;
+        }
+        for segment in gone {
+            disk.remove(&frame::segment_name(segment))?;
+            Failpoint::RetireAfterRemove.pass();
+        }
+        disk.sync_names()?;
+        Ok(first)
     }
 
     fn heal(&mut self) -> io::Result<()> {

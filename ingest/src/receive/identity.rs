@@ -115,14 +115,11 @@ pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, li
         }
         // Request and response share an id. With several audit devices the copies are duplicates, by design of Vault.
         SourceType::VaultAudit => text(&["request", "id"]).and_then(|id| Some(format!("{id}/{}", text(&["type"])?))),
-        SourceType::Json => header(request.headers, "idempotency-key")
-            .or_else(|| header(request.headers, "ce-id"))
-            .map(numbered)
-            .or_else(|| {
-                // A CloudEvent is identified by source and id together.
-                text(&["specversion"])?;
-                Some(format!("{}/{}", text(&["source"])?, text(&["id"])?))
-            }),
+        SourceType::Json => header(request.headers, "idempotency-key").map(numbered).or_else(|| {
+            // A CloudEvent is identified by source and id together.
+            text(&["specversion"])?;
+            Some(format!("{}/{}", text(&["source"])?, text(&["id"])?))
+        }),
         // A bundle is not verified here: by its log index anybody could shadow a true one. Its bytes identify it.
         SourceType::SigstoreBundle | SourceType::GithubWebhook | SourceType::GithubJoblog | SourceType::Pipeproof => {
             None

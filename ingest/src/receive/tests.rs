@@ -90,13 +90,119 @@ fn a_webhook_needs_a_signature_of_an_active_secret_or_a_token() {
 }
 
 #[test]
+fn ways_of_their_own_say_who_sent_and_where_it_stood() {
+    let sent = |way: &Way, kind: SourceType, body: &'static str| {
+        let request = Request {
+            source: &source(kind),
+            headers: &HeaderMap::new(),
+            query: &BTreeMap::new(),
+            body: Bytes::from(body),
+            received: Timestamp::from_secs(100),
+            bearer: None,
+            mode: CollectionMode::Live,
+        };
+        Receiver::new(KEYS, Limits::default()).accept_by(way, request)
+    };
+    let way = Way {
+        proven: Some((Authenticity::Unverified, None)),
+        place: Some("topic/0/77".to_owned()),
+        attributes: vec![("kafka.topic", "topic".to_owned())],
+        ..Way::default()
+    };
+    let records = sent(&way, SourceType::Json, "[{},{}]").unwrap();
+    assert_eq!(items(&records), ["id:topic/0/77/0", "id:topic/0/77/1"]);
+    assert_eq!(records[0].envelope.auth, Authenticity::Unverified);
+    assert_eq!(records[0].envelope.attributes["kafka.topic"], "topic");
+    let own = sent(&way, SourceType::AwsCloudtrail, r#"{"eventID":"e"}"#).unwrap();
+    assert_eq!(items(&own), ["id:e"], "an id of its own comes first");
+    assert_eq!(sent(&Way::default(), SourceType::Json, "{}").unwrap_err().code(), "unauthenticated");
+    let hec = Way { framing: Framing::Hec, ..way };
+    let token = format!("gh{}_{}", 's', "b".repeat(36));
+    let event: &'static str = format!(r#"{{"event":{{"a":1}},"host":"{token}"}}"#).leak();
+    let record = &sent(&hec, SourceType::Json, event).unwrap()[0];
+    assert_eq!(record.body, "{\"a\":1}");
+    assert!(record.envelope.attributes["hec.host"].starts_with("redacted:github-token:"));
+    assert_eq!(record.envelope.redacted.len(), 1);
+}
+
+#[test]
+fn a_dead_letter_is_taken_apart_again_under_the_same_names() {
+    let receiver = Receiver::new(KEYS, Limits::default());
+    let deep = [vec![b'['; 200], vec![b']'; 200]].concat();
+    let mut letter = bearer(SourceType::AwsCloudtrail).body(deep).unwrap().remove(0);
+    assert!(is_unread(&letter));
+    // As if this version could read what that one could not.
+    letter.body = Bytes::from_static(br#"{"Records":[{"eventID":"a"},{"eventID":"b"}]}"#);
+    let later = Timestamp::from_secs(500);
+    let again = receiver.again(&letter, 7, later).unwrap();
+    assert_eq!(items(&again), [0, 1].map(|number| format!("{}/again/{number}", letter.envelope.item)));
+    assert_eq!(
+        again.iter().map(|record| &record.body[..]).collect::<Vec<_>>(),
+        [&br#"{"eventID":"a"}"#[..], br#"{"eventID":"b"}"#]
+    );
+    let envelope = &again[0].envelope;
+    assert!(!is_unread(&again[0]) && envelope.mode == CollectionMode::Backfill && envelope.received == later);
+    assert_eq!((envelope.attributes["again.record"].as_str(), envelope.auth), ("7", letter.envelope.auth));
+    assert_eq!(items(&receiver.again(&letter, 7, later).unwrap()), items(&again));
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
+    let cut = bearer(SourceType::AwsCloudtrail).body(long).unwrap().remove(0);
+    assert_eq!(receiver.again(&cut, 8, later).unwrap(), [], "only its beginning is there");
+}
+
+#[test]
+fn both_modes_of_a_cloudevent_are_one_item() {
+    let headers = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "7"),
+        ("ce-source", "/s"),
+        ("ce-type", "t"),
+        ("content-type", "application/json"),
+    ];
+    let binary = Sent { kind: SourceType::Json, headers: &headers, query: &[], bearer: true };
+    let binary = binary.body("{\"a\":1}").unwrap();
+    let structured = r#"{"specversion":"1.0","id":"7","source":"/s","type":"t","data":{"a":1}}"#;
+    let batch = bearer(SourceType::Json).body(format!("[{structured}]")).unwrap();
+    assert_eq!((items(&binary), items(&batch)), (vec!["id:/s/7"], vec!["id:/s/7"]));
+    let json: serde_json::Value = serde_json::from_slice(&binary[0].body).unwrap();
+    assert_eq!((&json["data"]["a"], &json["type"]), (&1.into(), &"t".into()));
+}
+
+#[test]
+fn a_signature_for_another_time_says_so() {
+    let stamp = |secs: i64| {
+        use base64::Engine as _;
+        use hmac::Mac;
+        let mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"n3w").unwrap();
+        let mac = mac.chain_update(format!("m.{secs}.{{}}")).finalize().into_bytes();
+        (secs.to_string(), format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(mac)))
+    };
+    for (secs, code) in [(100, "ok"), (399, "ok"), (1_000, "stale_signature")] {
+        let (time, signature) = stamp(secs);
+        let headers =
+            [("webhook-id", "m"), ("webhook-timestamp", time.as_str()), ("webhook-signature", signature.as_str())];
+        let sent = Sent { kind: SourceType::Json, headers: &headers, query: &[], bearer: false };
+        let said = sent.body("{}").map_or_else(
+            |refusal| refusal.code(),
+            |records| {
+                assert_eq!(records[0].envelope.auth, Authenticity::Hmac);
+                "ok"
+            },
+        );
+        assert_eq!(said, code, "{secs}");
+    }
+}
+
+#[test]
 fn a_signed_form_and_a_signed_gzip_are_read() {
     let body = b"payload=%7B%22zen%22%3A%22x%22%7D";
     let signature = sign(b"n3w", body);
     let headers = [("x-hub-signature-256", signature.as_str())];
     let sent = Sent { kind: SourceType::GithubWebhook, headers: &headers, query: &[], bearer: false };
     assert_eq!(sent.body(&body[..]).unwrap()[0].body, r#"{"zen":"x"}"#);
-    assert_eq!(bearer(SourceType::GithubWebhook).body("payload=%7").unwrap_err().code(), "bad_form");
+    // A provider gets no error for what it cannot mend.
+    let kept = bearer(SourceType::GithubWebhook).body("payload=%7").unwrap();
+    assert_eq!((kept.len(), &kept[0].body[..]), (1, &b"payload=%7"[..]));
+    assert_eq!(dead_letter(&kept[0]), "the body could not be taken apart (bad_form)");
     let zstd = zstd::encode_all(&b"{\"zen\":\"x\"}"[..], 1).unwrap();
     let signature = sign(b"n3w", &zstd);
     let headers = [("x-hub-signature-256", signature.as_str()), ("content-encoding", "zstd")];
@@ -217,6 +323,15 @@ fn refusals_say_what_the_sender_can_mend() {
     for (body, status, code) in table {
         let refused = json.body(body).unwrap_err();
         assert_eq!((refused.status(), refused.code()), (status, code), "{refused}");
+    }
+    // The same from a provider, which would disable its webhook or repeat itself for ever: kept, and a dead letter.
+    for body in [vec![], deep(10_000), gzip(&vec![b' '; 40 << 20]), cut[..cut.len() - 4].to_vec()] {
+        let records = bearer(SourceType::KubernetesAudit).body(body.clone()).unwrap();
+        assert_eq!(records.len(), 1);
+        assert!(dead_letter(&records[0]).contains("could not be taken apart"));
+        let compressed = body.starts_with(&[0x1f, 0x8b]);
+        assert_eq!(records[0].body.is_empty(), compressed || body.is_empty(), "what cannot be read is not kept");
+        assert_eq!(records[0].envelope.attributes.contains_key("truncated.hash"), compressed);
     }
     let brotli = Sent { kind: SourceType::Json, headers: &[("content-encoding", "br")], query: &[], bearer: true };
     assert_eq!(brotli.body("{}").unwrap_err().status(), 415);

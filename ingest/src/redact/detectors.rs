@@ -25,18 +25,28 @@ pub enum Family {
     AwsSessionToken,
     /// Google API keys.
     GcpApiKey,
-    /// Google OAuth access tokens.
+    /// Google OAuth access tokens and client secrets.
     GcpOauthToken,
+    /// GitLab tokens: personal, project and group access, deploy, runner, job, trigger, feed, agent.
+    GitlabToken,
+    /// Azure storage and messaging keys, client secrets of Entra applications, signatures of shared access.
+    AzureSecret,
     /// Slack tokens.
     SlackToken,
     /// Slack incoming webhook addresses.
     SlackWebhook,
     /// npm tokens.
     NpmToken,
+    /// PyPI upload tokens.
+    PypiToken,
+    /// Stripe keys, and secrets of Standard Webhooks, which look like Stripe's.
+    StripeKey,
     /// Vault tokens.
     VaultToken,
     /// JSON Web Tokens.
     Jwt,
+    /// What a scanner reports as a secret, whatever it looks like.
+    ReportedSecret,
     /// Any secret in the form in which a runner's memory holds it: `"NAME":{"value":"…","isSecret":true}`.
     RunnerSecret,
     /// Passwords and tokens in the user part of a URL.
@@ -49,7 +59,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::PrivateKey,
         Self::GithubToken,
         Self::AwsAccessKey,
@@ -57,11 +67,16 @@ impl Family {
         Self::AwsSessionToken,
         Self::GcpApiKey,
         Self::GcpOauthToken,
+        Self::GitlabToken,
+        Self::AzureSecret,
         Self::SlackToken,
         Self::SlackWebhook,
         Self::NpmToken,
+        Self::PypiToken,
+        Self::StripeKey,
         Self::VaultToken,
         Self::Jwt,
+        Self::ReportedSecret,
         Self::RunnerSecret,
         Self::UrlCredentials,
         Self::AuthorizationHeader,
@@ -79,11 +94,16 @@ impl Family {
             Self::AwsSessionToken => "aws-session-token",
             Self::GcpApiKey => "gcp-api-key",
             Self::GcpOauthToken => "gcp-oauth-token",
+            Self::GitlabToken => "gitlab-token",
+            Self::AzureSecret => "azure-secret",
             Self::SlackToken => "slack-token",
             Self::SlackWebhook => "slack-webhook",
             Self::NpmToken => "npm-token",
+            Self::PypiToken => "pypi-token",
+            Self::StripeKey => "stripe-key",
             Self::VaultToken => "vault-token",
             Self::Jwt => "jwt",
+            Self::ReportedSecret => "reported-secret",
             Self::RunnerSecret => "runner-secret",
             Self::UrlCredentials => "url-credentials",
             Self::AuthorizationHeader => "authorization-header",
@@ -141,11 +161,35 @@ const KEYWORDS: &[(&str, &[Family])] = &[
     ("fwogzxivyxdz", &[Family::AwsSessionToken]),
     ("aiza", &[Family::GcpApiKey]),
     ("ya29.", &[Family::GcpOauthToken]),
+    ("gocspx-", &[Family::GcpOauthToken]),
+    ("glpat-", &[Family::GitlabToken]),
+    ("gldt-", &[Family::GitlabToken]),
+    ("glrt", &[Family::GitlabToken]),
+    ("glcbt-", &[Family::GitlabToken]),
+    ("glptt-", &[Family::GitlabToken]),
+    ("glft-", &[Family::GitlabToken]),
+    ("glimt-", &[Family::GitlabToken]),
+    ("glagent-", &[Family::GitlabToken]),
+    ("gloas-", &[Family::GitlabToken]),
+    ("glsoat-", &[Family::GitlabToken]),
+    ("glffct-", &[Family::GitlabToken]),
+    ("gr1348941", &[Family::GitlabToken]),
+    ("accountkey", &[Family::AzureSecret]),
+    ("account_key", &[Family::AzureSecret]),
+    ("sharedaccesskey", &[Family::AzureSecret]),
+    ("sig=", &[Family::AzureSecret]),
+    ("q~", &[Family::AzureSecret]),
     ("xox", &[Family::SlackToken]),
     ("xapp-", &[Family::SlackToken]),
     ("hooks.slack.com", &[Family::SlackWebhook]),
     ("npm_", &[Family::NpmToken]),
     ("_authtoken", &[Family::NpmToken]),
+    ("pypi-ageichlwas", &[Family::PypiToken]),
+    ("sk_live_", &[Family::StripeKey]),
+    ("sk_test_", &[Family::StripeKey]),
+    ("rk_live_", &[Family::StripeKey]),
+    ("rk_test_", &[Family::StripeKey]),
+    ("whsec_", &[Family::StripeKey]),
     ("hvs.", &[Family::VaultToken]),
     ("hvb.", &[Family::VaultToken]),
     ("hvr.", &[Family::VaultToken]),
@@ -153,6 +197,11 @@ const KEYWORDS: &[(&str, &[Family])] = &[
     ("issecret", &[Family::RunnerSecret]),
     ("authorization", &[Family::AuthorizationHeader]),
     ("bearer", &[Family::AuthorizationHeader]),
+    ("private-token", &[Family::AuthorizationHeader]),
+    ("x-gitlab-", &[Family::AuthorizationHeader]),
+    ("x-buildkite-token", &[Family::AuthorizationHeader]),
+    ("x-vault-token", &[Family::AuthorizationHeader]),
+    ("x-api-key", &[Family::AuthorizationHeader]),
 ];
 
 /// Family → pattern. The first group is the secret, or the whole match where there is none.
@@ -173,11 +222,22 @@ const PATTERNS: &[(Family, &str)] = &[
     (Family::AwsSessionToken, r"(?:IQoJb3JpZ2lu|FwoGZXIvYXdz)[A-Za-z0-9/+=]{80,}"),
     (Family::GcpApiKey, r"AIza[0-9A-Za-z_-]{35}"),
     (Family::GcpOauthToken, r"ya29\.[0-9A-Za-z_-]{20,}"),
+    (Family::GcpOauthToken, r"GOCSPX-[0-9A-Za-z_-]{28}"),
+    (Family::GitlabToken, r"gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|oas|soat|ffct)-[0-9A-Za-z_.=-]{20,300}"),
+    (Family::GitlabToken, r"GR1348941[0-9A-Za-z_-]{20}"),
+    (Family::AzureSecret, r#"(?i)account_?key["'\\\s:=]{1,8}([A-Za-z0-9+/]{80,88}={0,2})"#),
+    (Family::AzureSecret, r#"(?i)sharedaccesskey["'\\\s:=]{1,8}([A-Za-z0-9+/]{42,44}={0,2})"#),
+    // 32 bytes in base64, encoded for a URL.
+    (Family::AzureSecret, r"(?i)[?&;]sig=([A-Za-z0-9%+/]{42,100}(?:%3d|=))"),
+    (Family::AzureSecret, r"[A-Za-z0-9_~.-]{3}[78]Q~[A-Za-z0-9_~.-]{31,34}"),
     (Family::SlackToken, r"xox[a-z](?:\.xox[a-z])?-[0-9A-Za-z-]{10,}"),
     (Family::SlackToken, r"xapp-[0-9A-Za-z-]{20,}"),
     (Family::SlackWebhook, r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{20,}"),
     (Family::NpmToken, r"npm_[A-Za-z0-9]{36,}"),
     (Family::NpmToken, r#"_authToken["'\\\s]{0,4}[:=]["'\\\s]{0,4}([A-Za-z0-9_./+=-]{16,})"#),
+    (Family::PypiToken, r"pypi-AgEIcHlwaS[0-9A-Za-z_-]{50,}"),
+    (Family::StripeKey, r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,}"),
+    (Family::StripeKey, r"whsec_[0-9A-Za-z+/=]{24,}"),
     (Family::VaultToken, r"hv[sbr]\.[A-Za-z0-9_-]{20,}"),
     (Family::Jwt, r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*"),
     (Family::RunnerSecret, r#""value"\s{0,4}:\s{0,4}"((?:[^"\\]|\\.)+)"\s{0,4},\s{0,4}"isSecret"\s{0,4}:\s{0,4}true"#),
@@ -186,6 +246,10 @@ const PATTERNS: &[(Family, &str)] = &[
     (
         Family::AuthorizationHeader,
         r#"(?i)authorization["'\\]{0,4}\s{0,4}[:=]\s{0,4}["'\\]{0,4}(?:(?:bearer|basic|token|splunk|apikey)\s+)?([A-Za-z0-9._~+/=-]{12,})"#,
+    ),
+    (
+        Family::AuthorizationHeader,
+        r#"(?i)(?:private-token|x-gitlab-token|x-gitlab-event-streaming-token|x-buildkite-token|x-vault-token|x-api-key)["'\\]{0,4}\s{0,4}[:=]\s{0,4}["'\\]{0,4}([A-Za-z0-9._~+/=-]{8,})"#,
     ),
     (Family::AuthorizationHeader, r"(?i)bearer\s+([A-Za-z0-9._~+/=-]{20,})"),
 ];

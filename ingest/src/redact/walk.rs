@@ -19,6 +19,8 @@ pub(crate) struct Shape {
     pub(crate) spine: Spine,
     /// Where Kubernetes Secrets are, if the record is about any: their content goes whatever it looks like.
     pub(super) secrets: &'static [Place],
+    /// The record reports secrets: their members go whatever they look like.
+    pub(crate) reports_secrets: bool,
 }
 
 struct Level {
@@ -156,7 +158,7 @@ impl Walk<'_> {
         let text = skim::unescape(inner);
         let mut hits =
             if self.redactor.detectors.suspects(&text) { self.redactor.detectors.scan(&text) } else { Vec::new() };
-        if !key && let Some(hit) = self.named(&text) {
+        if !key && let Some(hit) = self.named(&text).or_else(|| self.reported(&text, &hits)) {
             hits = vec![hit];
         }
         if hits.is_empty() {
@@ -191,6 +193,20 @@ impl Walk<'_> {
         let word = text.iter().all(u8::is_ascii_graphic);
         let secret = word || family == Family::AuthorizationHeader;
         secret.then(|| Hit { range: 0..text.len(), found: vec![(family, text.to_vec())] })
+    }
+
+    /// What a scanner found: the secret, and the text it was found in. What is known to be a secret by its looks is named
+    /// after that.
+    fn reported(&self, text: &[u8], hits: &[Hit]) -> Option<Hit> {
+        if !self.shape.reports_secrets || text.is_empty() || text.starts_with(b"redacted:") {
+            return None;
+        }
+        let known = match self.key(self.levels.last()?).as_ref() {
+            b"Secret" => hits.iter().any(|hit| hit.range == (0..text.len())),
+            b"Match" => !hits.is_empty(),
+            _ => return None,
+        };
+        (!known).then(|| Hit { range: 0..text.len(), found: vec![(Family::ReportedSecret, text.to_vec())] })
     }
 
     /// Whether the member just named holds content of the Kubernetes Secret the record is about.

@@ -11,7 +11,9 @@ use deltalake::kernel::{Action, Add, StructField, Transaction};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableBuilder};
+use engine::failpoint::Failpoint;
 use object_store::ObjectStoreExt;
+use pipeproof_engine as engine;
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -140,10 +142,12 @@ impl LakeTable {
     ) -> Result<(), LakeError> {
         // Until the commit is known to have landed.
         self.is_stale = true;
+        Failpoint::LakeBeforePut.pass();
         let mut actions = Vec::with_capacity(files.len());
         for (number, file) in files.into_iter().enumerate() {
             actions.push(Action::Add(self.write(version, number, file).await?));
         }
+        Failpoint::LakeAfterPut.pass();
         #[cfg(test)]
         if let Some(error) = super::fail::between_write_and_commit() {
             return Err(error);
@@ -164,6 +168,7 @@ impl LakeTable {
             .build(Some(state as &dyn TableReference), self.delta.log_store(), operation)
             .await
             .map_err(LakeError::delta("append to", self.table))?;
+        Failpoint::LakeAfterCommit.pass();
         self.delta.update_state().await.map_err(LakeError::delta("read", self.table))?;
         self.transactions.insert(application.to_owned(), version);
         self.is_stale = false;

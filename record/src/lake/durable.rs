@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use engine::failpoint::Failpoint;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -21,6 +22,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
+use pipeproof_engine as engine;
 
 /// Ending of files that are not in their place yet. One that a crash left behind is never read.
 pub(super) const STAGED: &str = "staged";
@@ -168,6 +170,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 fn write_durably(path: &FilePath, payload: &PutPayload, is_new: bool) -> io::Result<()> {
     make_folder_of(path)?;
     let staged = stage(path, payload)?;
+    Failpoint::LakeFileStaged.pass();
     let placed = if is_new {
         let linked = fs::hard_link(&staged, path);
         // Should this fail, a file is left that nothing reads.

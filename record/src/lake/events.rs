@@ -195,6 +195,9 @@ const fn auth_name(auth: Authenticity) -> &'static str {
         Authenticity::Own => "own",
         Authenticity::Hmac => "hmac",
         Authenticity::Bearer => "bearer",
+        Authenticity::Token => "token",
+        Authenticity::Jwt => "jwt",
+        Authenticity::Unverified => "unverified",
     }
 }
 

@@ -5,6 +5,7 @@
 //! table at one moment, which no later append changes.
 
 mod cells;
+mod check;
 mod columns;
 mod delta;
 mod durable;
@@ -28,6 +29,7 @@ use self::delta::{LakeTable, NewFile, group};
 use self::feeds::FeedRow;
 use crate::store::{DeliveryChange, SqliteStore, StoreError, StoredFinding, StoredStep, StoredWindow};
 
+pub use check::Damage;
 pub use columns::{Table, field_column};
 pub use durable::DurableFileSystem;
 pub(crate) use events::batch as events_batch;

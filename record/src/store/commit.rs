@@ -1,8 +1,10 @@
 //! The write path of detection: a micro-batch in one transaction, snapshots of its state, and what a restart reads back.
 
 use engine::commit::{Commit, Restored, Store};
+use engine::failpoint::Failpoint;
 use pipeproof_engine as engine;
-use sqlx::sqlite::SqliteConnection;
+use sha2::{Digest, Sha256};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
 use super::{SqliteStore, StoreError, number, unsigned};
@@ -20,6 +22,7 @@ impl Store for SqliteStore {
         let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::on("begin a commit"))?;
         advance(&mut transaction, commit).await?;
         rows.insert(&mut transaction, commit).await.map_err(StoreError::on("write a commit"))?;
+        Failpoint::StoreInTransaction.pass();
         transaction.commit().await.map_err(StoreError::on("commit a batch"))
     }
 
@@ -33,12 +36,14 @@ impl Store for SqliteStore {
         }
         let write = async {
             sqlx::query(
-                "INSERT INTO state_snapshots (partition, position, state) VALUES (?, ?, ?)
-                 ON CONFLICT (partition) DO UPDATE SET position = excluded.position, state = excluded.state",
+                "INSERT INTO state_snapshots (partition, position, state, digest) VALUES (?, ?, ?, ?)
+                 ON CONFLICT (partition) DO UPDATE
+                 SET position = excluded.position, state = excluded.state, digest = excluded.digest",
             )
             .bind(partition)
             .bind(position_row)
             .bind(state)
+            .bind(&Sha256::digest(state)[..])
             .execute(&mut *transaction)
             .await?;
             sqlx::query("DELETE FROM state_deltas WHERE partition = ? AND position <= ?")
@@ -48,6 +53,7 @@ impl Store for SqliteStore {
                 .await
         };
         write.await.map_err(StoreError::on("write a snapshot"))?;
+        Failpoint::StoreInSnapshot.pass();
         transaction.commit().await.map_err(StoreError::on("commit a snapshot"))
     }
 
@@ -55,20 +61,21 @@ impl Store for SqliteStore {
         let doing = "restore the detector's state";
         let mut reader = self.readers().begin().await.map_err(StoreError::on(doing))?;
         let position = position_of(&mut reader, partition).await?;
-        let read = async {
-            let snapshot = sqlx::query("SELECT position, state FROM state_snapshots WHERE partition = ?")
-                .bind(partition)
-                .fetch_optional(&mut *reader)
-                .await?
-                .map(|row| Ok::<_, sqlx::Error>((unsigned(row.try_get(0)?), row.try_get::<Vec<u8>, _>(1)?)))
-                .transpose()?;
-            let deltas = sqlx::query_scalar("SELECT delta FROM state_deltas WHERE partition = ? ORDER BY position")
+        let on = StoreError::on(doing);
+        let snapshot = sqlx::query("SELECT position, state, digest FROM state_snapshots WHERE partition = ?")
+            .bind(partition)
+            .fetch_optional(&mut *reader)
+            .await
+            .map_err(on)?;
+        let deltas =
+            sqlx::query("SELECT position, delta, digest FROM state_deltas WHERE partition = ? ORDER BY position")
                 .bind(partition)
                 .fetch_all(&mut *reader)
-                .await?;
-            Ok(Restored { position, snapshot, deltas })
-        };
-        read.await.map_err(StoreError::on(doing))
+                .await
+                .map_err(StoreError::on(doing))?;
+        let snapshot = snapshot.as_ref().map(undamaged).transpose()?;
+        let deltas = deltas.iter().map(|row| undamaged(row).map(|(_, delta)| delta)).collect::<Result<_, _>>()?;
+        Ok(Restored { position, snapshot, deltas })
     }
 }
 
@@ -81,6 +88,18 @@ impl SqliteStore {
         let mut reader = self.readers().acquire().await.map_err(StoreError::on("read a position"))?;
         position_of(&mut reader, partition).await
     }
+}
+
+/// Position and bytes of a row of (position, bytes, digest), if they are what was written.
+fn undamaged(row: &SqliteRow) -> Result<(u64, Vec<u8>), StoreError> {
+    let on = || StoreError::on("restore the detector's state");
+    let position = unsigned(row.try_get(0).map_err(on())?);
+    let bytes: Vec<u8> = row.try_get(1).map_err(on())?;
+    let digest: Option<Vec<u8>> = row.try_get(2).map_err(on())?;
+    if digest.is_some_and(|digest| digest != Sha256::digest(&bytes)[..]) {
+        return Err(StoreError::Damaged { position });
+    }
+    Ok((position, bytes))
 }
 
 async fn position_of(connection: &mut SqliteConnection, partition: u32) -> Result<u64, StoreError> {
@@ -165,10 +184,11 @@ impl Rows {
         let committed = commit.committed.as_micros();
         // `advance` has checked both positions.
         let to = i64::try_from(commit.to).unwrap_or(i64::MAX);
-        sqlx::query("INSERT INTO state_deltas (partition, position, delta) VALUES (?, ?, ?)")
+        sqlx::query("INSERT INTO state_deltas (partition, position, delta, digest) VALUES (?, ?, ?, ?)")
             .bind(commit.partition)
             .bind(to)
             .bind(&commit.delta)
+            .bind(&Sha256::digest(&commit.delta)[..])
             .execute(&mut *connection)
             .await?;
         for (finding, body) in commit.findings.iter().zip(&self.findings) {

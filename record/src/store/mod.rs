@@ -10,6 +10,7 @@ mod excepted;
 mod findings;
 mod ledger;
 mod schema;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +94,12 @@ pub enum StoreError {
         partition: u32,
         /// What is wrong.
         why: &'static str,
+    },
+    /// The state of detection is not what was written.
+    #[error("the state of detection at record {position} is damaged: restore the store from a backup")]
+    Damaged {
+        /// Where it stood.
+        position: u64,
     },
     /// A row does not hold what this version writes.
     #[error("cannot read {what} `{id}` back from the store")]

@@ -10,7 +10,11 @@ use super::StoreError;
 /// Marks the file as ours: "ppst" as `PRAGMA application_id`.
 const APPLICATION_ID: i64 = 0x7070_7374;
 
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_excepted.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_first.sql"),
+    include_str!("migrations/0002_digests.sql"),
+    include_str!("migrations/0003_excepted.sql"),
+];
 
 /// The schema version this program writes.
 #[allow(clippy::cast_possible_wrap, reason = "the number of migrations is small")]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pipeproof_engine::clock::Clock;
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::time::Timestamp;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -261,6 +262,7 @@ impl<O: Outbox> Deliverer<O> {
                 let (lane, options) = (Arc::clone(lane), self.options.clone());
                 tasks.spawn(async move {
                     let random = (options.random)();
+                    Failpoint::DeliverBeforeSend.pass();
                     lane.sender.attempt(&queued, options.clock.as_ref(), random).await
                 });
             }
@@ -268,9 +270,13 @@ impl<O: Outbox> Deliverer<O> {
             let mut failed = None;
             while let Some(done) = tasks.join_next().await {
                 let Ok(attempted) = done else { continue };
+                Failpoint::DeliverAfterSend.pass();
                 self.follow(lane, &attempted);
                 match self.outbox.record(attempted.delivery, &attempted.receipt).await {
-                    Ok(()) => recorded = true,
+                    Ok(()) => {
+                        Failpoint::DeliverAfterReceipt.pass();
+                        recorded = true;
+                    }
                     Err(error) => failed = Some(error),
                 }
             }

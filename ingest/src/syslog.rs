@@ -1,0 +1,261 @@
+//! Syslog over a stream: messages found in it (RFC 6587), and their parts (RFC 5424; RFC 3164 where a sender is older).
+
+use bytes::{Buf, Bytes, BytesMut};
+use serde_json::{Map, Value, json};
+use syslog_loose::{ProcId, Variant};
+
+/// Most digits of an octet count: what is longer is no count.
+const COUNT_DIGITS_MAX: usize = 9;
+
+/// The messages of a stream. Each is counted or ends with its line, whichever way it starts; both may occur in one stream.
+#[derive(Debug)]
+pub struct Frames {
+    buffer: BytesMut,
+    bytes_max: usize,
+    /// Bytes of a counted message that are left out, because it is too long.
+    skip: usize,
+    /// A line is left out up to its end, because it is too long.
+    skip_line: bool,
+}
+
+impl Frames {
+    /// Messages of at most `bytes_max` bytes; of a longer one the beginning is told.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { buffer: BytesMut::new(), bytes_max, skip: 0, skip_line: false }
+    }
+
+    /// Adds what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message.
+    pub fn next_frame(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.skipped() {
+                return None;
+            }
+            // Senders may end counted messages with a line break, too.
+            while self.buffer.first().is_some_and(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
+                self.buffer.advance(1);
+            }
+            let frame = match self.count() {
+                Count::Unknown => return None,
+                Count::Octets { head, octets } => self.counted(head, octets)?,
+                Count::Line => self.line()?,
+            };
+            if !frame.is_empty() {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// What is left when the stream ends: a last line without an end, or a message that was cut.
+    pub fn last_frame(&mut self) -> Option<Bytes> {
+        let whole = self.skipped() && !self.buffer.is_empty();
+        let rest = self.buffer.split().freeze();
+        let rest = rest.slice_ref(rest.trim_ascii());
+        (whole && !rest.is_empty()).then_some(rest)
+    }
+
+    /// Leaves out what has to be; false if more of it is still to come.
+    fn skipped(&mut self) -> bool {
+        let here = self.skip.min(self.buffer.len());
+        self.buffer.advance(here);
+        self.skip -= here;
+        if self.skip_line {
+            match self.buffer.iter().position(|byte| *byte == b'\n') {
+                Some(end) => {
+                    self.buffer.advance(end + 1);
+                    self.skip_line = false;
+                }
+                None => self.buffer.clear(),
+            }
+        }
+        self.skip == 0 && !self.skip_line
+    }
+
+    fn count(&self) -> Count {
+        let digits = self.buffer.iter().take(COUNT_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_digit()).count();
+        match self.buffer.get(digits) {
+            None if digits <= COUNT_DIGITS_MAX => Count::Unknown,
+            Some(b' ') if (1..=COUNT_DIGITS_MAX).contains(&digits) && self.buffer.first() != Some(&b'0') => {
+                let text = self.buffer.get(..digits).and_then(|digits| std::str::from_utf8(digits).ok());
+                let octets = text.and_then(|text| text.parse().ok());
+                octets.map_or(Count::Line, |octets| Count::Octets { head: digits + 1, octets })
+            }
+            _ => Count::Line,
+        }
+    }
+
+    fn counted(&mut self, head: usize, octets: usize) -> Option<Bytes> {
+        let kept = octets.min(self.bytes_max);
+        if self.buffer.len() < head + kept {
+            return None;
+        }
+        self.buffer.advance(head);
+        self.skip = octets - kept;
+        Some(self.buffer.split_to(kept).freeze())
+    }
+
+    fn line(&mut self) -> Option<Bytes> {
+        match self.buffer.iter().position(|byte| *byte == b'\n') {
+            Some(end) if end <= self.bytes_max => {
+                let line = self.buffer.split_to(end + 1).freeze();
+                Some(line.slice_ref(line.trim_ascii_end()))
+            }
+            None if self.buffer.len() <= self.bytes_max => None,
+            _ => {
+                self.skip_line = true;
+                Some(self.buffer.split_to(self.bytes_max).freeze())
+            }
+        }
+    }
+}
+
+enum Count {
+    Unknown,
+    Octets { head: usize, octets: usize },
+    Line,
+}
+
+/// Puts messages together as counted ones, the framing that takes any of them.
+#[must_use]
+pub fn counted(frames: &[Bytes]) -> Bytes {
+    let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.len() + 8).sum());
+    for frame in frames {
+        out.extend_from_slice(frame.len().to_string().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(frame);
+    }
+    Bytes::from(out)
+}
+
+/// A message's parts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Parts {
+    /// What is said about it, with the names of RFC 5424 in snake case; the message itself is not among it.
+    pub(crate) header: Map<String, Value>,
+    pub(crate) message: String,
+}
+
+/// Reads a message. `year` is the one a message of RFC 3164, which names none, is taken to be of.
+pub(crate) fn parse(frame: &[u8], year: i32) -> Parts {
+    let text = String::from_utf8_lossy(frame);
+    let parsed = syslog_loose::parse_message_with_year(&text, |_| year, Variant::Either);
+    let mut header = Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            header.insert(name.to_owned(), value);
+        }
+    };
+    set("time", parsed.timestamp.map(|time| time.to_rfc3339().into()));
+    set("facility", parsed.facility.map(|facility| facility.as_str().into()));
+    set("severity", parsed.severity.map(|severity| severity.as_str().into()));
+    set("host", parsed.hostname.map(Into::into));
+    set("app", parsed.appname.map(Into::into));
+    set(
+        "procid",
+        parsed.procid.map(|procid| match procid {
+            ProcId::PID(number) => json!(number),
+            ProcId::Name(name) => json!(name),
+        }),
+    );
+    set("msgid", parsed.msgid.map(Into::into));
+    let data: Map<String, Value> = parsed
+        .structured_data
+        .iter()
+        .map(|element| {
+            let params = element.params().map(|(name, value)| ((*name).to_owned(), value.into()));
+            (element.id.to_owned(), Value::Object(params.collect()))
+        })
+        .collect();
+    set("structured_data", (!data.is_empty()).then_some(Value::Object(data)));
+    Parts { header, message: parsed.msg.trim_start_matches('\u{feff}').to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(frames: &mut Frames) -> Vec<String> {
+        let mut found = Vec::new();
+        while let Some(frame) = frames.next_frame() {
+            found.push(String::from_utf8(frame.to_vec()).unwrap());
+        }
+        found
+    }
+
+    #[test]
+    fn counted_and_ended_messages_in_one_stream() {
+        let mut frames = Frames::new(100);
+        frames.push(b"11 <13>1 a\nb c<14>1 line one\r\n<15>two\n\n5 <1>x\n9 <16>1 cut");
+        assert_eq!(all(&mut frames), ["<13>1 a\nb c", "<14>1 line one", "<15>two", "<1>x\n", "<16>1 cut"]);
+        frames.push(b"7 <1>");
+        assert_eq!(all(&mut frames), Vec::<String>::new());
+        assert_eq!(frames.last_frame().unwrap(), "7 <1>", "cut by the end, kept all the same");
+        frames.push(b"<17>no end");
+        assert_eq!((all(&mut frames).len(), frames.last_frame().unwrap()), (0, Bytes::from("<17>no end")));
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_cut_and_costs_the_next_nothing() {
+        let mut frames = Frames::new(4);
+        frames.push(b"10 0123456789<1>x\n");
+        assert_eq!(all(&mut frames), ["0123", "<1>x"]);
+        frames.push(b"abcdefgh");
+        assert_eq!(all(&mut frames), ["abcd"]);
+        frames.push(b"ijklm\n<2>y\n");
+        assert_eq!(all(&mut frames), ["<2>y"]);
+        frames.push(b"99999999999 x\n1 z");
+        assert_eq!(all(&mut frames), ["9999", "z"], "no count, a line");
+    }
+
+    #[test]
+    fn the_example_of_rfc_5424() {
+        // RFC 5424 §6.5, example 3.
+        let text = "<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 [exampleSDID@32473 iut=\"3\" eventSource=\"Application\" eventID=\"1011\"] \u{feff}An application event log entry...";
+        let parts = parse(text.as_bytes(), 2026);
+        assert_eq!(parts.message, "An application event log entry...");
+        let expected = json!({"time": "2003-10-11T22:14:15.003+00:00", "facility": "local4", "severity": "notice",
+            "host": "mymachine.example.com", "app": "evntslog", "msgid": "ID47",
+            "structured_data": {"exampleSDID@32473": {"iut": "3", "eventSource": "Application", "eventID": "1011"}}});
+        assert_eq!(Value::Object(parts.header), expected);
+        let old = parse(b"<34>Oct 11 22:14:15 mymachine su: 'su root' failed", 2026);
+        assert_eq!((old.message.as_str(), &old.header["host"]), ("'su root' failed", &json!("mymachine")));
+    }
+
+    proptest! {
+        #[test]
+        fn where_reads_end_changes_nothing(
+            texts in proptest::collection::vec("<[0-9]{1,2}>[ -~]{1,30}", 1..8), cuts in proptest::collection::vec(1..20_usize, 0..20),
+        ) {
+            let stream = counted(&texts.iter().map(|text| Bytes::from(text.clone())).collect::<Vec<_>>());
+            let mut frames = Frames::new(1_000);
+            let (mut found, mut rest) = (Vec::new(), &stream[..]);
+            for cut in cuts {
+                let (head, tail) = rest.split_at(cut.min(rest.len()));
+                frames.push(head);
+                found.extend(all(&mut frames));
+                rest = tail;
+            }
+            frames.push(rest);
+            found.extend(all(&mut frames));
+            prop_assert_eq!(found, texts);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut frames = Frames::new(50);
+            frames.push(&bytes);
+            while let Some(frame) = frames.next_frame() {
+                prop_assert!(frame.len() <= 50);
+            }
+            drop(frames.last_frame());
+            drop(parse(&bytes, 2026));
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Each wrapper around items of the types it is used for, and what must not be taken for one.
+
+use std::io::Write as _;
+
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::super::{Framing, items};
+use super::*;
+use base64::Engine as _;
+
+fn of(kind: SourceType, framing: Framing, body: &str) -> Vec<Item> {
+    items(kind, framing, &Bytes::copy_from_slice(body.as_bytes()), &Limits::default()).unwrap()
+}
+
+fn texts(kind: SourceType, body: &str) -> Vec<String> {
+    of(kind, Framing::Values, body).iter().map(|item| String::from_utf8(item.bytes.to_vec()).unwrap()).collect()
+}
+
+fn gzip(text: &str) -> String {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(text.as_bytes()).unwrap();
+    STANDARD.encode(encoder.finish().unwrap())
+}
+
+const EVENT: &str = r#"{"eventID":"1","eventName":"A","text":"\"quoted\" \u00e9"}"#;
+const OTHER: &str = r#"{"eventID":"2","eventName":"B"}"#;
+
+#[test]
+fn wrappers_by_their_shape() {
+    let quoted = serde_json::to_string(EVENT).unwrap();
+    let logs = format!(
+        r#"{{"messageType":"DATA_MESSAGE","logGroup":"g","logStream":"s","logEvents":[{{"id":"7","timestamp":1,"message":{quoted}}}]}}"#
+    );
+    let table: Vec<(&str, String)> = vec![
+        ("list", format!(r#"{{"Records":[{EVENT}]}}"#)),
+        ("Azure", format!(r#"{{"records":[{EVENT}]}}"#)),
+        ("EventBridge", format!(r#"{{"version":"0","id":"x","detail-type":"AWS API Call via CloudTrail","source":"aws.sts","detail":{EVENT}}}"#)),
+        ("SNS", format!(r#"{{"Type":"Notification","MessageId":"m","Message":{quoted}}}"#)),
+        ("Pub/Sub push", format!(r#"{{"message":{{"data":"{}","messageId":"136"}},"subscription":"projects/p/subscriptions/s"}}"#, STANDARD.encode(EVENT))),
+        ("Pub/Sub pull", format!(r#"{{"receivedMessages":[{{"ackId":"a","message":{{"data":"{}"}}}}]}}"#, STANDARD.encode(EVENT))),
+        ("CloudWatch", logs.clone()),
+        ("CloudWatch to Lambda", format!(r#"{{"awslogs":{{"data":"{}"}}}}"#, gzip(&logs))),
+        ("Firehose", format!(r#"{{"requestId":"r","timestamp":1,"records":[{{"data":"{}"}}]}}"#, STANDARD.encode(EVENT))),
+        ("CloudWatch through Firehose", format!(r#"{{"requestId":"r","timestamp":1,"records":[{{"data":"{}"}}]}}"#, gzip(&logs))),
+        ("CloudEvent", format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{EVENT}}}"#)),
+        ("CloudEvent, bytes", format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":"{}"}}"#, STANDARD.encode(EVENT))),
+        ("LogEntry", format!(r#"{{"insertId":"1","logName":"projects/p/logs/stdout","jsonPayload":{EVENT}}}"#)),
+        ("Filebeat", format!(r#"{{"@timestamp":"2026-01-01T00:00:00Z","message":{quoted},"agent":{{"type":"filebeat"}}}}"#)),
+        ("Fluent Bit", format!(r#"{{"date":1.5,"log":{},"stream":"stdout"}}"#, serde_json::to_string(&format!("{EVENT}\n")).unwrap())),
+        ("EventBridge in SNS in SQS", json!({"Records": [{"Type": "Notification", "Message": format!(r#"{{"detail-type":"x","detail":{EVENT}}}"#)}]}).to_string()),
+    ];
+    for (name, body) in &table {
+        assert_eq!(texts(SourceType::AwsCloudtrail, body), [EVENT], "{name}: {body}");
+        let two = format!("[{body},{OTHER}]");
+        assert_eq!(texts(SourceType::AwsCloudtrail, &two), [EVENT, OTHER], "{name} beside another");
+    }
+    let kubernetes = r#"{"auditID":"1","stage":"ResponseComplete"}"#;
+    let log = serde_json::to_string(kubernetes).unwrap();
+    for body in [
+        format!(r#"{{"kind":"EventList","items":[{kubernetes}]}}"#),
+        format!(r#"{{"records":[{{"category":"kube-audit","properties":{{"log":{log},"stream":"stdout"}}}}]}}"#),
+    ] {
+        assert_eq!(texts(SourceType::KubernetesAudit, &body), [kubernetes], "{body}");
+    }
+}
+
+#[test]
+fn hec_events_keep_where_they_were_read() {
+    let quoted = serde_json::to_string(EVENT).unwrap();
+    let body = format!(
+        r#"{{"time":"1.5","host":"h","sourcetype":"st","event":{EVENT}}}{{"event":{quoted}}} {{"event":"a line","time":2}}"#
+    );
+    for kind in [SourceType::AwsCloudtrail, SourceType::Json] {
+        let items = of(kind, Framing::Hec, &body);
+        let texts: Vec<&[u8]> = items.iter().map(|item| &item.bytes[..]).collect();
+        assert_eq!(texts, [EVENT.as_bytes(), EVENT.as_bytes(), br#"{"event":"a line","time":2}"#]);
+        let said = [("hec.time", "1.5".to_owned()), ("hec.host", "h".to_owned()), ("hec.sourcetype", "st".to_owned())];
+        assert_eq!(items[0].attributes, said);
+    }
+    let raw = of(SourceType::Json, Framing::HecRaw, &format!("{OTHER}\na \"line\"\n\n"));
+    assert_eq!(
+        raw.iter().map(|item| &item.bytes[..]).collect::<Vec<_>>(),
+        [OTHER.as_bytes(), br#"{"event":"a \"line\""}"#]
+    );
+    assert_eq!(of(SourceType::Json, Framing::Hec, "nonsense").len(), 1, "kept, and a dead letter later");
+}
+
+#[test]
+fn bulk_documents_keep_their_ids() {
+    let body = format!(
+        "{{\"create\":{{\"_index\":\"logs\",\"_id\":\"9\"}}}}\n{OTHER}\n{{\"update\":{{\"_id\":\"x\"}}}}\n{{\"doc\":{EVENT}}}\n{{\"delete\":{{\"_id\":\"2\"}}}}\n"
+    );
+    let items = of(SourceType::Json, Framing::Bulk, &body);
+    assert_eq!(items.len(), 3, "a deletion that was asked for is kept");
+    assert_eq!((items[0].id.as_deref(), &items[0].bytes[..]), (Some("bulk/logs/9"), OTHER.as_bytes()));
+    assert_eq!(items[1].bytes, EVENT);
+    assert_eq!(items[0].attributes, [("bulk.index", "logs".to_owned())]);
+}
+
+#[test]
+fn one_message_with_several_items_names_them_apart() {
+    let data = STANDARD.encode(format!("[{EVENT},{OTHER}]"));
+    let body = format!(r#"{{"message":{{"data":"{data}","messageId":"5"}},"subscription":"s"}}"#);
+    let ids: Vec<_> = of(SourceType::Json, Framing::Values, &body).into_iter().filter_map(|item| item.id).collect();
+    assert_eq!(ids, ["pubsub/5", "pubsub/5/1"]);
+}
+
+#[test]
+fn what_only_looks_like_a_wrapper_stays_whole() {
+    for body in [
+        r#"{"Records":"no"}"#,
+        r#"{"records":{}}"#,
+        r#"{"detail-type":"x","detail":"text"}"#,
+        r#"{"message":{"data":"%%%"},"subscription":"s"}"#,
+        r#"{"awslogs":{"data":"bm8="}}"#,
+        r#"{"Type":"Notification","Message":"plain text"}"#,
+        r#"{"@timestamp":"x","message":"plain text"}"#,
+        r#"{"message":"{\"a\":1}"}"#,
+        r#"{"kind":"Event","items":[1]}"#,
+    ] {
+        let found = texts(SourceType::VaultAudit, body);
+        if body.contains("awslogs") {
+            assert_eq!(found, ["no"], "what is inside is what was sent");
+        } else {
+            assert_eq!(found, [body]);
+        }
+    }
+    // JSON of any shape and deliveries of a provider are what they are.
+    for kind in [SourceType::Json, SourceType::GithubWebhook] {
+        for body in [
+            r#"{"records":[{"a":1}]}"#,
+            r#"{"detail-type":"x","detail":{"a":1}}"#,
+            r#"{"specversion":"1.0","data":{}}"#,
+        ] {
+            assert_eq!(texts(kind, body), [body]);
+        }
+    }
+}
+
+#[test]
+fn wrappers_without_end_and_bombs_stay_as_they_came() {
+    let mut deep = EVENT.to_owned();
+    for _ in 0..50 {
+        deep = format!(r#"{{"Records":[{deep}]}}"#);
+    }
+    let found = texts(SourceType::AwsCloudtrail, &deep);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with(r#"{"Records":[{"Records""#) && found[0].len() < deep.len());
+    let bomb = format!(r#"{{"awslogs":{{"data":"{}"}}}}"#, gzip(&" ".repeat(60 << 20)));
+    assert_eq!(texts(SourceType::AwsCloudtrail, &bomb), [bomb]);
+    // Many that are harmless one by one.
+    let part = format!(r#"{{"data":"{}"}}"#, gzip(&"[]\n".repeat(1 << 18)));
+    let many = format!(r#"{{"requestId":"r","records":[{}]}}"#, vec![part; 200].join(","));
+    let kept = of(SourceType::AwsCloudtrail, Framing::Values, &many);
+    assert!(kept.iter().any(|item| item.bytes.starts_with(b"{\"data\"")), "beyond the budget it stays wrapped");
+}

@@ -1,0 +1,39 @@
+//! Copying and checking the database while it is used.
+
+use std::fs::File;
+use std::path::Path;
+
+use sqlx::Row;
+
+use super::{SqliteStore, StoreError};
+
+/// Problems that are told at most.
+const PROBLEMS: usize = 20;
+
+impl SqliteStore {
+    /// Writes a copy as of one moment to `path`, which must not exist. Commits go on meanwhile. The copy is on stable storage
+    /// when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Open`] if the copy cannot be synced.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        sqlx::query("VACUUM INTO ?")
+            .bind(path.display().to_string())
+            .execute(self.readers())
+            .await
+            .map_err(StoreError::on("copy itself"))?;
+        let synced = File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(|error| StoreError::Open { path: path.to_owned(), source: sqlx::Error::Io(error) })
+    }
+
+    /// What SQLite finds wrong with the structure of the database: nothing, for a whole one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if it cannot even be read.
+    pub async fn problems(&self) -> Result<Vec<String>, StoreError> {
+        let on = || StoreError::on("check itself");
+        let rows = sqlx::query("PRAGMA integrity_check").fetch_all(self.readers()).await.map_err(on())?;
+        let texts = rows.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<Vec<_>, _>>().map_err(on())?;
+        Ok(texts.into_iter().filter(|text| text != "ok").take(PROBLEMS).collect())
+    }
+}

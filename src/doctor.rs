@@ -1,0 +1,224 @@
+//! Whether what is stored still agrees with itself: leaves derived again from the lake, trees from the leaves, findings from the
+//! records, and the counts of all of them against each other. It changes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeproof_engine::merkle::leaf_hash;
+use pipeproof_engine::record::encode_parts;
+use pipeproof_engine::time::Timestamp;
+use pipeproof_record::lake::{Skip, Snapshot};
+use pipeproof_reports::checkpoint::Checkpoint;
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::backtest::{self, Deciding, Line, Request, Summary};
+use crate::node::{NodeError, PARTITION, Shared};
+
+/// How long it waits for the lake to take in what is there.
+const FLUSH: Duration = Duration::from_secs(120);
+/// Records, files and ids that are named at most in one check.
+const NAMED: usize = 10;
+
+/// One thing that was checked.
+#[derive(Debug, Serialize)]
+pub(crate) struct Check {
+    pub(crate) check: &'static str,
+    pub(crate) holds: bool,
+    pub(crate) detail: String,
+}
+
+impl Check {
+    fn of(check: &'static str, problems: &[String], fine: String) -> Self {
+        let named = problems.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+        let more = problems.len().saturating_sub(NAMED);
+        let detail = match (problems.is_empty(), more) {
+            (true, _) => fine,
+            (false, 0) => named,
+            (false, more) => format!("{named}; and {more} more"),
+        };
+        Self { check, holds: problems.is_empty(), detail }
+    }
+}
+
+/// Runs every check.
+pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError> {
+    if !shared.flush_lake(FLUSH).await {
+        return Err(NodeError::part("check the data")("the lake has not taken in what was received: try again"));
+    }
+    let archived = *shared.archived.borrow();
+    let lake = shared.lake.pin();
+    let mut checks = vec![store(shared).await?];
+    let repeated = shared
+        .store
+        .duplicate_indexes(PARTITION, 0..archived)
+        .await
+        .map_err(NodeError::part("read which records repeat others"))?;
+    let in_store = shared.store.counts().await.map_err(NodeError::part("count what the store holds"))?.findings;
+    let (shared, handle) = (Arc::clone(shared), Handle::current());
+    let work = move || {
+        checks.push(files(&lake));
+        checks.push(leaves(&shared, &lake, archived, &repeated));
+        checks.push(checkpoints(&shared));
+        checks.push(counts(&lake, in_store));
+        checks.push(findings(&shared, &lake, &handle));
+        checks
+    };
+    tokio::task::spawn_blocking(work).await.map_err(NodeError::part("check the data"))
+}
+
+async fn store(shared: &Shared) -> Result<Check, NodeError> {
+    let problems = match shared.store.problems().await {
+        Ok(problems) => problems,
+        Err(error) => vec![crate::chain(&error)],
+    };
+    Ok(Check::of("store", &problems, "the database is whole".to_owned()))
+}
+
+fn files(lake: &Snapshot) -> Check {
+    let damaged = lake.damaged_files();
+    let problems: Vec<_> = damaged.iter().map(|damage| format!("{}: {}", damage.path.display(), damage.why)).collect();
+    Check::of("lake files", &problems, "every data file is what was written".to_owned())
+}
+
+/// Every record that is no repetition is in the lake, once, in order, and its leaf is the one in the tree.
+fn leaves(shared: &Shared, lake: &Snapshot, archived: u64, repeated: &BTreeSet<u64>) -> Check {
+    let check = "leaves";
+    let mut problems = Vec::new();
+    let mut next = 0;
+    let mut count = 0_u64;
+    let records = match lake.records(PARTITION, &Skip::default()) {
+        Ok(records) => records,
+        Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
+    };
+    for stored in records {
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                problems.push(crate::chain(&error));
+                break;
+            }
+        };
+        let index = stored.index;
+        if index < next {
+            problems.push(format!("record {index} is in the lake twice or out of order"));
+            continue;
+        }
+        problems.extend(missing(shared, next..index, repeated));
+        next = index + 1;
+        count += 1;
+        let leaf = encode_parts(stored.envelope.as_bytes(), &stored.salt, &stored.body);
+        let same = leaf.is_ok_and(|leaf| shared.log.leaf_hash(index) == Some(leaf_hash(&leaf)));
+        if !same {
+            problems.push(format!("record {index} of the lake is not the leaf in the tree"));
+        }
+    }
+    problems.extend(missing(shared, next..archived.max(next), repeated));
+    let left_out = repeated.len();
+    Check::of(check, &problems, format!("{count} records of the lake are the tree's leaves; {left_out} repeat others"))
+}
+
+fn missing(shared: &Shared, range: std::ops::Range<u64>, repeated: &BTreeSet<u64>) -> Vec<String> {
+    let lost = range.filter(|index| !repeated.contains(index));
+    lost.map(|index| match shared.log.read(index, 1, 1).ok().and_then(|leaves| leaves.first().map(|(at, _)| *at)) {
+        Some(found) if found == index => format!("record {index} is in the log and not in the lake"),
+        _ => format!("record {index} is lost as data: a gap"),
+    })
+    .collect()
+}
+
+/// Every sealed checkpoint is signed by our key, and the tree still has its root.
+fn checkpoints(shared: &Shared) -> Check {
+    let origin = shared.keys.instance().partition_origin(PARTITION);
+    let key = shared.keys.public().checkpoint;
+    let mut problems = Vec::new();
+    let mut count = 0;
+    let end = *shared.seal.durable().borrow();
+    let mut next = 0;
+    while next < end {
+        let leaves = match shared.seal.read(next, 1_024, 4 << 20) {
+            Ok(leaves) => leaves,
+            Err(error) => {
+                problems.push(crate::chain(&error));
+                break;
+            }
+        };
+        let Some((last, _)) = leaves.last() else { break };
+        next = last + 1;
+        for (index, leaf) in &leaves {
+            let Ok(note) = std::str::from_utf8(leaf) else { continue };
+            if note.lines().next() != Some(origin.as_str()) {
+                continue;
+            }
+            count += 1;
+            match Checkpoint::open(note, &origin, &key) {
+                Err(error) => problems.push(format!("checkpoint {index}: {}", crate::chain(&error))),
+                Ok(checkpoint) if shared.log.root(checkpoint.size) != Some(checkpoint.root) => {
+                    problems
+                        .push(format!("checkpoint {index}: the first {} records have another root", checkpoint.size));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+    Check::of("checkpoints", &problems, format!("{count} sealed checkpoints hold against the tree"))
+}
+
+fn counts(lake: &Snapshot, in_store: u64) -> Check {
+    let mut ids = BTreeSet::new();
+    let mut problems = Vec::new();
+    let mut rows = 0_u64;
+    match lake.findings() {
+        Err(error) => problems.push(crate::chain(&error)),
+        Ok(findings) => {
+            for finding in findings {
+                match finding {
+                    Ok(finding) => {
+                        rows += 1;
+                        if !ids.insert(finding.id.clone()) {
+                            problems.push(format!("finding {} is in the lake twice", finding.id));
+                        }
+                    }
+                    Err(error) => {
+                        problems.push(crate::chain(&error));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    // Findings made since the lake was pinned are in the store only.
+    if rows > in_store {
+        problems.push(format!("the lake has {rows} findings, the store {in_store}"));
+    }
+    Check::of("findings in the lake", &problems, format!("{rows} findings, each once"))
+}
+
+/// The records of the lake, evaluated again under the rules that were in force, give the findings that are stored.
+fn findings(shared: &Shared, lake: &Snapshot, handle: &Handle) -> Check {
+    let check = "findings derived again";
+    let request = Request {
+        rules: Deciding::InForce(shared.rules.root().to_owned()),
+        against: None,
+        from: Timestamp::from_secs(0),
+        to: shared.clock.now(),
+        warm_up: None,
+        offline: false,
+    };
+    let mut differing = Vec::new();
+    let mut tell = |line: Line| {
+        if let Line::Finding(told) = line
+            && told.change != backtest::Change::Identical
+        {
+            differing.push(format!("finding {} was {:?}", told.id, told.change).to_lowercase());
+        }
+        !*shared.stopping.borrow()
+    };
+    match backtest::run(lake, shared.address_files.clone(), &request, handle, &mut tell) {
+        Ok(Summary { identical, records, .. }) => {
+            Check::of(check, &differing, format!("{records} records give the same {identical} findings"))
+        }
+        Err(error) => Check::of(check, &[crate::chain(&error)], String::new()),
+    }
+}

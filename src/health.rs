@@ -1,0 +1,78 @@
+//! Whether a node is well: what must hold and does not, what cannot be written, and which configuration could not be read.
+
+use std::sync::PoisonError;
+
+use pipeproof_engine::invariant::{Invariant, Positions};
+use pipeproof_ingest::log::LogState;
+
+use crate::node::Shared;
+
+impl Shared {
+    /// Counts and tells what must hold and does not.
+    pub(crate) fn check_invariants(&self) {
+        // In this order: each only grows, and none may pass the one after it.
+        let retired = self.log.first();
+        let archived = *self.archived.borrow();
+        let detected = *self.detected.borrow();
+        let durable = self.log.durable();
+        let leaves = *durable.borrow();
+        let positions = Positions { retired, archived, detected, leaves, durable: leaves };
+        for invariant in positions.violated() {
+            tracing::error!(?positions, "an invariant is violated");
+            self.violated(invariant);
+        }
+        if leaves > 0 && self.log.root(leaves).is_none() {
+            self.violated(Invariant::TreeIsWhole);
+        }
+    }
+
+    pub(crate) fn violated(&self, invariant: Invariant) {
+        tracing::error!(invariant = invariant.name(), "what must hold does not");
+        self.metrics.violations.with_label_values(&[invariant.name()]).inc();
+    }
+
+    /// Why events cannot be accepted just now, if so.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        if *self.stopping.borrow() {
+            return Some("stopping".to_owned());
+        }
+        if let LogState::Stopped(reason) = self.log.state() {
+            return Some(format!("the log does not accept: {reason}"));
+        }
+        let trouble = self.trouble.read().unwrap_or_else(PoisonError::into_inner);
+        trouble.iter().next().map(|(part, reason)| format!("{part}: {reason}"))
+    }
+
+    /// What is wrong with the configuration file, if it is broken.
+    pub(crate) fn configuration_trouble(&self) -> Option<String> {
+        self.configuration_trouble.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what reading the configuration again came to: a broken file keeps what was read before in force.
+    pub(crate) fn configuration_read(&self, outcome: Result<(), String>) {
+        self.metrics.reloads_refused.set(i64::from(outcome.is_err()));
+        let trouble = outcome.err();
+        match &trouble {
+            Some(reason) => tracing::error!(reason, "the configuration is broken; what is in force stays"),
+            None => tracing::info!("the configuration was read again"),
+        }
+        *self.configuration_trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Notes that a part has trouble, or no longer has.
+    pub(crate) fn set_trouble(&self, part: &'static str, reason: Option<String>) {
+        let mut trouble = self.trouble.write().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => {
+                if trouble.insert(part, reason.clone()).is_none() {
+                    tracing::error!(part, reason, "cannot write; not ready until it can");
+                }
+            }
+            None => {
+                if trouble.remove(part).is_some() {
+                    tracing::info!(part, "can write again");
+                }
+            }
+        }
+    }
+}

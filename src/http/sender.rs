@@ -1,0 +1,184 @@
+//! Who sends events: the token in any of the places where senders put one, the source it is for, and the body.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use pipeproof_engine::record::{Authenticity, CollectionMode};
+use pipeproof_ingest::log::AppendError;
+use pipeproof_ingest::receive::{Framing, SourceSettings, Way};
+
+use super::ApiError;
+use crate::intake::{self, Arrival, NotTaken, Taken};
+use crate::node::Shared;
+use crate::registry::{Caller, TOKEN_PREFIX, TokenRefusal};
+use crate::scope::Scope;
+
+/// Header by which an import says that it loads history.
+pub(crate) const MODE_HEADER: &str = "x-pipeproof-mode";
+/// Header in which Firehose sends its access key.
+const FIREHOSE_KEY: &str = "x-amz-firehose-access-key";
+
+/// Who sends, as far as a token says: what the guard of the receiving routes hands to their handlers.
+pub(super) type Sender = Result<Caller, TokenRefusal>;
+
+/// The token a sender presents: as bearer, in HEC's scheme, as password, as Elastic's API key, or as Firehose's access key.
+pub(super) fn token(headers: &HeaderMap) -> Option<String> {
+    let Some(given) = headers.get(header::AUTHORIZATION) else {
+        return headers.get(FIREHOSE_KEY)?.to_str().ok().map(str::to_owned);
+    };
+    let (scheme, given) = given.to_str().ok()?.split_once(' ')?;
+    let given = given.trim();
+    let decoded = || String::from_utf8(STANDARD.decode(given).ok()?).ok();
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" | "splunk" => Some(given.to_owned()),
+        "basic" => Some(decoded()?.split_once(':')?.1.to_owned()),
+        "apikey" => {
+            let decoded = decoded()?;
+            Some(decoded.split_once(':').map_or(decoded.as_str(), |(_, key)| key).to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Whose token it is. Anything that is not one of ours is none: a provider may send what it likes beside its signature.
+pub(super) fn sender(shared: &Shared, headers: &HeaderMap) -> Sender {
+    match token(headers).filter(|token| token.starts_with(TOKEN_PREFIX)) {
+        Some(token) => shared.registry().caller(&token, &shared.secret_keys.token, shared.clock.now()),
+        None => Err(TokenRefusal::Missing),
+    }
+}
+
+/// A source, and who may send to it.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    pub(super) source: SourceSettings,
+    bearer: Option<String>,
+    proven: Option<(Authenticity, Option<String>)>,
+}
+
+/// Whether a sender may send to this source. Who may not is told before a byte of the body is read; whether the source
+/// exists is told only to who may send.
+pub(super) async fn allowed(
+    shared: &Arc<Shared>,
+    sender: &Sender,
+    headers: &HeaderMap,
+    name: &str,
+) -> Result<Allowed, ApiError> {
+    let bearer = match sender {
+        Ok(caller) => {
+            may_send(caller)?;
+            if caller.source.as_deref().is_some_and(|bound| bound != name) {
+                return Err(ApiError::new(403, "other_source", "the token is bound to another source"));
+            }
+            Some(caller.id.clone())
+        }
+        Err(TokenRefusal::Missing) => None,
+        Err(refusal) => return Err((*refusal).into()),
+    };
+    let Some(source) = shared.source(name) else {
+        return Err(match bearer {
+            Some(_) => unknown(name),
+            None => TokenRefusal::Missing.into(),
+        });
+    };
+    let proven = match token(headers).filter(|token| bearer.is_none() && token.matches('.').count() == 2) {
+        Some(token) => {
+            let key = shared.identities.verify(name, &token, shared.clock.now()).await;
+            key.map(|key| (Authenticity::Jwt, Some(key)))
+        }
+        None => None,
+    };
+    Ok(Allowed { source, bearer, proven })
+}
+
+/// The source of an endpoint whose address names none: the one the sender's token is bound to, or else the one that
+/// `named` names.
+pub(super) fn bound(shared: &Shared, sender: &Sender, named: Option<&str>) -> Result<Allowed, ApiError> {
+    let caller = sender.as_ref().map_err(|refusal| ApiError::from(*refusal))?;
+    may_send(caller)?;
+    let name = caller.source.as_deref().or(named).ok_or_else(|| {
+        let message = "this address names no source: use a token that is bound to one (`token create --source NAME`)";
+        ApiError::new(403, "no_source", message)
+    })?;
+    let source = shared.source(name).ok_or_else(|| unknown(name))?;
+    Ok(Allowed { source, bearer: Some(caller.id.clone()), proven: None })
+}
+
+fn may_send(caller: &Caller) -> Result<(), ApiError> {
+    if Scope::EventsWrite.granted_by(&caller.scopes) {
+        return Ok(());
+    }
+    Err(ApiError::new(403, "scope_missing", "the token lacks the scope `events:write`"))
+}
+
+fn unknown(name: &str) -> ApiError {
+    let message = format!("there is no source `{name}`: add it with `pipeproof sources add`");
+    ApiError::new(404, "unknown_source", message)
+}
+
+impl Allowed {
+    /// Takes in a body that was read.
+    pub(super) async fn take(
+        self,
+        shared: &Arc<Shared>,
+        framing: Framing,
+        headers: HeaderMap,
+        query: BTreeMap<String, String>,
+        body: Bytes,
+    ) -> Result<Taken, ApiError> {
+        let mode = mode(&headers)?;
+        let way = Way { framing, proven: self.proven, ..Way::default() };
+        let arrival = Arrival { source: self.source, headers, query, body, bearer: self.bearer, mode, way };
+        Ok(intake::take(shared, arrival).await?)
+    }
+}
+
+impl From<NotTaken> for ApiError {
+    fn from(not_taken: NotTaken) -> Self {
+        match not_taken {
+            NotTaken::Refused(refusal) => Self::new(refusal.status(), refusal.code(), refusal.to_string()),
+            NotTaken::Record(error) => Self::new(413, "record_too_large", error.to_string()),
+            NotTaken::Append(error @ AppendError::TooLarge(_)) => Self::new(413, "record_too_large", error.to_string()),
+            NotTaken::Task(error) => super::answers::internal("receive events")(error),
+            temporary => Self::unavailable(temporary.to_string()),
+        }
+    }
+}
+
+fn mode(headers: &HeaderMap) -> Result<CollectionMode, ApiError> {
+    match headers.get(MODE_HEADER).map(|value| value.as_bytes()) {
+        None | Some(b"live") => Ok(CollectionMode::Live),
+        Some(b"backfill") => Ok(CollectionMode::Backfill),
+        Some(_) => Err(ApiError::bad_request(format!("{MODE_HEADER} is live or backfill"))),
+    }
+}
+
+/// Reads the body up to the limit; one that says it is larger is refused unread, and so is any while none can be taken.
+pub(super) async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    if let Some(reason) = shared.not_ready() {
+        return Err(NotTaken::NotReady(reason).into());
+    }
+    let limit = shared.receiver.limits().body_bytes_max;
+    let too_large =
+        || ApiError::new(413, "body_too_large", format!("the body is larger than {limit} bytes: send it in parts"));
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if said.is_some_and(|said| said > limit as u64) {
+        return Err(too_large());
+    }
+    let mut bytes = BytesMut::new();
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| ApiError::bad_request("the body ended before it was complete"))?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}

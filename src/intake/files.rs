@@ -1,0 +1,107 @@
+//! Files and folders of the configuration, followed through rotation. How far each was read is kept under
+//! `DATA/followed/`, after its lines are durable: after a crash some are read again and recognised.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use pipeproof_engine::record::Authenticity;
+use pipeproof_ingest::follow::{Chunk, Follower, Marks};
+use pipeproof_ingest::receive::Way;
+use sha2::{Digest, Sha256};
+
+use super::reading::{kept, pause};
+use crate::node::Shared;
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Follows a file or folder for a source until the node stops.
+pub(super) async fn follow(shared: Arc<Shared>, source: String, path: PathBuf) {
+    let kept_at = marks_path(&shared.data, &source, &path);
+    let marks = match read_marks(&kept_at) {
+        Ok(marks) => marks,
+        Err(error) => {
+            // From the beginning: what was read before is recognised.
+            tracing::warn!(source, path = %path.display(), error = %error, "cannot read how far a file was read");
+            Some(Marks::default())
+        }
+    };
+    let mut follower = Follower::new(path.clone(), marks);
+    let mut stopping = shared.stopping.subscribe();
+    let mut trouble = false;
+    loop {
+        let (back, read) = match tokio::task::spawn_blocking(move || read(follower)).await {
+            Ok(read) => read,
+            Err(error) => return tracing::error!(source, error = %error, "following a file ended"),
+        };
+        follower = back;
+        match read {
+            Ok(Some(chunk)) => {
+                trouble = false;
+                if !take(&shared, &source, &chunk).await {
+                    return;
+                }
+                follower.done(&chunk);
+                if let Err(error) = write_marks(&kept_at, follower.marks()) {
+                    tracing::warn!(source, error = %error, "cannot keep how far a file was read");
+                }
+                continue;
+            }
+            Ok(None) => trouble = false,
+            Err(error) => {
+                if !std::mem::replace(&mut trouble, true) {
+                    tracing::warn!(source, path = %path.display(), error = %error, "cannot follow a file");
+                }
+            }
+        }
+        if pause(&mut stopping, LOOK_EVERY).await {
+            return;
+        }
+    }
+}
+
+fn read(mut follower: Follower) -> (Follower, io::Result<Option<Chunk>>) {
+    let read = follower.read();
+    (follower, read)
+}
+
+async fn take(shared: &Arc<Shared>, source: &str, chunk: &Chunk) -> bool {
+    if chunk.lines.trim_ascii().is_empty() {
+        return true;
+    }
+    let way = Way {
+        proven: Some((Authenticity::Unverified, None)),
+        attributes: vec![("file.path", chunk.path.display().to_string())],
+        keep: true,
+        ..Way::default()
+    };
+    kept(shared, source, &HeaderMap::new(), &chunk.lines, &way).await
+}
+
+fn marks_path(data: &Path, source: &str, path: &Path) -> PathBuf {
+    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    let name = hex::encode(digest.get(..8).unwrap_or_default());
+    data.join("followed").join(format!("{source}-{name}.json"))
+}
+
+/// `None` if the file was never read.
+fn read_marks(path: &Path) -> io::Result<Option<Marks>> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_marks(path: &Path, marks: &Marks) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    // Not synced: an older one only means that lines are read again.
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, serde_json::to_vec(marks)?)?;
+    std::fs::rename(temporary, path)
+}

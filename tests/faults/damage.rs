@@ -1,0 +1,359 @@
+//! Bytes that are gone or not what was written: a torn tail at every offset (F4), flipped bits in log, seal, lake and store
+//! (F5), and files somebody changed (F26).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pipeproof_engine::clock::SystemClock;
+use pipeproof_engine::commit::Store as _;
+use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::log::{Log, LogOptions, Opened};
+use pipeproof_record::lake::Snapshot;
+use pipeproof_record::store::{DeliveryFilter, SqliteStore};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::receiver::Manner;
+use crate::row::Row;
+use crate::world::World;
+
+/// Every file under a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() { open.push(entry.path()) } else { found.push(entry.path()) }
+        }
+    }
+    found.sort();
+    found
+}
+
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(file, target).unwrap();
+    }
+}
+
+async fn all(log: &Log) -> Vec<(u64, Bytes)> {
+    log.read(0, usize::MAX, usize::MAX).unwrap()
+}
+
+/// F4: the last group is cut at every byte, and filled with zeros from every byte on: the prefix is there, no more and no less.
+pub(crate) async fn torn_tail(seed: u64, record_bytes: usize) -> Row {
+    let mut row = Row::new("F4", "torn and zero-filled tail at every byte of the last group", seed);
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("log");
+    let Opened { log, .. } = Log::open(&dir, 0, LogOptions::default()).unwrap();
+    let leaves = |from: usize, to: usize| {
+        (from..to).map(move |number| Bytes::from(vec![u8::try_from(number).unwrap(); record_bytes]))
+    };
+    log.append(leaves(0, 3).collect()).await.unwrap();
+    let segment = files(&dir).into_iter().find(|path| path.extension().is_some_and(|it| it == "segment")).unwrap();
+    let kept = fs::metadata(&segment).unwrap().len();
+    log.append(leaves(3, 8).collect()).await.unwrap();
+    log.close().await;
+    let whole = fs::read(&segment).unwrap();
+    let hashes = fs::read(dir.join("hashes")).unwrap();
+    // Hashes of the last group were not written yet: that is what makes it a tail that was never acknowledged.
+    let hashes = &hashes[..hashes.len() / 8 * 3];
+    let frame = (whole.len() as u64 - kept) / 5;
+    for cut in kept..=whole.len() as u64 {
+        for zeros in [false, true] {
+            let mut bytes = whole.clone();
+            let at = usize::try_from(cut).unwrap();
+            if zeros {
+                bytes[at..].fill(0)
+            } else {
+                bytes.truncate(at)
+            }
+            fs::write(&segment, &bytes).unwrap();
+            fs::write(dir.join("hashes"), hashes).unwrap();
+            let Opened { log, report } = Log::open(&dir, 3, LogOptions::default()).unwrap();
+            let expected = 3 + (cut - kept) / frame;
+            let read = all(&log).await;
+            let same = read.iter().zip(leaves(0, 8)).all(|((_, found), sent)| *found == sent);
+            row.runs += 1;
+            row.sent += 8;
+            row.acked += 3;
+            row.stored += read.len() as u64;
+            row.lost_acked += 3_u64.saturating_sub(read.len() as u64);
+            row.bytes_corrupt_detected += report.torn_bytes;
+            row.expect(
+                same && read.len() as u64 == expected && report.quarantined.is_empty(),
+                format!("cut at {cut}, zeros {zeros}: {} records instead of {expected}: {report:?}", read.len()),
+            );
+            log.close().await;
+        }
+    }
+    row
+}
+
+/// Data to damage: records, findings, deliveries, several lake files, cleanly stopped.
+async fn specimen() -> World {
+    let mut world = World::new().padded(200).with_receiver(Manner::Takes).await;
+    world.extra = "seal_every: 1s\n".to_owned();
+    let server = world.server();
+    for _ in 0..4 {
+        world.generator.send(&server, 60).await;
+        server.settled().await;
+    }
+    world.account(&mut Row::default(), &server).await;
+    assert!(server.terminate().await, "an orderly end");
+    world
+}
+
+/// What became of a flipped bit.
+enum Fate {
+    /// It was named.
+    Named,
+    /// Nothing that can be read differs: it lay in space that is not used.
+    Harmless,
+    /// Something differs and nothing said so.
+    Unseen(String),
+}
+
+/// F5: one bit is flipped in each of so many random bytes.
+pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
+    let world = specimen().await;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut rows = Vec::new();
+    for (part, paths) in
+        [("log", vec!["log"]), ("seal tree's log", vec!["seal"]), ("lake", vec!["lake"]), ("store", vec!["store.db"])]
+    {
+        let mut row = Row::new("F5", &format!("one bit flipped in the {part}"), seed);
+        let mut found: Vec<PathBuf> = Vec::new();
+        for path in paths {
+            let path = world.data.join(path);
+            if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        }
+        found.retain(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0));
+        let sizes: Vec<u64> = found.iter().map(|path| fs::metadata(path).unwrap().len()).collect();
+        let all_bytes: u64 = sizes.iter().sum();
+        let (mut harmless, mut unseen) = (0, 0);
+        let reference = Reference::of(&world.data).await;
+        for _ in 0..count / 4 {
+            let mut at = random.random_range(0..all_bytes);
+            let number = sizes
+                .iter()
+                .position(|size| {
+                    if at < *size {
+                        true
+                    } else {
+                        at -= size;
+                        false
+                    }
+                })
+                .unwrap();
+            let path = found[number].strip_prefix(&world.data).unwrap();
+            let flip = (path.to_owned(), usize::try_from(at).unwrap(), 1_u8 << random.random_range(0..8));
+            row.runs += 1;
+            match reference.flipped(&world.data, part, flip.clone()).await {
+                Fate::Named => row.bytes_corrupt_detected += 1,
+                Fate::Harmless => harmless += 1,
+                Fate::Unseen(what) => {
+                    unseen += 1;
+                    row.fail(format!("{} byte {}: {what}", flip.0.display(), flip.1));
+                }
+            }
+        }
+        row.note = format!(
+            "{} named, {harmless} in unused space, {unseen} not seen. {}",
+            row.bytes_corrupt_detected, row.note
+        );
+        rows.push(row);
+    }
+    rows
+}
+
+/// What an undamaged folder says.
+struct Reference {
+    log: Vec<(u64, Bytes)>,
+    seal: Vec<(u64, Bytes)>,
+    lake: String,
+    store: String,
+}
+
+impl Reference {
+    async fn of(data: &Path) -> Self {
+        let copy = TempDir::new().unwrap();
+        copy_folder(data, copy.path());
+        let read = async |part: &str| {
+            let log = Log::open(&copy.path().join(part), 0, LogOptions::default()).unwrap().log;
+            let read = all(&log).await;
+            log.close().await;
+            read
+        };
+        let (log, seal) = (read("log/0").await, read("seal").await);
+        let lake = lake_text(copy.path()).await.unwrap();
+        let store = store_text(&copy.path().join("store.db")).await.unwrap();
+        Self { log, seal, lake, store }
+    }
+
+    async fn flipped(&self, data: &Path, part: &str, flip: (PathBuf, usize, u8)) -> Fate {
+        let copy = TempDir::new().unwrap();
+        let (file, at, bit) = flip;
+        let top = file.components().next().unwrap();
+        let top = Path::new(top.as_os_str());
+        if data.join(top).is_dir() {
+            copy_folder(&data.join(top), &copy.path().join(top));
+        } else {
+            fs::copy(data.join(top), copy.path().join(top)).unwrap();
+        }
+        let target = copy.path().join(&file);
+        let mut bytes = fs::read(&target).unwrap();
+        bytes[at] ^= bit;
+        fs::write(&target, bytes).unwrap();
+        match part {
+            "lake" => match lake_text(copy.path()).await {
+                Err(_) => Fate::Named,
+                Ok(text) if text == self.lake => Fate::Harmless,
+                Ok(_) => Fate::Unseen("the lake reads otherwise".to_owned()),
+            },
+            "store" => match store_text(&target).await {
+                Err(_) => Fate::Named,
+                Ok(text) if text == self.store => Fate::Harmless,
+                Ok(_) => Fate::Unseen("the store reads otherwise".to_owned()),
+            },
+            _ => {
+                let (dir, expected) = if part == "log" { ("log/0", &self.log) } else { ("seal", &self.seal) };
+                let known = expected.len() as u64;
+                let Ok(Opened { log, report }) = Log::open(&copy.path().join(dir), known, LogOptions::default()) else {
+                    return Fate::Named;
+                };
+                let named =
+                    !report.quarantined.is_empty() || !report.bad_headers.is_empty() || report.hashes_rewritten > 0;
+                let read = all(&log).await;
+                log.close().await;
+                let served_wrong =
+                    read.iter().any(|(index, leaf)| expected.iter().any(|(at, right)| at == index && right != leaf));
+                match (served_wrong, named, &read == expected) {
+                    (true, ..) => Fate::Unseen("a record that was never written is served".to_owned()),
+                    (_, true, _) => Fate::Named,
+                    (_, _, true) => Fate::Harmless,
+                    _ => Fate::Unseen("records are missing".to_owned()),
+                }
+            }
+        }
+    }
+}
+
+/// Everything the lake says, or what is wrong with it.
+async fn lake_text(data: &Path) -> Result<String, String> {
+    let snapshot = Snapshot::read_only(&data.join("lake")).await.map_err(|error| error.to_string())?;
+    let damaged = snapshot.damaged_files();
+    if !damaged.is_empty() {
+        return Err(format!("{damaged:?}"));
+    }
+    let mut text = format!("{:?} {}", snapshot.versions(), snapshot.records_end());
+    for table in pipeproof_record::lake::Table::ALL {
+        let names: Vec<_> =
+            snapshot.files(*table).iter().map(|path| path.strip_prefix(data).unwrap_or(path).to_owned()).collect();
+        text.push_str(&format!("{names:?}"));
+    }
+    Ok(text)
+}
+
+/// Everything the store says, or what is wrong with it.
+async fn store_text(path: &Path) -> Result<String, String> {
+    let said = |error: pipeproof_record::store::StoreError| error.to_string();
+    let store = SqliteStore::open(path, Arc::new(SystemClock)).await.map_err(said)?;
+    let read = async {
+        let problems = store.problems().await?;
+        if !problems.is_empty() {
+            return Ok(Err(problems.join("; ")));
+        }
+        let restored = store.restore(0).await?;
+        let all = usize::MAX >> 1;
+        let deliveries = DeliveryFilter { limit: 100_000, ..DeliveryFilter::default() };
+        Ok(Ok(format!(
+            "{restored:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            store.findings_after(0, all).await?,
+            store.steps_after(0, all).await?,
+            store.deliveries_after(0, all).await?,
+            store.windows(Timestamp::MIN, Timestamp::MAX).await?,
+            store.duplicate_indexes(0, 0..1 << 40).await?,
+            store.counts().await?,
+            store.deliveries(&deliveries).await?,
+        )))
+    };
+    let read: Result<Result<String, String>, pipeproof_record::store::StoreError> = read.await;
+    store.close().await;
+    read.map_err(said)?
+}
+
+/// F26: files are swapped, removed, or older copies put in their place.
+pub(crate) async fn tampered(seed: u64) -> Row {
+    let mut row = Row::new("F26", "files swapped, removed, or rolled back", seed);
+    let mut world = specimen().await;
+    let old = world.folder().join("old");
+    copy_folder(&world.data, &old);
+    let server = world.server();
+    world.generator.send(&server, 60).await;
+    server.settled().await;
+    assert!(server.terminate().await, "an orderly end");
+    let new = world.folder().join("new");
+    copy_folder(&world.data, &new);
+    let events: Vec<_> = files(&world.data.join("lake/events"))
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|it| it == "parquet"))
+        .collect();
+
+    for case in [
+        "a lake file holds another's content",
+        "a lake file is gone",
+        "the log is an older copy",
+        "the store is an older copy",
+    ] {
+        fs::remove_dir_all(&world.data).unwrap();
+        copy_folder(&new, &world.data);
+        match case {
+            "a lake file holds another's content" => drop(fs::copy(&events[0], &events[1]).unwrap()),
+            "a lake file is gone" => fs::remove_file(&events[0]).unwrap(),
+            "the log is an older copy" => {
+                fs::remove_dir_all(world.data.join("log")).unwrap();
+                copy_folder(&old.join("log"), &world.data.join("log"));
+            }
+            _ => drop(fs::copy(old.join("store.db"), world.data.join("store.db")).unwrap()),
+        }
+        row.runs += 1;
+        let started = world.start();
+        match (case, started) {
+            ("the log is an older copy", Err(refused)) => {
+                row.expect(
+                    refused.code == Some(4) && refused.log.contains("restore the newer log"),
+                    format!("{case}: {refused:?}"),
+                );
+                row.bytes_corrupt_detected += 1;
+            }
+            ("the store is an older copy", Ok(server)) => {
+                // Not damage: detection goes on from there, and concludes the same.
+                world.account(&mut row, &server).await;
+                row.expect(verified(&server).await.is_ok(), format!("{case}: {:?}", verified(&server).await));
+            }
+            (_, Ok(server)) => match verified(&server).await {
+                Err(said) => {
+                    row.bytes_corrupt_detected += 1;
+                    row.expect(said.contains(".parquet"), format!("{case}: the file is not named: {said}"));
+                }
+                Ok(()) => row.fail(format!("{case}: not seen")),
+            },
+            (_, Err(refused)) => row.fail(format!("{case}: it does not start: {refused:?}")),
+        }
+    }
+    row
+}
+
+/// What the doctor says.
+pub(crate) async fn verified(server: &crate::process::Server) -> Result<(), String> {
+    let reply = server.post("/v1/doctor", json!({})).await.ok_or("no answer")?;
+    let answer = reply.json();
+    if answer["holds"] == json!(true) { Ok(()) } else { Err(reply.text()) }
+}

@@ -1,0 +1,57 @@
+//! Receivers that fail: what is to be delivered is, and nobody else waits for it.
+
+use std::time::{Duration, Instant};
+
+use crate::process::wait;
+use crate::receiver::{Manner, Receiver};
+use crate::row::Row;
+use crate::world::World;
+
+/// F13: one target never answers; the other gets everything meanwhile.
+pub(crate) async fn black_hole(seed: u64) -> Row {
+    let mut row = Row { runs: 1, ..Row::new("F13", "one of two receivers never answers", seed) };
+    let (_hole, url) = Receiver::start(Manner::BlackHole).await;
+    let mut world = World::new().with_receiver(Manner::Takes).await;
+    // Stands under `targets:` of the world's own configuration.
+    world.extra = format!("  - {{name: hole, url: '{url}', secrets: [{{env: FAULTS_SECRET}}], allow_private: true}}\n");
+    let server = world.server();
+    let began = Instant::now();
+    for _ in 0..10 {
+        world.generator.send(&server, 25).await;
+    }
+    server.settled().await;
+    let required = server.number("messages").await;
+    let receiver = world.receiver.as_ref().map(|(receiver, _)| receiver.clone()).unwrap();
+    let delivered = wait(Duration::from_secs(20), || async { receiver.taken().len() as u64 >= required }).await;
+    row.expect(delivered && required > 0, "the other receiver waited");
+    row.say(format!("{required} messages delivered {:.1} s after the first event", began.elapsed().as_secs_f64()));
+    // What the black hole did not take still waits; it is taken back so that the rest can be accounted for.
+    server.kill();
+    let waiting = {
+        let server = world.server();
+        let waiting = server.number("deliveries_queued").await + server.number("deliveries_retry").await;
+        server.kill();
+        waiting
+    };
+    row.expect(waiting >= required, format!("{waiting} of {required} wait for the one that does not answer"));
+    row.alerts_required = required;
+    row.alerts_delivered = receiver.taken().len() as u64;
+    row.alerts_dup_wire = receiver.repeated();
+    row.alerts_dup_key = receiver.same_under_other_keys();
+    row
+}
+
+/// F14: it fails, or takes and does not say so, before it takes.
+pub(crate) async fn failing(seed: u64, manner: Manner) -> Row {
+    let name = match manner {
+        Manner::FailsFirst(times) => format!("the receiver answers 500 for {times} attempts"),
+        _ => "the receiver takes a message and does not answer in time".to_owned(),
+    };
+    let mut row = Row { runs: 1, ..Row::new("F14", &name, seed) };
+    let mut world = World::new().with_receiver(manner).await;
+    let server = world.server();
+    world.generator.send(&server, 50).await;
+    world.account(&mut row, &server).await;
+    row.expect(row.alerts_required > 0, "nothing was to be delivered");
+    row
+}

@@ -1,0 +1,203 @@
+//! Faults: the real program is killed, starved, lied to and damaged, and what it promised is counted afterwards.
+//!
+//! `cargo test --test faults` runs a short selection. `-- --long` runs all of it and writes `docs/faults.md`; `-- --only NAME`
+//! runs what has NAME in its name, with `--long` at full length; `--seed N` repeats a run, `--schedules N` sets how many the
+//! simulation takes. Each run prints one JSON row.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::large_futures,
+    clippy::cast_precision_loss,
+    clippy::exit,
+    reason = "a fault run ends by saying what does not hold"
+)]
+
+mod damage;
+mod delivery;
+mod disk;
+mod generator;
+mod hostile;
+mod kills;
+mod page;
+mod process;
+mod receiver;
+mod row;
+mod simulation;
+mod speed;
+mod upkeep;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use pipeproof_engine::failpoint::Failpoint;
+
+use crate::receiver::Manner;
+use crate::row::{Holds, Row};
+
+/// How much is run.
+struct Plan {
+    long: bool,
+    only: Option<String>,
+    seed: u64,
+    schedules: Option<u64>,
+    rows: Vec<Row>,
+}
+
+impl Plan {
+    fn from_arguments() -> Self {
+        let mut plan = Self { long: false, only: None, seed: 1, schedules: None, rows: Vec::new() };
+        if let Some(seed) = std::env::var("SEED").ok().and_then(|text| text.parse().ok()) {
+            plan.seed = seed;
+        }
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut number = || arguments.next().and_then(|text| text.parse().ok());
+            match argument.as_str() {
+                "--long" => plan.long = true,
+                "--seed" => plan.seed = number().unwrap_or(plan.seed),
+                "--schedules" => plan.schedules = number(),
+                "--only" => plan.only = arguments.next(),
+                // What `cargo test NAME` hands to every test binary; other options are libtest's.
+                name if !name.starts_with('-') => plan.only = Some(name.to_owned()),
+                _ => {}
+            }
+        }
+        plan
+    }
+
+    /// Whether a group of runs is asked for; `short` says whether it is in the short selection.
+    fn wants(&self, name: &str, short: bool) -> bool {
+        match &self.only {
+            Some(only) => name.contains(only.as_str()),
+            None => short || self.long,
+        }
+    }
+
+    fn pick(&self, short: u64, long: u64) -> u64 {
+        if self.long { long } else { short }
+    }
+
+    fn done(&mut self, row: Row) {
+        println!("{}", serde_json::to_string(&row).unwrap());
+        self.rows.push(row);
+    }
+}
+
+fn main() {
+    let mut plan = Plan::from_arguments();
+    let began = Instant::now();
+    // Panics of schedules are told by their row.
+    if plan.wants("simulation", true) && plan.schedules.is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    if plan.wants("simulation", true) {
+        let count = plan.schedules.unwrap_or(plan.pick(1_500, 10_000));
+        plan.done(simulation::schedules(plan.seed, count));
+    }
+    drop(std::panic::take_hook());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(runs(&mut plan));
+    process::unlink_program();
+    if plan.long {
+        plan.rows.extend(page::open_rows());
+    }
+    let failed = plan.rows.iter().filter(|row| row.holds == Holds::No).count();
+    if plan.long && plan.only.is_none() {
+        let how = format!("Seed {}, {} minutes, two cores, debug build.", plan.seed, began.elapsed().as_secs() / 60);
+        println!("wrote {}", page::write(&plan.rows, &how).unwrap().display());
+    }
+    println!("{} rows, {failed} do not hold, {:.0} s", plan.rows.len(), began.elapsed().as_secs_f64());
+    // A long run reports what does not hold on its page.
+    if failed > 0 && !plan.long {
+        std::process::exit(1);
+    }
+}
+
+async fn runs(plan: &mut Plan) {
+    let (seed, long) = (plan.seed, plan.long);
+    if plan.wants("kills", true) {
+        plan.done(kills::random(seed, plan.pick(8, 500)).await);
+    }
+    if plan.wants("failpoints", true) {
+        let some = [
+            Failpoint::LogAfterSync,
+            Failpoint::StoreInTransaction,
+            Failpoint::LakeAfterPut,
+            Failpoint::DeliverAfterSend,
+        ];
+        let points = if long { Failpoint::ALL } else { &some[..] };
+        let rounds = plan.pick(1, 2);
+        for round in 0..rounds {
+            for row in kills::failpoints(seed + round, points).await {
+                plan.done(row);
+            }
+        }
+    }
+    if plan.wants("torn", true) {
+        plan.done(damage::torn_tail(seed, if long { 400 } else { 40 }).await);
+    }
+    if plan.wants("flips", true) {
+        for row in damage::flips(seed, plan.pick(40, 1_000)).await {
+            plan.done(row);
+        }
+    }
+    if plan.wants("tampered", false) {
+        plan.done(damage::tampered(seed).await);
+    }
+    if plan.wants("full", true) {
+        plan.done(disk::full(seed).await);
+    }
+    if plan.wants("failing", false) {
+        for calls in ["fdatasync", "fdatasync,fsync", "pwrite64", "pread64"] {
+            plan.done(disk::failing(seed, calls).await);
+        }
+    }
+    if plan.wants("slow", false) {
+        plan.done(disk::slow(seed).await);
+    }
+    if plan.wants("descriptors", false) {
+        plan.done(disk::no_files(seed).await);
+    }
+    if plan.wants("memory", false) {
+        plan.done(disk::no_memory(seed).await);
+    }
+    if plan.wants("repeated", true) {
+        plan.done(hostile::repeated(seed, plan.pick(20, 200)).await);
+    }
+    if plan.wants("poison", false) {
+        plan.done(hostile::poison(seed).await);
+    }
+    if plan.wants("configuration", true) {
+        plan.done(hostile::broken_configuration(seed).await);
+    }
+    if plan.wants("queries", false) {
+        plan.done(hostile::endless_queries(seed).await);
+    }
+    if plan.wants("receiver", false) {
+        plan.done(delivery::black_hole(seed).await);
+        plan.done(delivery::failing(seed, Manner::FailsFirst(50)).await);
+        plan.done(delivery::failing(seed, Manner::TakesAndHangs(2)).await);
+    }
+    if plan.wants("backup", true) {
+        plan.done(upkeep::backup(seed).await);
+    }
+    if plan.wants("take-over", false) {
+        plan.done(upkeep::take_over(seed).await);
+    }
+    if plan.wants("retention", true) {
+        plan.done(upkeep::retention(seed, plan.pick(4, 64)).await);
+    }
+    if plan.wants("soak", false) {
+        plan.done(upkeep::soak(seed, Duration::from_secs(plan.pick(20, 300))).await);
+    }
+    if plan.wants("speed", false) {
+        plan.done(speed::durable_ingest(seed, 400).await);
+        plan.done(speed::end_to_end(seed, 400).await);
+    }
+    if plan.wants("backlog", false) {
+        plan.done(upkeep::backlog(seed, plan.pick(64, 1_024)).await);
+    }
+}

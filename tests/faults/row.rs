@@ -1,0 +1,115 @@
+//! One line of the report: what was sent, what became of it, and whether it holds.
+
+use serde::Serialize;
+
+/// The counts of one run, or of several runs of one fault added up. Printed as one JSON line.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Row {
+    pub(crate) scenario: String,
+    /// Its number in the fault matrix.
+    pub(crate) fault: String,
+    pub(crate) seed: u64,
+    /// How often the fault was made.
+    pub(crate) runs: u64,
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) stored: u64,
+    pub(crate) lost_acked: u64,
+    pub(crate) dup_stored: u64,
+    pub(crate) evaluated: u64,
+    pub(crate) findings_expected: u64,
+    pub(crate) findings_lost: u64,
+    pub(crate) findings_dup: u64,
+    pub(crate) alerts_required: u64,
+    pub(crate) alerts_delivered: u64,
+    pub(crate) alerts_lost: u64,
+    /// Attempts that brought a message again under the same key.
+    pub(crate) alerts_dup_wire: u64,
+    /// Messages that say the same under another key.
+    pub(crate) alerts_dup_key: u64,
+    /// Longest time from a start to ready, in seconds.
+    pub(crate) recovery_s: f64,
+    /// Acknowledged events that were not there after the recovery.
+    pub(crate) rpo_events: u64,
+    /// Damaged bytes that were noticed.
+    pub(crate) bytes_corrupt_detected: u64,
+    pub(crate) wall_s: f64,
+    pub(crate) holds: Holds,
+    /// What a reader should know, or why it does not hold.
+    pub(crate) note: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Holds {
+    #[default]
+    Yes,
+    No,
+    /// It could not run here; the note says what it needs.
+    LeftOut,
+}
+
+impl Row {
+    pub(crate) fn new(fault: &str, scenario: &str, seed: u64) -> Self {
+        Self { scenario: scenario.to_owned(), fault: fault.to_owned(), seed, ..Self::default() }
+    }
+
+    /// A row of a fault that cannot be made here.
+    pub(crate) fn left_out(fault: &str, scenario: &str, needs: &str) -> Self {
+        Self { holds: Holds::LeftOut, note: needs.to_owned(), ..Self::new(fault, scenario, 0) }
+    }
+
+    /// Notes something that does not hold.
+    pub(crate) fn fail(&mut self, why: impl AsRef<str>) {
+        self.holds = Holds::No;
+        self.say(why);
+    }
+
+    /// Notes `why` unless it holds.
+    pub(crate) fn expect(&mut self, holds: bool, why: impl AsRef<str>) {
+        if !holds {
+            self.fail(why);
+        }
+    }
+
+    pub(crate) fn say(&mut self, what: impl AsRef<str>) {
+        let what = what.as_ref();
+        // Two hundred runs with one cause are one sentence.
+        if !self.note.contains(what) && self.note.len() < 600 {
+            if !self.note.is_empty() {
+                self.note.push_str("; ");
+            }
+            self.note.push_str(what);
+        }
+    }
+
+    /// Adds another run of the same fault.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.sent += other.sent;
+        self.acked += other.acked;
+        self.stored += other.stored;
+        self.lost_acked += other.lost_acked;
+        self.dup_stored += other.dup_stored;
+        self.evaluated += other.evaluated;
+        self.findings_expected += other.findings_expected;
+        self.findings_lost += other.findings_lost;
+        self.findings_dup += other.findings_dup;
+        self.alerts_required += other.alerts_required;
+        self.alerts_delivered += other.alerts_delivered;
+        self.alerts_lost += other.alerts_lost;
+        self.alerts_dup_wire += other.alerts_dup_wire;
+        self.alerts_dup_key += other.alerts_dup_key;
+        self.recovery_s = self.recovery_s.max(other.recovery_s);
+        self.rpo_events += other.rpo_events;
+        self.bytes_corrupt_detected += other.bytes_corrupt_detected;
+        self.wall_s += other.wall_s;
+        if other.holds == Holds::No {
+            self.holds = Holds::No;
+        }
+        if !other.note.is_empty() {
+            self.say(&other.note);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Backups, retention, take-over by another process, and how soon it is ready again behind a large backlog.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::damage::{copy_folder, files, verified};
+use crate::process::{PATIENCE, Server, program, wait};
+use crate::receiver::Manner;
+use crate::row::Row;
+use crate::world::World;
+
+/// F25: a backup while events come in; restored elsewhere it verifies, and its tree is a prefix of the one that went on.
+pub(crate) async fn backup(seed: u64) -> Row {
+    let mut row = Row { runs: 1, ..Row::new("F25", "backup under load, restored and verified", seed) };
+    let mut world = World::new().padded(300).with_receiver(Manner::Takes).await;
+    world.extra = "seal_every: 1s\n".to_owned();
+    let server = world.server();
+    for _ in 0..5 {
+        world.generator.send(&server, 50).await;
+    }
+    server.settled().await;
+    let to = world.folder().join("backup");
+    let stop = AtomicBool::new(false);
+    let before = world.generator.acknowledged();
+    let copy = async {
+        let reply = server.post("/v1/backup", json!({ "to": to })).await;
+        stop.store(true, Ordering::SeqCst);
+        reply
+    };
+    let (_, reply) = tokio::join!(world.generator.load(&server, 3, 10, &stop), copy);
+    row.expect(
+        reply.as_ref().is_some_and(|reply| reply.status.is_success()),
+        format!("no backup: {:?}", reply.map(|it| it.text())),
+    );
+    world.account(&mut row, &server).await;
+    row.expect(verified(&server).await.is_ok(), format!("the original: {:?}", verified(&server).await));
+    server.kill();
+
+    let original = world.data.clone();
+    let damaged = world.folder().join("damaged");
+    copy_folder(&to, &damaged);
+    let victim = files(&damaged.join("log"))
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|it| it == "segment"))
+        .unwrap();
+    let mut bytes = fs::read(&victim).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&victim, bytes).unwrap();
+    let refused = restore(&damaged, &world.folder().join("never"));
+    row.expect(refused == Some(5), format!("a damaged backup: exit {refused:?}"));
+
+    world.data = world.folder().join("restored");
+    row.expect(restore(&to, &world.data) == Some(0), "the backup cannot be restored");
+    let again = restore(&to, &original);
+    row.expect(again == Some(2), format!("over data that is there: exit {again:?}"));
+    // What was acknowledged before the backup began is in it.
+    world.receiver = None;
+    let server = world.server();
+    server.settled().await;
+    let stored = world.stored(&server).await;
+    let lost = before.iter().filter(|number| !stored.contains_key(number)).count();
+    row.expect(lost == 0, format!("{lost} events from before the backup are not in it"));
+    row.expect(stored.values().all(|times| *times == 1), "the restored lake has events twice");
+    row.expect(verified(&server).await.is_ok(), format!("restored: {:?}", verified(&server).await));
+    row
+}
+
+fn restore(from: &Path, to: &Path) -> Option<i32> {
+    let output = program().args(["restore"]).arg(from).arg("--data").arg(to).output().unwrap();
+    output.status.code()
+}
+
+/// F21: another process takes the folder over while events come in; a store of a newer program is refused.
+pub(crate) async fn take_over(seed: u64) -> Row {
+    let mut row = Row::new("F21", "another process takes over under load", seed);
+    let mut world = World::new().with_receiver(Manner::Takes).await;
+    for _ in 0..3 {
+        row.runs += 1;
+        let server = world.server();
+        let stop = AtomicBool::new(false);
+        let end = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            server.signal("TERM");
+        };
+        tokio::join!(world.generator.load(&server, 4, 5, &stop), end);
+        row.expect(server.terminate().await, "no orderly end under load");
+    }
+    let server = world.server();
+    world.account(&mut row, &server).await;
+    row.expect(server.terminate().await, "no orderly end");
+    // `PRAGMA user_version` stands at byte 60 of an SQLite file.
+    let path = world.data.join("store.db");
+    let mut bytes = fs::read(&path).unwrap();
+    let pending = fs::metadata(world.data.join("store.db-wal")).map_or(0, |meta| meta.len());
+    row.expect(pending == 0, "the store was not closed");
+    bytes[60..64].copy_from_slice(&999_u32.to_be_bytes());
+    fs::write(&path, bytes).unwrap();
+    match world.start() {
+        Ok(_) => row.fail("a store of a newer program was opened"),
+        Err(refused) => row.expect(refused.code == Some(4) && refused.log.contains("newer"), format!("{refused:?}")),
+    }
+    row.say("one program only: two releases to change between do not exist yet");
+    row
+}
+
+fn size(path: &Path) -> u64 {
+    if !path.exists() {
+        return 0;
+    }
+    if path.is_file() {
+        return fs::metadata(path).map_or(0, |meta| meta.len());
+    }
+    files(path).iter().map(|file| fs::metadata(file).map_or(0, |meta| meta.len())).sum()
+}
+
+/// The log is retired behind its readers; everything is still proved, and a kill in between changes nothing. Prints bytes on
+/// disk against the compressed input.
+pub(crate) async fn retention(seed: u64, megabytes: u64) -> Row {
+    let mut row = Row { runs: 1, ..Row::new("-", "the log is retired behind its readers", seed) };
+    let mut world = World::new().with_receiver(Manner::Takes).await;
+    world.extra = "seal_every: 1s\nlog: {segment_bytes: 1048576, keep_bytes: 0, retire_every: 1s}\n".to_owned();
+    let server = world.server();
+    let mut raw = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    let mut raw_bytes = 0;
+    while raw_bytes < megabytes << 20 {
+        let (numbers, body) = world.generator.batch(2_000);
+        std::io::Write::write_all(&mut raw, &body).unwrap();
+        raw_bytes += body.len() as u64;
+        while !world
+            .generator
+            .send_again(&server, numbers.clone(), body.clone())
+            .await
+            .is_some_and(|it| it.is_success())
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    server.settled().await;
+    let retired = wait(PATIENCE, || async { server.number("log_first").await > 0 }).await;
+    row.expect(retired, "nothing was retired");
+    row.expect(verified(&server).await.is_ok(), format!("{:?}", verified(&server).await));
+    server.kill();
+    // Not even the registry's copy is needed to go on.
+    fs::remove_file(world.data.join("registry.json")).unwrap();
+    let server = world.server();
+    row.expect(server.number("log_first").await > 0, "the log does not know what was retired");
+    world.account(&mut row, &server).await;
+    row.expect(verified(&server).await.is_ok(), format!("after a kill: {:?}", verified(&server).await));
+    row.expect(server.terminate().await, "no orderly end");
+    let compressed = raw.finish().unwrap().len() as u64;
+    let parts: Vec<(&str, u64)> = ["log", "lake", "store.db", "store.db-wal", "seal"]
+        .iter()
+        .map(|part| (*part, size(&world.data.join(part))))
+        .collect();
+    let disk: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
+    let ratio = disk as f64 / compressed as f64;
+    row.say(format!(
+        "raw {raw_bytes} bytes, zstd {compressed}, on disk {disk} {parts:?}: {ratio:.2} of the compressed input"
+    ));
+    if ratio > 1.5 {
+        row.fail("more than 1.5 of the compressed input");
+    }
+    row
+}
+
+/// Ready again after kill -9 with a backlog that nothing has read yet.
+pub(crate) async fn backlog(seed: u64, megabytes: u64) -> Row {
+    let mut row =
+        Row { runs: 1, ..Row::new("-", &format!("ready after kill -9 with a backlog of {megabytes} MB"), seed) };
+    let mut world = World::new().padded(900);
+    world.extra = "log: {queue_bytes: 536870912}\n".to_owned();
+    let server = world.server();
+    let began = Instant::now();
+    let mut bytes = 0;
+    while bytes < megabytes << 20 {
+        let (numbers, body) = world.generator.batch(4_000);
+        bytes += body.len() as u64;
+        while !world
+            .generator
+            .send_again(&server, numbers.clone(), body.clone())
+            .await
+            .is_some_and(|it| it.is_success())
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let live = bytes as f64 / began.elapsed().as_secs_f64();
+    server.kill();
+    // Detection and lake begin again: all of it is backlog.
+    for part in ["store.db", "store.db-wal", "store.db-shm"] {
+        drop(fs::remove_file(world.data.join(part)));
+    }
+    fs::remove_dir_all(world.data.join("lake")).unwrap();
+    let server = world.server();
+    row.recovery_s = server.started_in.as_secs_f64();
+    row.expect(server.ready().await, "started and not ready");
+    row.expect(server.started_in <= Duration::from_secs(10), "not ready within 10 s");
+    let began = Instant::now();
+    let target = server.number("durable").await;
+    let caught_up = wait(Duration::from_secs(1_200), || async { server.number("detected").await >= target }).await;
+    row.expect(caught_up, "did not catch up");
+    let catching_up = bytes as f64 / began.elapsed().as_secs_f64();
+    row.say(format!(
+        "{:.0} MB taken in at {:.1} MB/s beside detection and lake; catching up {:.1} MB/s: {:.2} of that",
+        bytes as f64 / 1e6,
+        live / 1e6,
+        catching_up / 1e6,
+        catching_up / live
+    ));
+    row.sent = world.generator.sent().len() as u64;
+    row.acked = world.generator.acknowledged().len() as u64;
+    row.evaluated = server.number("detected").await;
+    row
+}
+
+/// F28: a steady load. Memory and files stay where they are.
+pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
+    let mut row = Row { runs: 1, ..Row::new("F28", &format!("steady load for {} s", length.as_secs()), seed) };
+    let mut world = World::new().padded(500).with_receiver(Manner::Takes).await;
+    world.extra = "seal_every: 5s\nlog: {segment_bytes: 1048576, keep_bytes: 8388608, retire_every: 5s}\n".to_owned();
+    let server: Server = world.server();
+    let began = Instant::now();
+    let mut samples = Vec::new();
+    let mut lag = 0;
+    while began.elapsed() < length {
+        world.generator.send(&server, 50).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if samples.len() < usize::try_from(began.elapsed().as_secs()).unwrap() {
+            samples.push(server.usage());
+            lag = lag.max(server.number("durable").await.saturating_sub(server.number("detected").await));
+        }
+    }
+    // The first third fills caches.
+    let settled = &samples[samples.len() / 3..];
+    let (first, last) = (settled[0], settled[settled.len() - 1]);
+    let files = settled.iter().map(|(_, files)| *files);
+    let (least, most) = (files.clone().min().unwrap_or(0), files.max().unwrap_or(0));
+    row.say(format!(
+        "memory {} → {} MB, files {least}–{most}, detection at most {lag} records behind",
+        first.0 >> 20,
+        last.0 >> 20
+    ));
+    row.expect(last.0 < first.0 + first.0 / 2, "memory grew by half");
+    row.expect(most < least + 64, "open files grew");
+    world.account(&mut row, &server).await;
+    row
+}
