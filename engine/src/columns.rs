@@ -10,13 +10,14 @@ use crate::fields::{Field, Value};
 use crate::intern::Kind;
 use crate::json::{CompactWriter, DEPTH_MAX, float_text};
 use crate::rule::Taxonomy;
+use crate::spelling::{canonical, spellings};
 
 /// What a column holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ColumnKey {
     /// A field of the `cicd` taxonomy.
     Normalised(Field),
-    /// A path into the native JSON.
+    /// A path into the native JSON, as [`canonical`] has it.
     Native(String),
     /// Every scalar of the native JSON: what keywords are looked up in.
     Everything,
@@ -29,7 +30,7 @@ impl ColumnKey {
             Taxonomy::Cicd => Field::from_name(field),
             Taxonomy::Sigma => None,
         };
-        normalised.map_or_else(|| Self::Native(field.to_owned()), Self::Normalised)
+        normalised.map_or_else(|| Self::Native(canonical(field).to_owned()), Self::Normalised)
     }
 }
 
@@ -87,7 +88,7 @@ impl Schema {
         for (column, key) in (0_u32..).zip(keys) {
             match key {
                 ColumnKey::Normalised(field) => schema.normalised.push((field, column)),
-                ColumnKey::Native(path) => schema.add_path(&path, column),
+                ColumnKey::Native(path) => spellings(&path).for_each(|path| schema.add_path(&path, column)),
                 ColumnKey::Everything => schema.everything = Some(column),
             }
         }

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode, Tape};
 
+use crate::spelling::{canonical, spellings};
+
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
 
@@ -336,9 +338,13 @@ impl<'a> Value<'a> {
 
     /// Every value that the Sigma field `path` names, in order: dots lead into nested objects, a key that itself holds
     /// dots (`@timestamp`, `meta.user`) is found as written, an array stands for each of its members. An object or
-    /// an empty array at the end of the path is one value.
+    /// an empty array at the end of the path is one value. A few fields are found under other names too.
     #[must_use]
     pub fn lookup(self, path: &str) -> Vec<Self> {
+        spellings(canonical(path)).flat_map(|path| self.lookup_as_written(&path)).collect()
+    }
+
+    fn lookup_as_written(self, path: &str) -> Vec<Self> {
         let mut found = Vec::new();
         // Depth first, in document order: what is still to visit, the next one last.
         let mut open = vec![(self, Some(path))];

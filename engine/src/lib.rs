@@ -37,6 +37,7 @@ pub mod record;
 pub mod rule;
 mod scan;
 pub mod source;
+mod spelling;
 pub mod sql;
 mod state;
 pub mod table;

@@ -127,8 +127,24 @@ fn values_of(taxonomy: Taxonomy, field: &str, event: &Event, native: &Tree) -> V
         return event.fields.get(field).map(|value| Tree::Scalar(value.to_json())).into_iter().collect();
     }
     let mut found = Vec::new();
-    at_path(native, &field.split('.').collect::<Vec<_>>(), &mut found);
+    for name in names(field) {
+        at_path(native, &name.split('.').collect::<Vec<_>>(), &mut found);
+    }
     found
+}
+
+/// What rules for Google Cloud call the parts of a log entry.
+fn names(field: &str) -> Vec<String> {
+    let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    if ["gcp.audit.method_name", "protoPayload.methodName", "data.protoPayload.methodName"].contains(&field) {
+        own(&["gcp.audit.method_name", "protoPayload.methodName", "data.protoPayload.methodName"])
+    } else if field.starts_with("data.protoPayload.") {
+        own(&[field, field.trim_start_matches("data.")])
+    } else if field.starts_with("protoPayload.") {
+        own(&[field, &format!("data.{field}")])
+    } else {
+        own(&[field])
+    }
 }
 
 fn at_path(value: &Tree, path: &[&str], found: &mut Vec<Tree>) {

@@ -96,6 +96,26 @@ fn matches(condition: &Condition, native: &str) -> bool {
 }
 
 #[test]
+fn a_google_cloud_entry_is_read_by_every_name_that_public_rules_have_for_it() {
+    let entry = r#"{"protoPayload":{"methodName":"storage.buckets.delete","serviceName":"storage.googleapis.com"}}"#;
+    let wrapped = format!(r#"{{"data":{entry}}}"#);
+    let renamed = r#"{"gcp.audit.method_name":"storage.buckets.delete"}"#;
+    for name in ["gcp.audit.method_name", "protoPayload.methodName", "data.protoPayload.methodName"] {
+        for native in [entry, &wrapped, renamed] {
+            assert!(matches(&field(name, equals("storage.buckets.delete")), native), "{name} of {native}");
+            assert!(!matches(&field(name, Predicate::Null), native), "{name} of {native}");
+        }
+    }
+    assert!(matches(&field("data.protoPayload.serviceName", equals("storage.googleapis.com")), entry));
+    assert!(!matches(&field("data.other", equals("x")), r#"{"other":"x"}"#), "of nothing else");
+    // Two rules that name the same field differently share it.
+    let rules = ["gcp.audit.method_name", "data.protoPayload.methodName"]
+        .map(|name| detection(name, "gcp", Taxonomy::Sigma, field(name, equals("storage.buckets.delete"))));
+    let plan = Plan::compile(rules.to_vec()).unwrap();
+    assert_eq!(plan.select(&[json(entry)], &Routing::Unrouted).len(), 2);
+}
+
+#[test]
 fn predicates_mean_what_sigma_says() {
     use AffixKind::{Contains, EndsWith, StartsWith};
     let table: Vec<(Predicate, &str, &[&str], &[&str])> = vec![

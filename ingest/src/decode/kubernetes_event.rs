@@ -5,6 +5,7 @@
 //! Store CSI driver, Kyverno's event controller. Events are told apart by who reports and about what; the API server
 //! drops them after an hour and may fold several into one, so they are signals, not a record.
 
+use bytes::Bytes;
 use engine::fields::{Field, Fields};
 use engine::json::Value;
 use engine::record::Record;
@@ -16,9 +17,15 @@ const EXPECTED: &str = "a Kubernetes Event object";
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
-    // A watch wraps each object: {"type": "ADDED", "object": …}.
-    let root = json.at(&["object"]).filter(|object| object.str_at(&["kind"]) == Some("Event")).unwrap_or(json.root());
-    draft(root).map(|draft| vec![draft])
+    let Some(event) = watched(json.root()) else { return draft(json.root()).map(|draft| vec![draft]) };
+    let native = Some(Bytes::from(event.compact()));
+    Ok(vec![Draft { native, ..draft(event)? }])
+}
+
+/// The object in what a watch says of it: `{"type": "ADDED", "object": …}`.
+pub(super) fn watched(root: Value<'_>) -> Option<Value<'_>> {
+    root.str_at(&["type"])?;
+    root.get("object").filter(|object| object.get("metadata").is_some())
 }
 
 /// The event of an Event object.

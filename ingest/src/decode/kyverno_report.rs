@@ -5,6 +5,7 @@
 //! an event: each version of it repeats the results that still hold. One event says what the report sums up; one for each
 //! result follows.
 
+use bytes::Bytes;
 use engine::fields::{Field, Fields};
 use engine::json::Value;
 use engine::record::Record;
@@ -17,13 +18,15 @@ const EXPECTED: &str = "a policy report";
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
-    let root = json.at(&["object"]).filter(|object| is_report(*object)).unwrap_or(json.root());
+    let watched = kubernetes_event::watched(json.root());
+    let root = watched.unwrap_or(json.root());
     if !is_report(root) {
         return Err(Undecodable::Shape { expected: EXPECTED, problem: "its `kind` is of no report we read" });
     }
     // Ephemeral reports hold the same below `spec`.
     let content = if root.get("results").is_some() { root } else { root.get("spec").unwrap_or(root) };
     let mut report = Draft::new("policy.reported", "admission");
+    report.native = watched.map(|object| Bytes::from(object.compact()));
     let results: Vec<Value<'_>> = content.get("results").into_iter().flat_map(Value::items).collect();
     let latest = results.iter().filter_map(|result| evaluated(*result)).max();
     report.time = latest.or_else(|| time_at(root, &["metadata", "creationTimestamp"]));

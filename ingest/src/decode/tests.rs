@@ -4,6 +4,7 @@ mod actors;
 mod audit_logs;
 mod aws;
 mod cloud_snapshots;
+mod envelopes;
 mod github;
 mod ids;
 mod kubernetes;

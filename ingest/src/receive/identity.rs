@@ -105,7 +105,10 @@ pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, li
         SourceType::AzureSignin | SourceType::AzureActivity | SourceType::AzureKeyvault => azure(item),
         // Who watches sees an object again when it counts once more.
         SourceType::KubernetesEvent | SourceType::KyvernoReport => {
-            Some(format!("{}/{}", text(&["metadata", "uid"])?, text(&["metadata", "resourceVersion"])?))
+            // A watch wraps the object.
+            let object = skim::at(item, &["object"]).unwrap_or(item);
+            let meta = |key: &str| skim::text_at(object, &["metadata", key]).filter(|text| !text.is_empty());
+            meta("uid").zip(meta("resourceVersion")).map(|(uid, version)| format!("{uid}/{version}"))
         }
         SourceType::KubernetesAdmission => {
             // What a webhook is asked, and the same with its answer.

@@ -47,6 +47,11 @@ fn the_sources_own_ids() {
             "id:c/SecretGet/t",
         ),
         (SourceType::KubernetesEvent, r#"{"metadata":{"uid":"u","resourceVersion":"7"}}"#, "id:u/7"),
+        (
+            SourceType::KubernetesEvent,
+            r#"{"type":"ADDED","object":{"metadata":{"uid":"u","resourceVersion":"7"}}}"#,
+            "id:u/7",
+        ),
         (SourceType::KyvernoReport, r#"{"metadata":{"uid":"u","resourceVersion":"7"}}"#, "id:u/7"),
         (SourceType::KubernetesAdmission, r#"{"request":{"uid":"u"}}"#, "id:u"),
         (SourceType::KubernetesAdmission, r#"{"request":{"uid":"u"},"response":{}}"#, "id:u/response"),
