@@ -40,6 +40,7 @@ correlation:
     group-by: [ci.repo]
     timespan: 1h
     condition: {gte: 5}
+    generate: true
 level: critical
 requires: [json]
 alert: {title: 'many secrets read', entity: ['repo:ci.repo'], quiet: 1h}

@@ -43,12 +43,18 @@ struct Plan {
     only: Option<String>,
     seed: u64,
     schedules: Option<u64>,
+    began: Instant,
     rows: Vec<Row>,
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl Plan {
     fn from_arguments() -> Self {
-        let mut plan = Self { long: false, only: None, seed: 1, schedules: None, rows: Vec::new() };
+        let mut plan =
+            Self { long: false, only: None, seed: 1, schedules: None, began: Instant::now(), rows: Vec::new() };
         if let Some(seed) = std::env::var("SEED").ok().and_then(|text| text.parse().ok()) {
             plan.seed = seed;
         }
@@ -83,12 +89,22 @@ impl Plan {
     fn done(&mut self, row: Row) {
         println!("{}", serde_json::to_string(&row).unwrap());
         self.rows.push(row);
+        // Row by row, so that a run that is cut off has said what it saw.
+        if self.long && self.only.is_none() {
+            self.write_page();
+        }
+    }
+
+    fn write_page(&self) {
+        let minutes = self.began.elapsed().as_secs() / 60;
+        let how = format!("Seed {}, {minutes} minutes, {} threads, debug build.", self.seed, threads());
+        let rows: Vec<_> = self.rows.iter().cloned().chain(page::open_rows()).collect();
+        page::write(&rows, &how).unwrap();
     }
 }
 
 fn main() {
     let mut plan = Plan::from_arguments();
-    let began = Instant::now();
     // Panics of schedules are told by their row.
     if plan.wants("simulation", true) && plan.schedules.is_none() {
         std::panic::set_hook(Box::new(|_| {}));
@@ -101,15 +117,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(runs(&mut plan));
     process::unlink_program();
-    if plan.long {
-        plan.rows.extend(page::open_rows());
-    }
     let failed = plan.rows.iter().filter(|row| row.holds == Holds::No).count();
-    if plan.long && plan.only.is_none() {
-        let how = format!("Seed {}, {} minutes, two cores, debug build.", plan.seed, began.elapsed().as_secs() / 60);
-        println!("wrote {}", page::write(&plan.rows, &how).unwrap().display());
-    }
-    println!("{} rows, {failed} do not hold, {:.0} s", plan.rows.len(), began.elapsed().as_secs_f64());
+    println!("{} rows, {failed} do not hold, {:.0} s", plan.rows.len(), plan.began.elapsed().as_secs_f64());
     // A long run reports what does not hold on its page.
     if failed > 0 && !plan.long {
         std::process::exit(1);
@@ -118,9 +127,6 @@ fn main() {
 
 async fn runs(plan: &mut Plan) {
     let (seed, long) = (plan.seed, plan.long);
-    if plan.wants("kills", true) {
-        plan.done(kills::random(seed, plan.pick(8, 500)).await);
-    }
     if plan.wants("failpoints", true) {
         let some = [
             Failpoint::LogAfterSync,
@@ -199,5 +205,8 @@ async fn runs(plan: &mut Plan) {
     }
     if plan.wants("backlog", false) {
         plan.done(upkeep::backlog(seed, plan.pick(64, 1_024)).await);
+    }
+    if plan.wants("kills", true) {
+        plan.done(kills::random(seed, plan.pick(8, 500)).await);
     }
 }
