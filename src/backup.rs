@@ -124,7 +124,9 @@ fn files(root: &Path, naming: bool) -> io::Result<Vec<PathBuf>> {
     }
     found.retain(|path| {
         let is_log = path.components().any(|part| part.as_os_str() == "_delta_log");
-        naming == (is_log || path.file_name().is_some_and(|name| name == "hashes" || name == "retired"))
+        naming
+            == (is_log
+                || path.file_name().is_some_and(|name| name == "hashes" || name == "retired" || name == "_commits"))
     });
     found.sort();
     Ok(found)

@@ -55,13 +55,12 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
         .duplicate_indexes(PARTITION, 0..archived)
         .await
         .map_err(NodeError::part("read which records repeat others"))?;
-    let in_store = shared.store.counts().await.map_err(NodeError::part("count what the store holds"))?.findings;
     let (shared, handle) = (Arc::clone(shared), Handle::current());
     let work = move || {
         checks.push(files(&lake));
         checks.push(leaves(&shared, &lake, archived, &repeated));
         checks.push(checkpoints(&shared));
-        checks.push(counts(&lake, in_store));
+        checks.push(told_alike(&shared, &lake, &handle));
         checks.push(findings(&shared, &lake, &handle));
         checks
     };
@@ -165,34 +164,32 @@ fn checkpoints(shared: &Shared) -> Check {
     Check::of("checkpoints", &problems, format!("{count} sealed checkpoints hold against the tree"))
 }
 
-fn counts(lake: &Snapshot, in_store: u64) -> Check {
+/// The lake tells every finding once, and as the store does.
+fn told_alike(shared: &Shared, lake: &Snapshot, handle: &Handle) -> Check {
+    let check = "findings in the lake";
     let mut ids = BTreeSet::new();
     let mut problems = Vec::new();
-    let mut rows = 0_u64;
-    match lake.findings() {
-        Err(error) => problems.push(crate::chain(&error)),
-        Ok(findings) => {
-            for finding in findings {
-                match finding {
-                    Ok(finding) => {
-                        rows += 1;
-                        if !ids.insert(finding.id.clone()) {
-                            problems.push(format!("finding {} is in the lake twice", finding.id));
-                        }
-                    }
-                    Err(error) => {
-                        problems.push(crate::chain(&error));
-                        break;
-                    }
-                }
+    let findings = match lake.findings() {
+        Ok(findings) => findings,
+        Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
+    };
+    for finding in findings {
+        match finding {
+            Ok(finding) if ids.contains(&finding.id) => problems.push(format!("finding {} is there twice", finding.id)),
+            Ok(finding) => drop(ids.insert(finding.id)),
+            Err(error) => {
+                problems.push(crate::chain(&error));
+                break;
             }
         }
     }
-    // Findings made since the lake was pinned are in the store only.
-    if rows > in_store {
-        problems.push(format!("the lake has {rows} findings, the store {in_store}"));
+    match handle.block_on(lake.differing_findings(&shared.store)) {
+        Ok(differing) => {
+            problems.extend(differing.iter().map(|id| format!("finding {id} is not told alike by store and lake")));
+        }
+        Err(error) => problems.push(crate::chain(&error)),
     }
-    Check::of("findings in the lake", &problems, format!("{rows} findings, each once"))
+    Check::of(check, &problems, format!("{} findings, each once, as in the store", ids.len()))
 }
 
 /// The records of the lake, evaluated again under the rules that were in force, give the findings that are stored.

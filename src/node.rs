@@ -276,6 +276,9 @@ impl Node {
             tracing::warn!(error = %error, "cannot seal the last checkpoint");
         }
         self.shared.save_registry();
+        if let Err(error) = self.shared.store.fold().await {
+            tracing::warn!(error = %crate::chain(&error), "the store keeps its log beside it");
+        }
         self.shared.seal.clone().close().await;
         self.shared.log.clone().close().await;
         Ok(())

@@ -131,7 +131,8 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
 fn start_logging(arguments: &Arguments) {
     use tracing_subscriber::EnvFilter;
     let serving = matches!(arguments.command, Command::Serve(_));
-    let default = if serving { "info" } else { "warn" };
+    // The table library tells every step it takes, at length: what fails reaches us as an error anyway.
+    let default = if serving { "info,buoyant_kernel=warn,deltalake=warn" } else { "warn" };
     let filter = EnvFilter::try_from_env("PIPEPROOF_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if serving {

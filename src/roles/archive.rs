@@ -31,7 +31,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
             shared.wait_detected(durable.saturating_sub(1), std::time::Duration::from_secs(20)).await;
         }
         match take_in(&shared, &decoder).await {
-            Ok(()) => shared.set_trouble("lake", None),
+            Ok(()) => {
+                shared.set_trouble("lake", None);
+                // A lake of small files is slow and right: it may wait.
+                if let Err(error) = shared.lake.tidy().await {
+                    tracing::warn!(error = %crate::chain(&error), "cannot merge small files of the lake");
+                }
+            }
             Err(error) => shared.set_trouble("lake", Some(crate::chain(&error))),
         }
         if stop {

@@ -57,7 +57,10 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
             shared.caught_up.store(true, Ordering::Relaxed);
         }
         let leaves = match shared.log.read(position, BATCH_RECORDS, BATCH_BYTES) {
-            Ok(leaves) => leaves,
+            Ok(leaves) => {
+                shared.set_trouble("log", None);
+                leaves
+            }
             Err(error) => {
                 shared.set_trouble("log", Some(crate::chain(&error)));
                 if wait(handle, &mut stopping, RETRY) {

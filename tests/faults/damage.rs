@@ -193,7 +193,7 @@ impl Reference {
         };
         let (log, seal) = (read("log/0").await, read("seal").await);
         let lake = lake_text(copy.path()).await.unwrap();
-        let store = store_text(&copy.path().join("store.db")).await.unwrap();
+        let store = store_text(&copy.path().join("store.db"), &data.join("lake")).await.unwrap();
         Self { log, seal, lake, store }
     }
 
@@ -217,7 +217,7 @@ impl Reference {
                 Ok(text) if text == self.lake => Fate::Harmless,
                 Ok(_) => Fate::Unseen("the lake reads otherwise".to_owned()),
             },
-            "store" => match store_text(&target).await {
+            "store" => match store_text(&target, &data.join("lake")).await {
                 Err(_) => Fate::Named,
                 Ok(text) if text == self.store => Fate::Harmless,
                 Ok(_) => Fate::Unseen("the store reads otherwise".to_owned()),
@@ -261,10 +261,16 @@ async fn lake_text(data: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// Everything the store says, or what is wrong with it.
-async fn store_text(path: &Path) -> Result<String, String> {
+/// Everything the store says, or what is wrong with it: by its own checks, or because the lake says otherwise.
+async fn store_text(path: &Path, lake: &Path) -> Result<String, String> {
     let said = |error: pipeproof_record::store::StoreError| error.to_string();
     let store = SqliteStore::open(path, Arc::new(SystemClock)).await.map_err(said)?;
+    let lake = Snapshot::read_only(lake).await.map_err(|error| error.to_string())?;
+    match lake.differing_findings(&store).await {
+        Ok(differing) if differing.is_empty() => {}
+        Ok(differing) => return Err(format!("{differing:?}")),
+        Err(error) => return Err(error.to_string()),
+    }
     let read = async {
         let problems = store.problems().await?;
         if !problems.is_empty() {

@@ -1,8 +1,8 @@
 //! Faults: the real program is killed, starved, lied to and damaged, and what it promised is counted afterwards.
 //!
 //! `cargo test --test faults` runs a short selection. `-- --long` runs all of it and writes `docs/faults.md`; `-- --only NAME`
-//! runs what has NAME in its name, with `--long` at full length; `--seed N` repeats a run, `--schedules N` sets how many the
-//! simulation takes. Each run prints one JSON row.
+//! runs what has NAME in its name, with `--long` at full length; `--seed N` repeats a run, `--schedules N` and `--kills N` set how many
+//! there are. Each run prints one JSON row.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,18 +37,61 @@ use pipeproof_engine::failpoint::Failpoint;
 use crate::receiver::Manner;
 use crate::row::{Holds, Row};
 
+/// Every group of runs, in order.
+const GROUPS: &[&str] = &[
+    "simulation",
+    "failpoints",
+    "kills",
+    "torn",
+    "flips",
+    "tampered",
+    "full",
+    "failing",
+    "slow",
+    "descriptors",
+    "memory",
+    "repeated",
+    "poison",
+    "configuration",
+    "queries",
+    "receiver",
+    "backup",
+    "take-over",
+    "retention",
+    "soak",
+    "speed",
+    "backlog",
+];
+
 /// How much is run.
 struct Plan {
     long: bool,
     only: Option<String>,
     seed: u64,
     schedules: Option<u64>,
+    kills: Option<u64>,
+    /// Groups of runs that were begun.
+    begun: Vec<String>,
+    began: Instant,
     rows: Vec<Row>,
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl Plan {
     fn from_arguments() -> Self {
-        let mut plan = Self { long: false, only: None, seed: 1, schedules: None, rows: Vec::new() };
+        let mut plan = Self {
+            long: false,
+            only: None,
+            seed: 1,
+            schedules: None,
+            kills: None,
+            begun: Vec::new(),
+            began: Instant::now(),
+            rows: Vec::new(),
+        };
         if let Some(seed) = std::env::var("SEED").ok().and_then(|text| text.parse().ok()) {
             plan.seed = seed;
         }
@@ -59,6 +102,7 @@ impl Plan {
                 "--long" => plan.long = true,
                 "--seed" => plan.seed = number().unwrap_or(plan.seed),
                 "--schedules" => plan.schedules = number(),
+                "--kills" => plan.kills = number(),
                 "--only" => plan.only = arguments.next(),
                 // What `cargo test NAME` hands to every test binary; other options are libtest's.
                 name if !name.starts_with('-') => plan.only = Some(name.to_owned()),
@@ -69,7 +113,8 @@ impl Plan {
     }
 
     /// Whether a group of runs is asked for; `short` says whether it is in the short selection.
-    fn wants(&self, name: &str, short: bool) -> bool {
+    fn wants(&mut self, name: &str, short: bool) -> bool {
+        self.begun.push(name.to_owned());
         match &self.only {
             Some(only) => name.contains(only.as_str()),
             None => short || self.long,
@@ -83,14 +128,26 @@ impl Plan {
     fn done(&mut self, row: Row) {
         println!("{}", serde_json::to_string(&row).unwrap());
         self.rows.push(row);
+        // Row by row, so that a run that is cut off has said what it saw.
+        if self.long && self.only.is_none() {
+            self.write_page();
+        }
+    }
+
+    fn write_page(&self) {
+        let minutes = self.began.elapsed().as_secs() / 60;
+        let how = format!("Seed {}, {minutes} minutes, {} threads, debug build.", self.seed, threads());
+        let left: Vec<_> = GROUPS.iter().filter(|name| !self.begun.iter().any(|begun| begun == *name)).collect();
+        let how = if left.is_empty() { how } else { format!("{how} The run was cut off; not run: {left:?}.") };
+        let rows: Vec<_> = self.rows.iter().cloned().chain(page::open_rows()).collect();
+        page::write(&rows, &how).unwrap();
     }
 }
 
 fn main() {
     let mut plan = Plan::from_arguments();
-    let began = Instant::now();
     // Panics of schedules are told by their row.
-    if plan.wants("simulation", true) && plan.schedules.is_none() {
+    if plan.schedules.is_none() {
         std::panic::set_hook(Box::new(|_| {}));
     }
     if plan.wants("simulation", true) {
@@ -101,15 +158,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(runs(&mut plan));
     process::unlink_program();
-    if plan.long {
-        plan.rows.extend(page::open_rows());
-    }
     let failed = plan.rows.iter().filter(|row| row.holds == Holds::No).count();
-    if plan.long && plan.only.is_none() {
-        let how = format!("Seed {}, {} minutes, two cores, debug build.", plan.seed, began.elapsed().as_secs() / 60);
-        println!("wrote {}", page::write(&plan.rows, &how).unwrap().display());
-    }
-    println!("{} rows, {failed} do not hold, {:.0} s", plan.rows.len(), began.elapsed().as_secs_f64());
+    println!("{} rows, {failed} do not hold, {:.0} s", plan.rows.len(), plan.began.elapsed().as_secs_f64());
     // A long run reports what does not hold on its page.
     if failed > 0 && !plan.long {
         std::process::exit(1);
@@ -118,9 +168,6 @@ fn main() {
 
 async fn runs(plan: &mut Plan) {
     let (seed, long) = (plan.seed, plan.long);
-    if plan.wants("kills", true) {
-        plan.done(kills::random(seed, plan.pick(8, 500)).await);
-    }
     if plan.wants("failpoints", true) {
         let some = [
             Failpoint::LogAfterSync,
@@ -129,12 +176,12 @@ async fn runs(plan: &mut Plan) {
             Failpoint::DeliverAfterSend,
         ];
         let points = if long { Failpoint::ALL } else { &some[..] };
-        let rounds = plan.pick(1, 2);
-        for round in 0..rounds {
-            for row in kills::failpoints(seed + round, points).await {
-                plan.done(row);
-            }
+        for row in kills::failpoints(seed, points).await {
+            plan.done(row);
         }
+    }
+    if plan.wants("kills", true) {
+        plan.done(kills::random(seed, plan.kills.unwrap_or(plan.pick(8, 500))).await);
     }
     if plan.wants("torn", true) {
         plan.done(damage::torn_tail(seed, if long { 400 } else { 40 }).await);
@@ -188,10 +235,10 @@ async fn runs(plan: &mut Plan) {
         plan.done(upkeep::take_over(seed).await);
     }
     if plan.wants("retention", true) {
-        plan.done(upkeep::retention(seed, plan.pick(4, 64)).await);
+        plan.done(upkeep::retention(seed, plan.pick(4, 48), long).await);
     }
     if plan.wants("soak", false) {
-        plan.done(upkeep::soak(seed, Duration::from_secs(plan.pick(20, 300))).await);
+        plan.done(upkeep::soak(seed, Duration::from_secs(plan.pick(20, 240))).await);
     }
     if plan.wants("speed", false) {
         plan.done(speed::durable_ingest(seed, 400).await);

@@ -28,7 +28,6 @@ pub(crate) fn open_rows() -> Vec<Row> {
             "it is told by status, metrics and log; no finding is raised",
         ),
         ("F23", "a consumer of a live stream stalls", "there is no live stream yet"),
-        ("-", "small lake files are compacted, old versions vacuumed", "not built yet"),
         ("-", "a re-import of files older than the dedup window", "recognised within the window only"),
         (
             "-",

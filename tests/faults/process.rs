@@ -159,8 +159,7 @@ impl Server {
         }
         let response = request.header("content-type", "application/json").send().await?;
         let status = response.status();
-        let retry_after = response.headers().contains_key("retry-after");
-        Ok(Reply { status, retry_after, body: response.bytes().await?.to_vec() })
+        Ok(Reply { status, body: response.bytes().await?.to_vec() })
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<Value> {
@@ -241,7 +240,6 @@ pub(crate) fn config_file(data: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    pub(crate) retry_after: bool,
     pub(crate) body: Vec<u8>,
 }
 

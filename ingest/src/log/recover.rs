@@ -151,8 +151,9 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
     }
     report.records = tree.size();
     let last_first = judged.last().map_or(0, |last| last.segment.first);
-    report.hashes_rewritten = write_hashes(hash_file.as_mut(), &tree, &kept, last_first)?;
+    // In this order, as in a commit: a hash on disk proves that its record was synced.
     let active = reopen_last(disk, judged.last(), proven, &mut report)?;
+    report.hashes_rewritten = write_hashes(hash_file.as_mut(), &tree, &kept, last_first)?;
     disk.sync_names().map_err(|cause| LogError::io("sync the folder of the log", "", cause))?;
     let segments = judged.into_iter().map(|judged| judged.segment).collect();
     Ok(Recovered { tree, segments, active, hashes: hash_file, report })

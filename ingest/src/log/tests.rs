@@ -375,7 +375,7 @@ fn a_real_folder_works_as_the_model_does() {
 fn retired_segments_leave_their_hashes_and_everything_goes_on() {
     let disk = written(&[10, 10, 10]);
     let root = root_of(&leaves(0..30));
-    let full = disk.clone();
+    let full = written(&[10, 10, 10]);
     runtime().block_on(async {
         let log = open(&disk, 30).log;
         assert_eq!((log.first(), log.segments().len()), (0, 3));

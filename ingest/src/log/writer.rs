@@ -45,6 +45,8 @@ pub(crate) struct Writer {
     next: u64,
     active: Option<Active>,
     hashes: Option<Box<dyn DiskFile>>,
+    /// Hashes of the last group may be on disk, so its records must stay as well.
+    hashes_unsure: bool,
     stopped: Option<Arc<str>>,
 }
 
@@ -60,7 +62,7 @@ impl Writer {
     ) -> Self {
         let last = shared.published().segments.last().map(|segment| (segment.first, segment.end));
         let active = active.zip(last).map(|(file, (first, end))| Active { file, first, end });
-        Self { shared, durable, next, active, hashes: Some(hashes), stopped: None }
+        Self { shared, durable, next, active, hashes: Some(hashes), hashes_unsure: false, stopped: None }
     }
 
     /// Runs until closed or until every handle is gone.
@@ -178,9 +180,11 @@ impl Writer {
         Failpoint::LogAfterWrite.pass();
         active.file.sync()?;
         Failpoint::LogAfterSync.pass();
+        self.hashes_unsure = true;
         hash_file.write_at(hashes::offset(group), &entries)?;
         Failpoint::LogAfterHashWrite.pass();
         hash_file.sync()?;
+        self.hashes_unsure = false;
         Failpoint::LogAfterHashSync.pass();
 
         active.end += bytes.len() as u64;
@@ -224,7 +228,9 @@ impl Writer {
     /// Stops accepting. The segment is abandoned: what it holds beyond the durable mark is unknown.
     fn stop(&mut self, reason: Arc<str>) {
         tracing::error!(partition = self.shared.options.partition, durable = self.next, %reason, "the log stops accepting");
-        if let Some(mut active) = self.active.take() {
+        if let Some(mut active) = self.active.take()
+            && !self.hashes_unsure
+        {
             // Gives space back if it can; a reader stops at the next segment in any case.
             if let Err(error) = active.file.set_len(active.end) {
                 tracing::warn!(%error, "cannot cut the abandoned segment");
@@ -276,6 +282,7 @@ impl Writer {
         hash_file.set_len(hashes::offset(self.next))?;
         hash_file.sync()?;
         self.hashes = Some(hash_file);
+        self.hashes_unsure = false;
         let mut active = self.start_segment()?;
         // A full disk often has room for a header and not for records: see that it takes some.
         active.file.write_at(active.end, &vec![0; HEAL_PROBE_BYTES])?;

@@ -1,11 +1,85 @@
 //! Whether the lake's files still are what was written: each data file carries the start of its digest in its name, and
-//! the table's log says how long it is.
+//! the digests of a table's commits stand in a file beside its log.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Snapshot, Table};
+use super::{LakeError, Snapshot, Table};
+use crate::store::SqliteStore;
+
+/// Findings that are compared at once.
+const FINDINGS: usize = 1_000;
+
+/// File beside a table's log: a line `NAME SHA256` for each file of the log.
+const COMMITS: &str = "_commits";
+
+/// Adds the digests of those files of a table's log that have none, as after a crash between a commit and its line.
+pub(super) fn note_commits(folder: &Path) -> io::Result<()> {
+    let noted = noted_commits(folder)?;
+    let mut lines = String::new();
+    for entry in fs::read_dir(folder.join("_delta_log"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if is_commit(&name) && !noted.contains_key(&name) {
+            lines.push_str(&commit_line(folder, &name)?);
+        }
+    }
+    append(folder, &lines)
+}
+
+/// Adds the digest of one commit.
+pub(super) fn note_commit(folder: &Path, version: u64) -> io::Result<()> {
+    let name = format!("{version:020}.json");
+    append(folder, &commit_line(folder, &name)?)
+}
+
+fn is_commit(name: &str) -> bool {
+    name.get(..20).is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        && (name.ends_with(".json") || name.ends_with(".parquet"))
+}
+
+fn commit_line(folder: &Path, name: &str) -> io::Result<String> {
+    let bytes = fs::read(folder.join("_delta_log").join(name))?;
+    Ok(format!("{name} {}\n", hex::encode(Sha256::digest(&bytes))))
+}
+
+fn append(folder: &Path, lines: &str) -> io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    File::options().create(true).append(true).open(folder.join(COMMITS))?.write_all(lines.as_bytes())
+}
+
+fn noted_commits(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    let text = match fs::read(folder.join(COMMITS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        read => String::from_utf8_lossy(&read?).into_owned(),
+    };
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    // A line that was cut by a crash is no line.
+    let whole = lines.filter(|(_, digest)| digest.len() == 64);
+    Ok(whole.map(|(name, digest)| (name.to_owned(), digest.to_owned())).collect())
+}
+
+fn damaged_commits(folder: &Path) -> Vec<Damage> {
+    let noted = match noted_commits(folder) {
+        Ok(noted) => noted,
+        Err(error) => return vec![Damage { path: folder.join(COMMITS), why: error.to_string() }],
+    };
+    let damaged = noted.iter().filter_map(|(name, digest)| {
+        let path = folder.join("_delta_log").join(name);
+        let why = match fs::read(&path) {
+            Err(error) => error.to_string(),
+            Ok(bytes) if hex::encode(Sha256::digest(&bytes)) == *digest => return None,
+            Ok(_) => "it is not the commit that was written".to_owned(),
+        };
+        Some(Damage { path, why })
+    });
+    damaged.collect()
+}
 
 /// A file of the lake that is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +91,36 @@ pub struct Damage {
 }
 
 impl Snapshot {
-    /// Reads every data file and compares it with the digest in its name. Blocks, and returns what is damaged or missing.
+    /// Ids of the findings of the lake that the store does not tell alike. What the store has beyond them is not looked at: the
+    /// lake follows it.
+    ///
+    /// # Errors
+    /// [`LakeError`] for what cannot be read on either side.
+    pub async fn differing_findings(&self, store: &SqliteStore) -> Result<Vec<String>, LakeError> {
+        let mut differing = Vec::new();
+        let (mut after, mut stored) = (0, VecDeque::new());
+        for finding in self.findings()? {
+            let finding = finding?;
+            if stored.is_empty() {
+                stored.extend(store.findings_after(after, FINDINGS).await?);
+            }
+            let Some(other) = stored.pop_front() else {
+                differing.push(finding.id);
+                continue;
+            };
+            after = other.seq;
+            if other.finding != finding {
+                differing.push(finding.id);
+            }
+        }
+        Ok(differing)
+    }
+
+    /// Reads every commit and every data file and compares them with their digests. Blocks, and returns what is damaged or
+    /// missing.
     #[must_use]
     pub fn damaged_files(&self) -> Vec<Damage> {
-        let mut damaged = Vec::new();
+        let mut damaged: Vec<_> = self.tables.values().flat_map(|pinned| damaged_commits(&pinned.folder)).collect();
         for path in Table::ALL.iter().flat_map(|table| self.files(*table)) {
             let named = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.rsplit('-').next());
             let why = match std::fs::read(path) {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow_schema::{DataType, SchemaRef};
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
-use deltalake::kernel::{Action, Add, StructField, Transaction};
+use deltalake::kernel::{Action, Add, Remove, StructField, Transaction};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableBuilder};
@@ -19,7 +20,7 @@ use url::Url;
 
 use super::columns::Table;
 use super::durable::DurableFileSystem;
-use super::{LakeError, PinnedTable};
+use super::{LakeError, PinnedTable, check};
 
 /// A Parquet file ready to be added.
 pub(super) struct NewFile {
@@ -36,13 +37,15 @@ pub(super) struct NewFile {
 /// An open Delta table.
 #[derive(Debug)]
 pub(super) struct LakeTable {
-    table: Table,
-    folder: PathBuf,
-    delta: DeltaTable,
+    pub(super) table: Table,
+    pub(super) folder: PathBuf,
+    pub(super) delta: DeltaTable,
     /// Application transactions as far as they were asked for.
     transactions: HashMap<String, u64>,
     /// Set when a commit failed: it may have landed or not, so the log is read again before the next.
     is_stale: bool,
+    /// When files that nothing refers to were last removed by this process.
+    pub(super) vacuumed: Option<Instant>,
 }
 
 impl LakeTable {
@@ -64,8 +67,9 @@ impl LakeTable {
                 .await
                 .map_err(LakeError::delta("create", table))?
         };
-        let mut this = Self { table, folder, delta, transactions: HashMap::new(), is_stale: false };
+        let mut this = Self { table, folder, delta, transactions: HashMap::new(), is_stale: false, vacuumed: None };
         this.add_missing_columns().await?;
+        check::note_commits(&this.folder).map_err(|source| LakeError::Folder { path: this.folder.clone(), source })?;
         Ok(this)
     }
 
@@ -114,13 +118,47 @@ impl LakeTable {
         Ok(())
     }
 
-    /// The version of an application's last transaction; 0 if it has none.
-    pub(super) async fn transaction(&mut self, application: &str) -> Result<u64, LakeError> {
+    /// Reads the table's log again if it may have changed without our knowing.
+    pub(super) async fn refresh(&mut self) -> Result<(), LakeError> {
         if self.is_stale {
             self.delta.update_state().await.map_err(LakeError::delta("read", self.table))?;
             self.transactions.clear();
             self.is_stale = false;
         }
+        Ok(())
+    }
+
+    /// Puts one file in the place of others, in one commit that changes no rows.
+    pub(super) async fn replace(&mut self, version: u64, file: NewFile, others: Vec<Remove>) -> Result<(), LakeError> {
+        self.is_stale = true;
+        let add = Add { data_change: false, ..self.write(version, 0, file).await? };
+        Failpoint::CompactAfterPut.pass();
+        let mut actions: Vec<Action> = others.into_iter().map(Action::Remove).collect();
+        actions.push(Action::Add(add));
+        let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+        let state = self.delta.snapshot().map_err(LakeError::delta("compact", self.table))?;
+        CommitBuilder::from(CommitProperties::default().with_cleanup_expired_logs(Some(false)))
+            .with_actions(actions)
+            .build(Some(state as &dyn TableReference), self.delta.log_store(), operation)
+            .await
+            .map_err(LakeError::delta("compact", self.table))?;
+        Failpoint::CompactAfterCommit.pass();
+        self.refresh().await?;
+        self.note_commit();
+        Ok(())
+    }
+
+    /// Keeps the digest of the last commit. A failure is made good at the next start.
+    fn note_commit(&self) {
+        let noted = self.delta.version().map_or(Ok(()), |version| check::note_commit(&self.folder, version));
+        if let Err(error) = noted {
+            tracing::warn!(%error, table = self.table.name(), "cannot keep the digest of a commit");
+        }
+    }
+
+    /// The version of an application's last transaction; 0 if it has none.
+    pub(super) async fn transaction(&mut self, application: &str) -> Result<u64, LakeError> {
+        self.refresh().await?;
         if let Some(version) = self.transactions.get(application) {
             return Ok(*version);
         }
@@ -169,9 +207,9 @@ impl LakeTable {
             .await
             .map_err(LakeError::delta("append to", self.table))?;
         Failpoint::LakeAfterCommit.pass();
-        self.delta.update_state().await.map_err(LakeError::delta("read", self.table))?;
+        self.refresh().await?;
         self.transactions.insert(application.to_owned(), version);
-        self.is_stale = false;
+        self.note_commit();
         Ok(())
     }
 
@@ -230,9 +268,17 @@ pub(super) async fn latest(lake: &Path, table: Table) -> Result<PinnedTable, Lak
 fn pinned(table: Table, folder: &Path, delta: &DeltaTable) -> Result<PinnedTable, LakeError> {
     let state = delta.snapshot().map_err(LakeError::delta("list the files of", table))?;
     let data = state.snapshot().try_log_data().map_err(LakeError::delta("list the files of", table))?;
-    let mut files: Vec<PathBuf> = data.iter().map(|file| folder.join(file.path().as_ref())).collect();
+    let mut files: Vec<(PathBuf, u64)> =
+        data.iter().map(|file| (folder.join(file.path().as_ref()), least(table, file.stats().as_deref()))).collect();
     files.sort_unstable();
-    Ok(PinnedTable { version: state.version(), files: files.into() })
+    let (files, least): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+    Ok(PinnedTable { version: state.version(), folder: folder.to_owned(), files: files.into(), least: least.into() })
+}
+
+/// Smallest value of the table's number column, as a file's statistics say; 0 where they do not.
+pub(super) fn least(table: Table, stats: Option<&str>) -> u64 {
+    let stats: serde_json::Value = stats.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    stats.get("minValues").and_then(|values| values.get(table.number_column())?.as_u64()).unwrap_or(0)
 }
 
 fn builder(lake: &Path, table: Table) -> Result<(PathBuf, DeltaTableBuilder), LakeError> {

@@ -7,6 +7,7 @@
 mod cells;
 mod check;
 mod columns;
+mod compact;
 mod delta;
 mod durable;
 mod events;
@@ -174,7 +175,10 @@ pub struct Versions(pub BTreeMap<String, u64>);
 #[derive(Clone, Debug)]
 struct PinnedTable {
     version: u64,
+    folder: PathBuf,
     files: Arc<[PathBuf]>,
+    /// For each file the smallest value of the table's number column.
+    least: Arc<[u64]>,
 }
 
 /// The lake at one moment. Cheap to clone; appends after it do not change it.
@@ -393,6 +397,24 @@ impl Lake {
         copy!(Table::Deliveries, deliveries_after);
         copy!(Table::SourceWindows, windows_after);
         Ok(copied)
+    }
+
+    /// Merges small files of each table, and once a day removes what no version of the last week refers to. Versions that are
+    /// pinned meanwhile stay readable. Returns how many files were merged.
+    ///
+    /// # Errors
+    /// [`LakeError`]; what was done before it stays.
+    pub async fn tidy(&self) -> Result<usize, LakeError> {
+        let mut merged = 0;
+        for &table in Table::ALL {
+            let mut open = self.table(table)?.lock().await;
+            let count = open.compact().await?;
+            if open.vacuum().await? || count > 0 {
+                self.publish(table, &open)?;
+            }
+            merged += count;
+        }
+        Ok(merged)
     }
 
     async fn append_feed<R: FeedRow + Send + 'static>(&self, rows: Vec<R>) -> Result<u64, LakeError> {

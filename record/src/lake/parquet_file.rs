@@ -22,6 +22,32 @@ const OPAQUE: &[&str] = &["envelope", "salt", "body", "leaf_hash", "json", "note
 /// # Errors
 /// [`ParquetError`] if a batch does not have that schema.
 pub fn parquet_bytes(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ParquetError> {
+    let mut file = ParquetFile::new(schema)?;
+    for batch in batches {
+        file.write(batch)?;
+    }
+    file.finish()
+}
+
+/// A Parquet file that is being written in memory.
+pub(super) struct ParquetFile(ArrowWriter<Vec<u8>>);
+
+impl ParquetFile {
+    pub(super) fn new(schema: &SchemaRef) -> Result<Self, ParquetError> {
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties()?))?;
+        Ok(Self(writer))
+    }
+
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+        self.0.write(batch)
+    }
+
+    pub(super) fn finish(self) -> Result<Vec<u8>, ParquetError> {
+        self.0.into_inner()
+    }
+}
+
+fn properties() -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -33,9 +59,5 @@ pub fn parquet_bytes(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_statistics_enabled(column, EnabledStatistics::None);
     }
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties.build()))?;
-    for batch in batches {
-        writer.write(batch)?;
-    }
-    writer.into_inner()
+    Ok(properties.build())
 }

@@ -1,6 +1,7 @@
 //! Reading the lake back as a log: every record in the order of its index, and every finding in the order of its number.
 //!
-//! Files are read one append at a time, so memory is bounded by what one append holds open, however large the lake is.
+//! A file is opened when the smallest index in it is due, so as many are open as overlap: about one a source, however large the
+//! lake is.
 //! Everything here blocks: call it from a thread that may.
 
 use std::collections::VecDeque;
@@ -70,26 +71,9 @@ impl Snapshot {
     /// # Errors
     /// [`LakeError::Name`] for a file that no version of this program wrote.
     pub fn records(&self, partition: u32, skip: &Skip) -> Result<Records, LakeError> {
-        let mut appends: Vec<(u64, Vec<PathBuf>)> = Vec::new();
-        let mut files = Vec::new();
-        for path in self.files(Table::Events) {
-            let append = append_of(path).ok_or_else(|| LakeError::Name { path: path.clone() })?;
-            if !skip.leaves_out(path) {
-                files.push((append, path.clone()));
-            }
-        }
-        files.sort_unstable();
-        for (append, path) in files {
-            match appends.last_mut() {
-                Some((last, group)) if *last == append => group.push(path),
-                _ => appends.push((append, vec![path])),
-            }
-        }
-        Ok(Records {
-            partition: i32::try_from(partition).unwrap_or(i32::MAX),
-            appends: appends.into(),
-            open: Vec::new(),
-        })
+        let mut files: Vec<_> = self.in_order(Table::Events)?;
+        files.retain(|(_, path)| !skip.leaves_out(path));
+        Ok(Records { partition: i32::try_from(partition).unwrap_or(i32::MAX), files: files.into(), open: Vec::new() })
     }
 
     /// Every finding, in the order they were committed.
@@ -97,12 +81,19 @@ impl Snapshot {
     /// # Errors
     /// [`LakeError::Name`] for a file that no version of this program wrote.
     pub fn findings(&self) -> Result<Findings, LakeError> {
-        let mut files = Vec::new();
-        for path in self.files(Table::Findings) {
-            files.push((append_of(path).ok_or_else(|| LakeError::Name { path: path.clone() })?, path.clone()));
-        }
-        files.sort_unstable();
+        let files = self.in_order(Table::Findings)?;
         Ok(Findings { files: files.into_iter().map(|(_, path)| path).collect(), open: None, ready: VecDeque::new() })
+    }
+
+    /// Files by the smallest number in them.
+    fn in_order(&self, table: Table) -> Result<Vec<(u64, PathBuf)>, LakeError> {
+        let Some(pinned) = self.tables.get(&table) else { return Ok(Vec::new()) };
+        if let Some(path) = pinned.files.iter().find(|path| append_of(path).is_none()) {
+            return Err(LakeError::Name { path: path.clone() });
+        }
+        let mut files: Vec<_> = pinned.least.iter().copied().zip(pinned.files.iter().cloned()).collect();
+        files.sort_unstable();
+        Ok(files)
     }
 
     /// The lake in `folder` as it stands, without changing anything in it: no table is created, no column added, nothing
@@ -136,7 +127,7 @@ impl Skip {
 }
 
 /// The position an append moved its table to, by which its files are named.
-fn append_of(path: &Path) -> Option<u64> {
+pub(super) fn append_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
 
@@ -144,8 +135,8 @@ fn append_of(path: &Path) -> Option<u64> {
 #[derive(Debug)]
 pub struct Records {
     partition: i32,
-    /// The files of each append that is still to be read. Each append holds the records after those of the one before.
-    appends: VecDeque<(u64, Vec<PathBuf>)>,
+    /// Files still to be read, by the smallest index in them.
+    files: VecDeque<(u64, PathBuf)>,
     /// The files being read. Within a file, records are in the order of the log.
     open: Vec<Cursor>,
 }
@@ -153,26 +144,24 @@ pub struct Records {
 impl Records {
     fn next_record(&mut self) -> Result<Option<StoredRecord>, LakeError> {
         loop {
-            let first =
-                self.open.iter().enumerate().min_by_key(|(_, cursor)| cursor.next.as_ref().map(|next| next.index));
-            if let Some((at, _)) = first {
-                let Some(cursor) = self.open.get_mut(at) else { return Ok(None) };
-                let record = cursor.take()?;
-                if cursor.next.is_none() {
-                    self.open.swap_remove(at);
-                }
-                if record.is_some() {
-                    return Ok(record);
-                }
-                continue;
-            }
-            let Some((_, files)) = self.appends.pop_front() else { return Ok(None) };
-            for path in files {
+            let next = |cursor: &Cursor| cursor.next.as_ref().map(|next| next.index);
+            let first = self.open.iter().enumerate().min_by_key(|(_, cursor)| next(cursor));
+            let first = first.and_then(|(at, cursor)| Some((at, next(cursor)?)));
+            // A file that may hold an earlier record is opened first.
+            let due = |(least, _): &mut (u64, PathBuf)| first.is_none_or(|(_, index)| *least <= index);
+            if let Some((_, path)) = self.files.pop_front_if(due) {
                 let cursor = Cursor::open(&path, self.partition)?;
                 if cursor.next.is_some() {
                     self.open.push(cursor);
                 }
+                continue;
             }
+            let Some(cursor) = first.and_then(|(at, _)| self.open.get_mut(at)) else { return Ok(None) };
+            let record = cursor.take()?;
+            if cursor.next.is_none() {
+                self.open.retain(|cursor| cursor.next.is_some());
+            }
+            return Ok(record);
         }
     }
 }

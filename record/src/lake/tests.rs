@@ -299,6 +299,38 @@ async fn a_table_made_by_an_older_program_gets_the_new_columns() {
 
 /// Other people's readers see the same rows. Needs Python with `deltalake` and `duckdb`; says so where they are missing.
 #[tokio::test]
+async fn merged_files_hold_the_same_rows_in_order_and_pinned_versions_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    let read = |snapshot: &Snapshot| -> Vec<(u64, Bytes)> {
+        let records = snapshot.records(0, &Skip::default()).unwrap();
+        records.map(|record| record.map(|record| (record.index, record.body)).unwrap()).collect()
+    };
+    for at in 0..40 {
+        lake.append_events(0, at * 3, at * 3 + 3, rows(at * 3, at * 3 + 3)).await.unwrap();
+        // Files of one source are merged while those of the other are small: their records interleave.
+        if at == 20 {
+            assert!(lake.tidy().await.unwrap() >= 16);
+        }
+    }
+    let before = lake.pin();
+    let (expected, all) = (read(&before), count(&before, "events").await);
+    assert_eq!(expected.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (0..120).collect::<Vec<_>>());
+    while lake.tidy().await.unwrap() > 0 {}
+    let after = lake.pin();
+    assert!(after.files(Table::Events).len() < before.files(Table::Events).len() / 2);
+    for snapshot in [&after, &before, &lake.pin_at(&before.versions()).await.unwrap()] {
+        assert_eq!(read(snapshot), expected);
+        assert_eq!(count(snapshot, "events").await, all);
+        assert_eq!(snapshot.damaged_files(), []);
+    }
+    assert_eq!(lake.archived(0).await.unwrap(), 120);
+    let lake = Lake::open(dir.path()).await.unwrap();
+    assert_eq!(lake.append_events(0, 117, 123, rows(117, 123)).await.unwrap(), 123);
+    assert_eq!((read(&lake.pin()).len(), lake.pin().records_end()), (123, 123));
+}
+
+#[tokio::test]
 async fn duckdb_and_delta_rs_for_python_open_the_tables() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(dir.path()).await.unwrap();

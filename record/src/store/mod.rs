@@ -165,6 +165,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    options: SqliteConnectOptions,
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
@@ -190,10 +191,11 @@ impl SqliteStore {
         schema::bring_up_to_date(&mut writer, path).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .connect_with(options.create_if_missing(false).read_only(true))
+            .connect_with(options.clone().create_if_missing(false).read_only(true))
             .await
             .map_err(open)?;
-        let shared = Shared { path: path.to_owned(), writer: Mutex::new(writer), readers, clock };
+        let options = options.create_if_missing(false);
+        let shared = Shared { path: path.to_owned(), options, writer: Mutex::new(writer), readers, clock };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -213,8 +215,22 @@ impl SqliteStore {
         }
     }
 
+    /// The connection that writes. After an input/output error SQLite has rolled back by itself and the connection believes to
+    /// be in a transaction for good: then it is replaced, if that can be had.
     async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.shared.writer.lock().await
+        let mut writer = self.shared.writer.lock().await;
+        // A rollback that was asked for before is done by then.
+        let answers = writer.ping().await.is_ok();
+        if !answers || writer.is_in_transaction() {
+            match SqliteConnection::connect_with(&self.shared.options).await {
+                Ok(fresh) => *writer = fresh,
+                // The statement that is to come fails and says so.
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot connect to the store again")
+                }
+            }
+        }
+        writer
     }
 
     fn readers(&self) -> &SqlitePool {

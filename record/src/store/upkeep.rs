@@ -26,6 +26,16 @@ impl SqliteStore {
         synced.map_err(|error| StoreError::Open { path: path.to_owned(), source: sqlx::Error::Io(error) })
     }
 
+    /// Folds the write-ahead log into the database, so that its one file is the whole of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; nothing is lost, the log is read at the next start.
+    pub async fn fold(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer().await;
+        let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await;
+        folded.map(drop).map_err(StoreError::on("fold its log"))
+    }
+
     /// What SQLite finds wrong with the structure of the database: nothing, for a whole one.
     ///
     /// # Errors
