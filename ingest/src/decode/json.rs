@@ -18,7 +18,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let root = json.root();
     let mut draft = Draft::default();
     taxonomy(&mut draft, root);
-    github_audit::decode(&mut draft, root);
+    github_audit::recognise(&mut draft, root);
     Ok(vec![draft])
 }
 
