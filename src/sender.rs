@@ -2,8 +2,21 @@
 
 use pipeproof_engine::source::SourceType;
 
-/// The sender's configuration as text.
+/// The sender's configuration as text: the one that fits the type, and what any shipper has to be told.
 pub(crate) fn configuration(source_type: SourceType, url: &str, token: &str, secret: Option<&str>) -> String {
+    let own = own(source_type, url, token, secret);
+    // A provider's webhook is set up at the provider.
+    if source_type.name().ends_with(".webhook") { own } else { own + &shippers(url, token) }
+}
+
+fn shippers(url: &str, token: &str) -> String {
+    let base = url.split("/v1/events/").next().unwrap_or(url);
+    format!(
+        "\n# or through a shipper, with the same token\n#   OpenTelemetry  OTEL_EXPORTER_OTLP_LOGS_ENDPOINT={base}/v1/logs  OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer {token}'\n#   Splunk HEC     {base}/services/collector  token {token}\n#   Elastic        hosts [{base}]  username pipeproof  password {token}\n"
+    )
+}
+
+fn own(source_type: SourceType, url: &str, token: &str, secret: Option<&str>) -> String {
     match source_type {
         SourceType::GithubWebhook => format!(
             "GitHub → Settings → Webhooks → Add webhook\n  Payload URL   {url}\n  Content type  application/json\n  Secret        {}\n  Events        send me everything\n",

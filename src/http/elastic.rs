@@ -31,9 +31,9 @@ fn product(answer: impl IntoResponse) -> Response {
     response
 }
 
-/// Any sender may ask.
-fn known(sender: &Sender) -> Result<(), Response> {
-    sender.as_ref().map(drop).map_err(|refusal| refused(&ApiError::from(*refusal)))
+/// The answer to who is no sender; any sender may ask.
+fn stranger(sender: &Sender) -> Option<Response> {
+    sender.as_ref().err().map(|refusal| refused(&ApiError::from(*refusal)))
 }
 
 fn refused(error: &ApiError) -> Response {
@@ -43,7 +43,7 @@ fn refused(error: &ApiError) -> Response {
 
 /// `GET /`.
 pub(crate) async fn root(State(shared): State<Arc<Shared>>, Extension(sender): Extension<Sender>) -> Response {
-    if let Err(refused) = known(&sender) {
+    if let Some(refused) = stranger(&sender) {
         return refused;
     }
     product(Json(json!({
@@ -61,7 +61,7 @@ pub(crate) async fn root(State(shared): State<Arc<Shared>>, Extension(sender): E
 
 /// `GET /_license`, `GET /_xpack`.
 pub(crate) async fn license(Extension(sender): Extension<Sender>) -> Response {
-    if let Err(refused) = known(&sender) {
+    if let Some(refused) = stranger(&sender) {
         return refused;
     }
     let license = json!({ "uid": "pipeproof", "type": "basic", "mode": "basic", "status": "active" });
@@ -70,7 +70,7 @@ pub(crate) async fn license(Extension(sender): Extension<Sender>) -> Response {
 
 /// `GET /_cluster/health`.
 pub(crate) async fn health(State(shared): State<Arc<Shared>>, Extension(sender): Extension<Sender>) -> Response {
-    if let Err(refused) = known(&sender) {
+    if let Some(refused) = stranger(&sender) {
         return refused;
     }
     let status = if shared.not_ready().is_none() { "green" } else { "red" };
@@ -79,7 +79,7 @@ pub(crate) async fn health(State(shared): State<Arc<Shared>>, Extension(sender):
 
 /// A template, policy, pipeline or data stream that a client looks for: there is none, and it may put one.
 pub(crate) async fn absent(Extension(sender): Extension<Sender>) -> Response {
-    if let Err(refused) = known(&sender) {
+    if let Some(refused) = stranger(&sender) {
         return refused;
     }
     let error = json!({ "type": "resource_not_found_exception", "reason": "there is nothing to look up here" });
@@ -88,7 +88,7 @@ pub(crate) async fn absent(Extension(sender): Extension<Sender>) -> Response {
 
 /// The same put: it says how an index would be built, and there is none to build.
 pub(crate) async fn acknowledged(Extension(sender): Extension<Sender>) -> Response {
-    if let Err(refused) = known(&sender) {
+    if let Some(refused) = stranger(&sender) {
         return refused;
     }
     product(Json(json!({ "acknowledged": true })))

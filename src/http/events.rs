@@ -43,6 +43,21 @@ pub(crate) async fn receive(
     }
 }
 
+/// What Okta asks once before it sends to an event hook: to say its challenge again (Okta, "Event hooks", verification).
+pub(crate) async fn challenge(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Extension(sender): Extension<Sender>,
+    headers: HeaderMap,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    allowed(&shared, &sender, &headers, &name).await?.has_token()?;
+    let challenge = headers.get("x-okta-verification-challenge").and_then(|challenge| challenge.to_str().ok());
+    match challenge.filter(|challenge| challenge.len() <= 256) {
+        Some(challenge) => Ok(Json(json!({ "verification": challenge }))),
+        None => Err(ApiError::new(405, "method_not_allowed", "events are sent with POST")),
+    }
+}
+
 /// OPA's decision logs: `POST /logs`, or below it where its configuration names a partition.
 pub(crate) async fn opa(
     State(shared): State<Arc<Shared>>,

@@ -83,6 +83,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "Send events: JSON, NDJSON, arrays, text; gzip, zstd",
         post(events::receive)
     ),
+    route!("GET", "/v1/events/{source}", Source, "Say an event hook's challenge again", get(events::challenge)),
     route!("POST", "/services/collector", Source, "Splunk HEC events", post(hec::events)),
     route!("POST", "/services/collector/event", Source, "Splunk HEC events", post(hec::events)),
     route!("POST", "/services/collector/event/1.0", Source, "Splunk HEC events", post(hec::events)),

@@ -123,6 +123,11 @@ fn unknown(name: &str) -> ApiError {
 }
 
 impl Allowed {
+    /// Whether a token stands for the sender already: there is no body that could be signed.
+    pub(super) fn has_token(&self) -> Result<(), ApiError> {
+        if self.bearer.is_some() || self.proven.is_some() { Ok(()) } else { Err(TokenRefusal::Missing.into()) }
+    }
+
     /// Takes in a body that was read.
     pub(super) async fn take(
         self,

@@ -155,12 +155,17 @@ async fn kcat_produces_and_a_restart_goes_on_where_it_was() {
     if !has_tool("kcat") {
         return left_out("Kafka", "kcat is not installed");
     }
-    // kcat brings a broker of its own.
-    let mut broker =
-        Command::new("kcat").args(["-M", "1"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(broker.stdout.take().unwrap()).lines();
+    // Its library brings a broker, which lives as long as a client that asks for one.
+    let mut broker = Command::new("kcat")
+        .args(["-X", "test.mock.num.brokers=1", "-b", "mock", "-C", "-t", "warm-up"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(broker.stderr.take().unwrap()).lines();
     let _running = Running(broker);
-    let Some(brokers) = lines.find_map(|line| Some(line.ok()?.split_once("BROKERS=")?.1.to_owned())) else {
+    let address = |line: &str| Some(line.split_once("replaced with ")?.1.trim().to_owned());
+    let Some(brokers) = said.find_map(|line| address(&line.ok()?)) else {
         return left_out("Kafka", "this kcat brings no broker");
     };
     let events = |from: usize, to: usize| -> Vec<String> {

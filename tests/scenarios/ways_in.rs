@@ -74,13 +74,14 @@ async fn elastic_clients_find_what_they_ask_for_and_send_in_bulk() {
     let token = token_of(&server.add_source("vault", "vault.audit", &[]));
     for scheme in ["Basic", "ApiKey", "Bearer"] {
         let given = authorization(scheme, &token);
-        let root = server.raw(Method::GET, "/", &[("authorization", &given)], Vec::new()).await;
+        let root = server.raw(Method::GET, "/", &[("authorization", given.as_str())], Vec::new()).await;
         assert!(root.expect(200).json()["version"]["number"].as_str().unwrap().starts_with("8."));
         assert_eq!(root.headers["x-elastic-product"], "Elasticsearch");
     }
     let given = authorization("Basic", &token);
-    let ask =
-        async |method: Method, path: &str| server.raw(method, path, &[("authorization", &given)], b"{}".to_vec()).await;
+    let ask = async |method: Method, path: &str| {
+        server.raw(method, path, &[("authorization", given.as_str())], b"{}".to_vec()).await
+    };
     assert_eq!(ask(Method::GET, "/_license").await.expect(200).json()["license"]["status"], "active");
     for path in ["/_index_template/filebeat-8", "/_ilm/policy/filebeat", "/_ingest/pipeline/x", "/_data_stream/logs"] {
         ask(Method::HEAD, path).await.expect(404);
@@ -122,7 +123,8 @@ async fn otlp_logs_as_json_and_what_is_none() {
     let reply = post(&server, "/v1/logs", &bearer, &json, request.to_string().into_bytes()).await;
     assert_eq!(reply.expect(200).json(), json!({}));
     let reply = post(&server, "/v1/logs", &bearer, &json, b"{\"resourceLogs\": nonsense".to_vec()).await;
-    let partial = &reply.expect(200).json()["partialSuccess"];
+    let answer = reply.expect(200).json();
+    let partial = &answer["partialSuccess"];
     assert_eq!(partial["rejectedLogRecords"], "0");
     assert!(partial["errorMessage"].as_str().unwrap().contains("dead letter"), "{partial}");
     let protobuf = [("content-type", "application/x-protobuf")];
@@ -181,6 +183,18 @@ async fn opa_firehose_and_cloudevents() {
     assert_eq!(server.count(events).await, 1, "one event in three modes");
     let actions = server.actions("any").await;
     assert_eq!((actions.get("opa.decided"), actions.get("firehose.event")), (Some(&2), Some(&1)), "{actions:?}");
+}
+
+#[tokio::test]
+async fn an_event_hook_is_verified_by_saying_its_challenge_again() {
+    let server = Server::start();
+    let bearer = authorization("Bearer", &token_of(&server.add_source("hook", "json", &[])));
+    let challenge = ("x-okta-verification-challenge", "abc");
+    let asked = [("authorization", bearer.as_str()), challenge];
+    let reply = server.raw(Method::GET, "/v1/events/hook", &asked, Vec::new()).await;
+    assert_eq!(reply.expect(200).json(), json!({"verification": "abc"}));
+    server.raw(Method::GET, "/v1/events/hook", &[challenge], Vec::new()).await.expect(401);
+    server.raw(Method::GET, "/v1/events/hook", &asked[..1], Vec::new()).await.expect(405);
 }
 
 /// Runs openssl.

@@ -44,18 +44,31 @@ impl Budget {
     }
 }
 
-/// Decodes base64, and what is gzip inside. `None` if it is no base64, broken gzip, or more than is left.
-pub(super) fn decode(text: &[u8], budget: &mut Budget) -> Option<Bytes> {
+/// What was encoded.
+pub(super) enum Decoded {
+    Bytes(Bytes),
+    /// Compressed, and more than is left when it is not, or broken: it may hold secrets that cannot be seen.
+    Hidden,
+    /// No base64.
+    Plain,
+}
+
+/// Decodes base64, and what is gzip inside.
+pub(super) fn decode(text: &[u8], budget: &mut Budget) -> Decoded {
     if !budget.take(text.len() / 4 * 3) {
-        return None;
+        return Decoded::Hidden;
     }
-    let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()?;
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return Some(Bytes::from(bytes));
+    let Ok(bytes) = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)) else { return Decoded::Plain };
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return inflate(&bytes, budget).map_or(Decoded::Hidden, Decoded::Bytes);
     }
+    Decoded::Bytes(Bytes::from(bytes))
+}
+
+fn inflate(bytes: &[u8], budget: &mut Budget) -> Option<Bytes> {
     let allowed = bytes.len().saturating_mul(budget.ratio_max).max(budget.ratio_free).min(budget.left);
-    let mut out = Vec::new();
     let limit = u64::try_from(allowed).ok()?.checked_add(1)?;
-    flate2::bufread::MultiGzDecoder::new(bytes.as_slice()).take(limit).read_to_end(&mut out).ok()?;
+    let mut out = Vec::new();
+    flate2::bufread::MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut out).ok()?;
     (out.len() <= allowed && budget.take(out.len())).then(|| Bytes::from(out))
 }

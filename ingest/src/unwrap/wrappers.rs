@@ -10,20 +10,24 @@
 //! | Pub/Sub | `{"message": {"data": …}, "subscription": …}`, `{"receivedMessages": […]}` | Google Cloud |
 //! | LogEntry | `{"logName": …, "jsonPayload": {…}}` or `textPayload` | Google Cloud |
 //! | diagnostic log | `{"properties": {"log": "…"}}` | AKS |
+//! | event hook | `{"data": {"events": […]}}` | Okta |
 //! | CloudEvent | `{"specversion": …, "data": …}` | CloudEvents 1.0, structured |
+//! | delivery | `{"event": …, "guid": …, "request": {"payload": {…}}}`, `{"payload": {…}}` | GitHub's API of deliveries, archives |
+//! | attestation | `{"attestations": [{"bundle": {…}}]}` | GitHub, npm |
 //! | shipper | `{"message": "{…}"}` or `log`, beside what a shipper adds | Filebeat, Fluent Bit, Vector |
 //!
-//! A type whose items are themselves of such a shape is left alone. What is wrapped deeper, or grows larger when decoded
-//! than the limits allow, stays as it came and becomes a dead letter.
+//! A type whose items are themselves of such a shape is left alone. What is wrapped deeper stays as it came, of what grows
+//! larger when decoded than the limits allow only the digest is kept; both become dead letters.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use engine::source::SourceType;
 use pipeproof_engine as engine;
+use sha2::{Digest, Sha256};
 
-use super::encoded::{self, Budget};
-use super::{Item, is_one_container, split};
+use super::encoded::{self, Budget, Decoded};
+use super::{Item, UNREAD, is_one_container, split};
 use crate::limits::Limits;
 use crate::skim;
 
@@ -84,6 +88,12 @@ struct Members {
     data: Option<Range<usize>>,
     data_base64: Option<Range<usize>>,
     cloudtrail_event: Option<Range<usize>>,
+    attestations: Option<Range<usize>>,
+    bundle: Option<Range<usize>>,
+    request: Option<Range<usize>>,
+    payload: Option<Range<usize>>,
+    event: Option<Range<usize>>,
+    guid: Option<Range<usize>>,
     /// Something that only a shipper adds.
     shipper: bool,
 }
@@ -118,6 +128,12 @@ impl Members {
                 b"specversion" => &mut found.specversion,
                 b"data" => &mut found.data,
                 b"data_base64" => &mut found.data_base64,
+                b"attestations" => &mut found.attestations,
+                b"bundle" => &mut found.bundle,
+                b"request" => &mut found.request,
+                b"payload" => &mut found.payload,
+                b"event" | b"x_github_event" => &mut found.event,
+                b"guid" => &mut found.guid,
                 b"CloudTrailEvent" => &mut found.cloudtrail_event,
                 b"@timestamp" | b"date" | b"stream" | b"source_type" | b"agent" => {
                     found.shipper = true;
@@ -198,6 +214,7 @@ impl Peel {
         if wrappers < WRAPPERS_MAX && object.first() == Some(&b'{') {
             let members = Members::of(&object);
             if self.transport(&object, &members, about, wrappers + 1)
+                || self.delivery(&object, &members, about, wrappers + 1)
                 || (!self.plain && self.wrapper(&object, &members, about, wrappers + 1))
             {
                 return;
@@ -251,6 +268,41 @@ impl Peel {
         false
     }
 
+    /// A delivery of a provider as it is kept, with its event's name beside it, and a signed bundle as it is handed out.
+    fn delivery(&mut self, object: &Bytes, members: &Members, about: &Item, wrappers: usize) -> bool {
+        let part = |range: &Option<Range<usize>>| range.clone().map(|range| object.slice(range));
+        if self.kind == SourceType::SigstoreBundle {
+            if let Some(all) = part(&members.attestations) {
+                return self.list(&all, about, wrappers);
+            }
+            let Some(bundle) = part(&members.bundle).filter(|bundle| bundle.first() == Some(&b'{')) else {
+                return false;
+            };
+            self.object(bundle, about, wrappers);
+            return true;
+        }
+        if !self.kind.name().ends_with(".webhook") {
+            return false;
+        }
+        let request = part(&members.request);
+        let inner = request.as_ref().and_then(|request| Some(request.slice_ref(skim::member(request, "payload")?)));
+        let Some(payload) = inner.or_else(|| part(&members.payload)).filter(|payload| payload.first() == Some(&b'{'))
+        else {
+            return false;
+        };
+        let mut about = about.clone();
+        if let Some(guid) = part(&members.guid).and_then(|guid| text_of(&guid)) {
+            // The id that its live delivery had.
+            about.id = Some(guid.clone());
+            about.attributes.push(("x-github-delivery", guid));
+        }
+        if let Some(event) = part(&members.event).and_then(|event| text_of(&event)) {
+            about.attributes.push(("x-github-event", event));
+        }
+        self.object(payload, &about, wrappers);
+        true
+    }
+
     fn wrapper(&mut self, object: &Bytes, members: &Members, about: &Item, wrappers: usize) -> bool {
         let part = |range: &Option<Range<usize>>| range.clone().map(|range| object.slice(range));
         let kind = self.kind.name();
@@ -299,6 +351,14 @@ impl Peel {
             && let Some(log) = skim::member(&properties, "log")
         {
             return self.quoted(log, about, wrappers);
+        }
+        // Okta's event hooks.
+        if kind == "okta"
+            && let Some(data) = part(&members.data)
+            && let Some(events) = skim::member(&data, "events").map(|events| data.slice_ref(events))
+            && self.list(&events, about, wrappers)
+        {
+            return true;
         }
         if members.specversion.is_some() {
             if let Some(data) = part(&members.data) {
@@ -365,11 +425,21 @@ impl Peel {
         true
     }
 
-    /// A JSON string of base64, gzip inside if it is; false if it is none, or too large.
+    /// A JSON string of base64, gzip inside if it is; false if it is none. Of what cannot be decompressed within the
+    /// limits only its size and digest are kept: a secret in it could not be seen.
     fn encoded(&mut self, string: &[u8], about: &Item, wrappers: usize) -> bool {
         let [b'"', inner @ .., b'"'] = string else { return false };
-        let Some(bytes) = encoded::decode(&skim::unescape(inner), &mut self.budget) else { return false };
-        self.text(&bytes, about, wrappers);
+        match encoded::decode(&skim::unescape(inner), &mut self.budget) {
+            Decoded::Bytes(bytes) => self.text(&bytes, about, wrappers),
+            Decoded::Hidden => {
+                let digest = hex::encode(Sha256::digest(inner));
+                let kept = serde_json::json!({ "encoded_bytes": inner.len(), "sha256": digest });
+                let mut about = about.clone();
+                about.attributes.push((UNREAD, "encoded".to_owned()));
+                self.push(Bytes::from(kept.to_string()), &about);
+            }
+            Decoded::Plain => return false,
+        }
         true
     }
 }

@@ -66,6 +66,21 @@ fn wrappers_by_their_shape() {
 }
 
 #[test]
+fn a_kept_delivery_has_its_name_and_id() {
+    let body = r#"{"id":1,"guid":"g-1","event":"ping","request":{"headers":{},"payload":{"zen":"x"}},"response":{}}"#;
+    let items = of(SourceType::GithubWebhook, Framing::Values, body);
+    assert_eq!((items.len(), &items[0].bytes[..], items[0].id.as_deref()), (1, &br#"{"zen":"x"}"#[..], Some("g-1")));
+    assert_eq!(items[0].attributes, [("x-github-delivery", "g-1".to_owned()), ("x-github-event", "ping".to_owned())]);
+    assert_eq!(
+        texts(SourceType::GithubWebhook, r#"{"x_github_event":"ping","payload":{"zen":"x"}}"#),
+        [r#"{"zen":"x"}"#]
+    );
+    let bundle = r#"{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"}"#;
+    let body = format!(r#"{{"attestations":[{{"bundle":{bundle},"repository_id":1}}]}}"#);
+    assert_eq!(texts(SourceType::SigstoreBundle, &body), [bundle]);
+}
+
+#[test]
 fn hec_events_keep_where_they_were_read() {
     let quoted = serde_json::to_string(EVENT).unwrap();
     let body = format!(
@@ -139,7 +154,7 @@ fn what_only_looks_like_a_wrapper_stays_whole() {
 }
 
 #[test]
-fn wrappers_without_end_and_bombs_stay_as_they_came() {
+fn wrappers_without_end_stay_and_bombs_leave_their_digest() {
     let mut deep = EVENT.to_owned();
     for _ in 0..50 {
         deep = format!(r#"{{"Records":[{deep}]}}"#);
@@ -148,10 +163,17 @@ fn wrappers_without_end_and_bombs_stay_as_they_came() {
     assert_eq!(found.len(), 1);
     assert!(found[0].starts_with(r#"{"Records":[{"Records""#) && found[0].len() < deep.len());
     let bomb = format!(r#"{{"awslogs":{{"data":"{}"}}}}"#, gzip(&" ".repeat(60 << 20)));
-    assert_eq!(texts(SourceType::AwsCloudtrail, &bomb), [bomb]);
+    let hidden = of(SourceType::AwsCloudtrail, Framing::Values, &bomb);
+    assert!(
+        hidden[0].bytes.starts_with(b"{\"encoded_bytes\":")
+            && hidden[0].attributes.contains(&(UNREAD, "encoded".to_owned()))
+    );
     // Many that are harmless one by one.
     let part = format!(r#"{{"data":"{}"}}"#, gzip(&"[]\n".repeat(1 << 18)));
     let many = format!(r#"{{"requestId":"r","records":[{}]}}"#, vec![part; 200].join(","));
     let kept = of(SourceType::AwsCloudtrail, Framing::Values, &many);
-    assert!(kept.iter().any(|item| item.bytes.starts_with(b"{\"data\"")), "beyond the budget it stays wrapped");
+    assert!(
+        kept.iter().any(|item| item.bytes.starts_with(b"{\"encoded_bytes\":")),
+        "beyond what a request may grow to"
+    );
 }
