@@ -54,7 +54,7 @@ pub(crate) fn write(rows: &[Row], how: &str) -> std::io::Result<PathBuf> {
             Holds::LeftOut => "**open** (not run)",
         };
         let numbers = if row.holds == Holds::LeftOut {
-            "| | | | | | | | | ".to_owned()
+            " | | | | | | | | ".to_owned()
         } else {
             format!(
                 "{} | {} | {} | {} | {} | {} | {}, {}, {} | {}, {}, {}, {}, {} | {:.1} s",
