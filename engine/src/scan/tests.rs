@@ -34,8 +34,11 @@ fn schema(everything: bool) -> Schema {
     Schema::new(columns)
 }
 
+/// Values with their columns and kinds, and the last text of a member.
+type Seen = (Vec<(u32, String, String)>, Option<String>);
+
 /// The values by scanning, unless it gives up, and by the tape, if it is JSON; with the last text of a member.
-fn both(text: &[u8], everything: bool) -> [Option<(Vec<(u32, String, String)>, Option<String>)>; 2] {
+fn both(text: &[u8], everything: bool) -> [Option<Seen>; 2] {
     let schema = schema(everything);
     let mut reader = Reader::default();
     reader.load(text);

@@ -318,7 +318,9 @@ impl Peel {
                 return true;
             }
         }
-        if let Some(detail) = part(&members.detail).filter(|detail| detail.first() == Some(&b'{')) {
+        // What Buildkite puts on a bus is named there alone.
+        let detail = part(&members.detail).filter(|detail| kind != "buildkite" && detail.first() == Some(&b'{'));
+        if let Some(detail) = detail {
             let cloudtrail = self.kind == SourceType::AwsCloudtrail && skim::member(&detail, "eventName").is_some();
             if cloudtrail || members.detail_type.is_some() {
                 self.object(detail, about, wrappers);

@@ -88,6 +88,7 @@ pub(super) mod any_value {
     use prost::Oneof;
 
     /// See the module.
+    #[allow(clippy::enum_variant_names, reason = "the names of the protocol")]
     #[derive(Clone, PartialEq, Oneof)]
     pub(in super::super) enum Value {
         #[prost(string, tag = "1")]
