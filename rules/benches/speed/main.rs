@@ -12,6 +12,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::panic,
+    clippy::let_underscore_must_use,
     reason = "a benchmark that cannot be set up has to stop, and prints what it measured"
 )]
 
