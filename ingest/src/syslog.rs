@@ -125,6 +125,8 @@ enum Count {
 pub fn counted(frames: &[Bytes]) -> Bytes {
     let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.len() + 8).sum());
     for frame in frames {
+        // rsyslog ends counted messages with a line break, too.
+        let frame = frame.trim_ascii_end();
         out.extend_from_slice(frame.len().to_string().as_bytes());
         out.push(b' ');
         out.extend_from_slice(frame);

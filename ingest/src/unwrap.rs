@@ -73,7 +73,9 @@ impl Item {
 
 /// Takes a body of a source type apart.
 pub(crate) fn items(kind: SourceType, framing: Framing, body: &Bytes, limits: &Limits) -> Result<Vec<Item>, Refusal> {
-    let text = if framing == Framing::OtlpProtobuf { body } else { skim::trim(body) };
+    // White space belongs to what is binary, and to counted messages.
+    let exact = matches!(framing, Framing::OtlpProtobuf | Framing::Syslog { .. });
+    let text = if exact { body } else { skim::trim(body) };
     if text.is_empty() {
         return Err(Refusal::Empty);
     }

@@ -54,8 +54,9 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
             (source.name.clone(), about)
         })
         .collect();
-    // A token for a type makes a source of that name, and something may have come from one that was removed since.
-    for window in windows.iter().filter(|window| window.source != OWN_SOURCE && window.records > 0) {
+    // A token for a type makes a source of that name; one that was removed is none any more.
+    let implied = |window: &&SourceWindow| window.records > 0 && window.source == window.source_type.name();
+    for window in windows.iter().filter(|window| window.source != OWN_SOURCE).filter(implied) {
         known
             .entry(window.source.clone())
             .or_insert_with(|| json!({ "name": window.source, "type": window.source_type }));

@@ -305,7 +305,7 @@ async fn an_import_reads_folders_and_cuts_what_is_large() {
     let padding = "x".repeat(9_000);
     let many: String = (0..1_500)
         .map(|n| {
-            format!("{}\n", json!({"eventID": format!("big-{}", n % 500), "eventName": "Big", "padding": padding}))
+            format!("{}\n", json!({"eventID": format!("big-{}", n % 500), "eventName": "Big", "eventSource": "s3.amazonaws.com", "padding": padding}))
         })
         .collect();
     std::fs::write(folder.path().join("many.ndjson"), format!("{many}{{\"broken\n")).unwrap();
