@@ -38,7 +38,10 @@ pub(crate) async fn repeated(seed: u64, batches: u64) -> Row {
     row
 }
 
-fn bodies() -> Vec<(&'static str, Vec<(&'static str, &'static str)>, Vec<u8>)> {
+/// What it is, its headers, its body.
+type Poison = (&'static str, Vec<(&'static str, &'static str)>, Vec<u8>);
+
+fn bodies() -> Vec<Poison> {
     let gzip = |bytes: &[u8]| {
         use std::io::Write as _;
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -115,7 +115,7 @@ fn read_lines(
                 number += 1;
                 part.read += 1;
                 match line {
-                    Ok(body) if body.is_empty() => {}
+                    Ok([]) => {}
                     Ok(body) => part.lines.push((number, decode(number, Bytes::copy_from_slice(body)))),
                     Err(why) => part.lines.push((number, Err(why.to_owned()))),
                 }
@@ -126,7 +126,9 @@ fn read_lines(
                 true
             }
         };
-        if (done || part.lines.len() >= lines) && sender.send(std::mem::take(&mut part)).is_err() || done {
+        let full = done || part.lines.len() >= lines;
+        let unheard = full && sender.send(std::mem::take(&mut part)).is_err();
+        if done || unheard {
             return;
         }
     }
