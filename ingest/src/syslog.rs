@@ -126,7 +126,8 @@ pub fn counted(frames: &[Bytes]) -> Bytes {
     let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.len() + 8).sum());
     for frame in frames {
         // rsyslog ends counted messages with a line break, too.
-        let frame = frame.trim_ascii_end();
+        let end = frame.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+        let frame = frame.get(..end).unwrap_or_default();
         out.extend_from_slice(frame.len().to_string().as_bytes());
         out.push(b' ');
         out.extend_from_slice(frame);
@@ -228,6 +229,12 @@ mod tests {
         assert_eq!(Value::Object(parts.header), expected);
         let old = parse(b"<34>Oct 11 22:14:15 mymachine su: 'su root' failed", 2026);
         assert_eq!((old.message.as_str(), &old.header["host"]), ("'su root' failed", &json!("mymachine")));
+    }
+
+    #[test]
+    fn only_line_breaks_are_left_out_at_the_end_of_a_message() {
+        let frames = ["<1>a \n", "<1>b\r\n", "<1>c  ", "\n"].map(|text| Bytes::from_static(text.as_bytes()));
+        assert_eq!(counted(&frames), "5 <1>a 4 <1>b6 <1>c  0 ");
     }
 
     proptest! {
