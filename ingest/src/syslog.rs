@@ -128,6 +128,10 @@ pub fn counted(frames: &[Bytes]) -> Bytes {
         // rsyslog ends counted messages with a line break, too.
         let end = frame.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
         let frame = frame.get(..end).unwrap_or_default();
+        // A count of nothing is no count (RFC 6587 §3.4.1): it would be read as a line, with all that follows.
+        if frame.is_empty() {
+            continue;
+        }
         out.extend_from_slice(frame.len().to_string().as_bytes());
         out.push(b' ');
         out.extend_from_slice(frame);
@@ -233,8 +237,8 @@ mod tests {
 
     #[test]
     fn only_line_breaks_are_left_out_at_the_end_of_a_message() {
-        let frames = ["<1>a \n", "<1>b\r\n", "<1>c  ", "\n"].map(|text| Bytes::from_static(text.as_bytes()));
-        assert_eq!(counted(&frames), "5 <1>a 4 <1>b6 <1>c  0 ");
+        let frames = ["<1>a \n", "\n", "<1>b\r\n", "<1>c  "].map(|text| Bytes::from_static(text.as_bytes()));
+        assert_eq!(counted(&frames), "5 <1>a 4 <1>b6 <1>c  ");
     }
 
     proptest! {

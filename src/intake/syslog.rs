@@ -108,5 +108,7 @@ async fn take(shared: &Arc<Shared>, source: &str, peer: SocketAddr, batch: &[byt
         keep: true,
         ..Way::default()
     };
-    kept(shared, source, &HeaderMap::new(), &counted(batch), &way).await
+    let body = counted(batch);
+    // Nothing but line breaks.
+    body.is_empty() || kept(shared, source, &HeaderMap::new(), &body, &way).await
 }
