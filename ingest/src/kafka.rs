@@ -60,6 +60,8 @@ impl Topics {
             .set("group.id", &settings.group)
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
+            // What a killed reader held is free again after so long; the default is 45 s.
+            .set("session.timeout.ms", "10000")
             // What waits for us in memory at most.
             .set("queued.max.messages.kbytes", "16384")
             .create()?;

@@ -155,9 +155,11 @@ async fn kcat_produces_and_a_restart_goes_on_where_it_was() {
     if !has_tool("kcat") {
         return left_out("Kafka", "kcat is not installed");
     }
-    // Its library brings a broker, which lives as long as a client that asks for one.
+    // Its library brings a broker, which lives as long as a client that asks for one. A producer waits for its input; a
+    // consumer would end where it finds no topic.
     let mut broker = Command::new("kcat")
-        .args(["-X", "test.mock.num.brokers=1", "-b", "mock", "-C", "-t", "warm-up"])
+        .args(["-X", "test.mock.num.brokers=1", "-b", "mock", "-P", "-t", "warm-up"])
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
