@@ -36,6 +36,7 @@ fn meta(name: &str, emits: bool) -> RuleMeta {
         controls: BTreeMap::new(),
         requires: vec!["json".into()],
         author: None,
+        risk: 0,
     }
 }
 

@@ -32,6 +32,7 @@ fn rule(key: &[&str], query: &str) -> SqlRule {
         controls: std::collections::BTreeMap::new(),
         requires: Vec::new(),
         author: None,
+        risk: 0,
     };
     let hour = Duration::from_secs(3_600);
     let key = key.iter().map(|&key| key.to_owned()).collect();

@@ -30,6 +30,7 @@ pub(crate) fn finding(number: u32) -> Finding {
         rule_title: "CI token used from an unexpected network".into(),
         rule_digest: "d".repeat(64),
         level: Level::High,
+        risk: Level::High.risk(),
         state: RuleState::Active,
         title: format!("token used {number}"),
         time: START,

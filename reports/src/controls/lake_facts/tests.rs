@@ -374,6 +374,7 @@ async fn findings_incidents_and_their_times() {
             rule_title: "t".to_owned(),
             rule_digest: "d".to_owned(),
             level: Level::High,
+            risk: 70,
             state: RuleState::Active,
             title: format!("finding {number}"),
             time: at(minute),
