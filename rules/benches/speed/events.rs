@@ -24,15 +24,9 @@ impl Lines {
     }
 
     pub(crate) fn generated(events: usize) -> Self {
-        let mut dice = Dice(7);
         let mut text = Vec::new();
-        for number in 0..events {
-            let event = match dice.roll(100) {
-                0..45 => cloudtrail(&mut dice, number),
-                45..80 => kubernetes(&mut dice, number),
-                _ => github(&mut dice, number),
-            };
-            text.extend_from_slice(event.to_string().as_bytes());
+        for (_, event) in stream(7).take(events) {
+            text.extend_from_slice(event.as_bytes());
             text.push(b'\n');
         }
         Self::of(text)
@@ -58,6 +52,19 @@ impl Lines {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.lines.iter().map(|line| &self.text[line.clone()])
     }
+}
+
+/// Events without end, each with the trail it is of: `cloudtrail`, `kubernetes` or `github`.
+pub(crate) fn stream(seed: u64) -> impl Iterator<Item = (&'static str, String)> {
+    let mut dice = Dice(seed);
+    (0..).map(move |number| {
+        let (trail, event) = match dice.roll(100) {
+            0..45 => ("cloudtrail", cloudtrail(&mut dice, number)),
+            45..80 => ("kubernetes", kubernetes(&mut dice, number)),
+            _ => ("github", github(&mut dice, number)),
+        };
+        (trail, event.to_string())
+    })
 }
 
 /// What is the same in all events of the file.
