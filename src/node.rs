@@ -241,6 +241,8 @@ impl Node {
             ChangeError::Set(error) => NodeError::Rules(error),
             other => NodeError::part("put the rules in force")(other),
         })?;
+        // A start with a file that cannot be read is refused, so this one can.
+        shared.record_refusal("configuration", None).await;
         if let Some(configured) = &config.enrichment {
             // What is wrong with a file is in the log; the one before stays.
             crate::enrichment::apply(shared, configured).await?;

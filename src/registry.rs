@@ -38,6 +38,9 @@ pub(crate) struct Registry {
     /// Records of dead letters that were read again.
     #[serde(default)]
     pub(crate) read_again: BTreeSet<u64>,
+    /// Files of the operator's that cannot be used, and why.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, String>,
     /// The set of rules whose record is the last one, if its content was kept.
     #[serde(default)]
     pub(crate) rules: Option<RulesInForce>,
@@ -156,6 +159,12 @@ impl Registry {
                 });
             }
             Control::DeadLettersReplayed { records, .. } => self.read_again.extend(records),
+            Control::ConfigurationRefused { file, reason } => {
+                self.refused.insert(file.clone(), reason.clone());
+            }
+            Control::ConfigurationMended { file } => {
+                self.refused.remove(file);
+            }
             Control::SqlRun(run) => {
                 let last = self.sql_runs.entry(run.digest.clone()).or_insert(run.to);
                 *last = (*last).max(run.to);

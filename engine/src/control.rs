@@ -83,6 +83,18 @@ pub enum Control {
         /// SHA-256 of it, hexadecimal; it is kept under this name. None: no file any more.
         digest: Option<String>,
     },
+    /// A file of the operator's cannot be used; what was read before stays in force.
+    ConfigurationRefused {
+        /// `configuration`, `rules` or `addresses`.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that could not be used can be used again.
+    ConfigurationMended {
+        /// As in the record that refused it.
+        file: String,
+    },
     /// Dead letters that can be decoded by now are read again: a copy of each follows in the log.
     DeadLettersReplayed {
         /// Indexes of their records.

@@ -267,7 +267,7 @@ pub fn of_logsource(logsource: &Logsource) -> BTreeSet<SourceType> {
         return external.filter(|kind| is_native(*kind, logsource)).collect();
     }
     if let Some(service) = &logsource.service {
-        return external.filter(|kind| kind.name() == service).collect();
+        return SourceType::ALL.iter().copied().filter(|kind| kind.name() == service).collect();
     }
     match CATEGORIES.iter().find(|(category, _)| logsource.category.as_deref() == Some(category)) {
         Some((_, sources)) => sources.iter().copied().collect(),

@@ -102,6 +102,21 @@ pub struct Envelope {
     pub redacted: Vec<Redacted>,
 }
 
+/// Attribute of history that is loaded again: index of the record of the same item that the lake has, from before the time that
+/// detection remembers. No sender can set it.
+pub const REPEATS: &str = "repeats.record";
+
+impl Envelope {
+    /// Index of the record that this one is known to repeat.
+    #[must_use]
+    pub fn repeats(&self) -> Option<u64> {
+        if self.mode != CollectionMode::Backfill {
+            return None;
+        }
+        self.attributes.get(REPEATS)?.parse().ok()
+    }
+}
+
 fn is_live(mode: &CollectionMode) -> bool {
     *mode == CollectionMode::Live
 }

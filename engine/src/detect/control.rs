@@ -63,6 +63,8 @@ impl Detector {
             | Control::TokenCreated(_)
             | Control::TokenRevoked { .. }
             | Control::EnrichmentLoaded { .. }
+            | Control::ConfigurationRefused { .. }
+            | Control::ConfigurationMended { .. }
             | Control::DeadLettersReplayed { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

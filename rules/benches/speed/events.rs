@@ -72,15 +72,7 @@ impl Lines {
     }
 
     pub(crate) fn generated(events: usize) -> Self {
-        let mut dice = Dice(7);
-        Self::of((0..events).map(|number| {
-            let event = match dice.roll(100) {
-                0..45 => cloudtrail(&mut dice, number),
-                45..80 => kubernetes(&mut dice, number),
-                _ => github(&mut dice, number),
-            };
-            event.to_string().into_bytes()
-        }))
+        Self::of(stream(7).take(events).map(|(_, event)| event.into_bytes()))
     }
 
     fn of(lines: impl Iterator<Item = Vec<u8>>) -> Self {
@@ -124,6 +116,19 @@ impl Lines {
     pub(crate) fn slices(&self) -> impl Iterator<Item = Bytes> {
         self.batches().flat_map(Batch::slices)
     }
+}
+
+/// Events without end, each with the trail it is of: `cloudtrail`, `kubernetes` or `github`.
+pub(crate) fn stream(seed: u64) -> impl Iterator<Item = (&'static str, String)> {
+    let mut dice = Dice(seed);
+    (0..).map(move |number| {
+        let (trail, event) = match dice.roll(100) {
+            0..45 => ("cloudtrail", cloudtrail(&mut dice, number)),
+            45..80 => ("kubernetes", kubernetes(&mut dice, number)),
+            _ => ("github", github(&mut dice, number)),
+        };
+        (trail, event.to_string())
+    })
 }
 
 /// What is the same in all events of the file.
