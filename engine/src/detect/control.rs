@@ -63,6 +63,7 @@ impl Detector {
             | Control::TokenCreated(_)
             | Control::TokenRevoked { .. }
             | Control::EnrichmentLoaded { .. }
+            | Control::Collected(_)
             | Control::DeadLettersReplayed { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

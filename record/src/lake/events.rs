@@ -197,6 +197,7 @@ const fn auth_name(auth: Authenticity) -> &'static str {
         Authenticity::Bearer => "bearer",
         Authenticity::Token => "token",
         Authenticity::Jwt => "jwt",
+        Authenticity::Fetched => "fetched",
         Authenticity::Unverified => "unverified",
     }
 }
