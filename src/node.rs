@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::http::hec::Channels;
+use crate::intake::collecting::Collecting;
 use crate::intake::identity::Identities;
 use crate::metrics::Metrics;
 use crate::registry::{self, Registry};
@@ -111,6 +112,7 @@ pub(crate) struct Shared {
     pub(crate) receiver: Receiver,
     pub(crate) hec: Channels,
     pub(crate) identities: Identities,
+    pub(crate) collecting: Collecting,
     pub(crate) address_files: AddressFiles,
     pub(crate) detected: watch::Sender<u64>,
     pub(crate) archived: watch::Sender<u64>,
@@ -190,6 +192,7 @@ impl Node {
             configured_secrets: RwLock::new(secrets_of(config)),
             hec: Channels::default(),
             identities: Identities::new(config.identities()),
+            collecting: Collecting::default(),
             registry: RwLock::new(registry),
             administration: tokio::sync::Mutex::new(()),
             detected: watch::Sender::new(restored.position),
@@ -227,6 +230,7 @@ impl Node {
         node.announce(config).await?;
         node.tasks = roles::spawn(&node.shared, detector);
         node.tasks.extend(crate::intake::spawn(&node.shared, config).await?);
+        crate::intake::collecting::start(&node.shared, config)?;
         Ok(node)
     }
 
@@ -258,7 +262,7 @@ impl Node {
         connect(shared, config).await?;
         *shared.configured_secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets_of(config);
         shared.deliverer.send_replace(deliverer);
-        Ok(())
+        crate::intake::collecting::start(shared, config)
     }
 
     /// Stops in order: nothing more is accepted, what was accepted is evaluated and archived, and the log says so.
@@ -269,6 +273,7 @@ impl Node {
             tracing::warn!(error = %error, "cannot write down that we stop");
         }
         shared.stopping.send_replace(true);
+        shared.collecting.stop();
         for (role, task) in self.tasks {
             if tokio::time::timeout(Duration::from_secs(30), task).await.is_err() {
                 tracing::warn!(role, "a role did not stop within 30 s");

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pipeproof_engine::control::{Approval, Control, RulesChange, SourceRecord, TokenRecord};
+use pipeproof_engine::control::{Approval, Collected, Control, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic;
@@ -41,9 +41,24 @@ pub(crate) struct Registry {
     /// Files of the operator's that cannot be used, and why.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, String>,
+    /// How far collectors have come, by source and collector.
+    #[serde(default)]
+    pub(crate) collected: BTreeMap<String, BTreeMap<String, CollectedSoFar>>,
     /// The set of rules whose record is the last one, if its content was kept.
     #[serde(default)]
     pub(crate) rules: Option<RulesInForce>,
+}
+
+/// How far a collector has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CollectedSoFar {
+    /// When its last record was written.
+    pub(crate) at: Timestamp,
+    pub(crate) cursors: BTreeMap<String, serde_json::Value>,
+    /// Items it fetched since it began.
+    pub(crate) items: u64,
+    /// How much of what it looked for could not be had.
+    pub(crate) lost: u64,
 }
 
 /// The set of rules in force, and how it came to be.
@@ -136,6 +151,7 @@ impl Registry {
             }
             Control::SourceRemoved { name, .. } => {
                 self.sources.remove(name);
+                self.collected.remove(name);
                 // A token that could only send to it can do nothing any more.
                 self.tokens.retain(|_, token| token.source.as_deref() != Some(name));
             }
@@ -158,6 +174,7 @@ impl Registry {
                     note: record.note.clone(),
                 });
             }
+            Control::Collected(record) => self.collected(record, at),
             Control::DeadLettersReplayed { records, .. } => self.read_again.extend(records),
             Control::ConfigurationRefused { file, reason } => {
                 self.refused.insert(file.clone(), reason.clone());
@@ -176,6 +193,22 @@ impl Registry {
             | Control::EnrichmentLoaded { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}
+        }
+    }
+
+    fn collected(&mut self, record: &Collected, at: Timestamp) {
+        let of_source = self.collected.entry(record.name.clone()).or_default();
+        let fresh = || CollectedSoFar { at, cursors: BTreeMap::new(), items: 0, lost: 0 };
+        let so_far = of_source.entry(record.collector.clone()).or_insert_with(fresh);
+        so_far.at = at;
+        so_far.items += record.items;
+        so_far.lost += record.lost.len() as u64;
+        for (stream, cursor) in &record.cursors {
+            if cursor.is_null() {
+                so_far.cursors.remove(stream);
+            } else {
+                so_far.cursors.insert(stream.clone(), cursor.clone());
+            }
         }
     }
 

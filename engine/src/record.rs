@@ -54,6 +54,8 @@ pub enum Authenticity {
     Token,
     /// An identity token (JWT) that an issuer signed for the sender was checked.
     Jwt,
+    /// We fetched it ourselves from the provider's API, over TLS and with our credentials for it.
+    Fetched,
     /// Nobody vouches for it: it came from a file or a listener that the operator configured.
     Unverified,
 }

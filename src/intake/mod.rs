@@ -1,11 +1,15 @@
 //! Everything that comes in from sources, whichever way: through `ingest` into the log, and only then it is taken.
 
+pub(crate) mod collecting;
+pub(crate) mod collects;
 pub(crate) mod configured;
 mod files;
+mod held;
 pub(crate) mod identity;
 mod reading;
 mod syslog;
 mod topics;
+mod web;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;

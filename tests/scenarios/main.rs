@@ -13,6 +13,7 @@ mod attack;
 mod backpressure;
 mod backtest;
 mod bad_input;
+mod collectors;
 mod crash;
 mod dedup;
 mod delivery;
@@ -24,6 +25,7 @@ mod incidents;
 mod ingest;
 mod mmdb;
 mod operations;
+mod provider;
 mod real_senders;
 mod redaction;
 #[path = "../../src/demo/replay.rs"]

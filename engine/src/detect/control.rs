@@ -65,6 +65,7 @@ impl Detector {
             | Control::EnrichmentLoaded { .. }
             | Control::ConfigurationRefused { .. }
             | Control::ConfigurationMended { .. }
+            | Control::Collected(_)
             | Control::DeadLettersReplayed { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

@@ -217,6 +217,7 @@ const fn auth_name(auth: Authenticity) -> &'static str {
         Authenticity::Bearer => "bearer",
         Authenticity::Token => "token",
         Authenticity::Jwt => "jwt",
+        Authenticity::Fetched => "fetched",
         Authenticity::Unverified => "unverified",
     }
 }
