@@ -29,6 +29,7 @@ mod keywords;
 pub mod lookup;
 mod matcher;
 pub mod merkle;
+pub mod ocsf;
 pub mod plan;
 pub mod predicate;
 mod program;

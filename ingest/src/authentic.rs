@@ -74,18 +74,19 @@ pub fn proof(kind: SourceType, headers: &HeaderMap, body: &[u8], secrets: &[Secr
     if stale { Proof::Stale } else { Proof::None }
 }
 
-/// How senders of a type prove themselves, the strongest way first. By name, so that a type has its row before and after
-/// its decoder exists.
+/// How senders of a type prove themselves, the strongest way first.
 fn schemes(kind: SourceType) -> &'static [Scheme] {
-    match kind.name() {
-        "github.webhook" => &[Scheme::Github],
-        "gitlab.webhook" => &[Scheme::StandardWebhooks, Scheme::Token("x-gitlab-token")],
-        "gitlab.audit" => &[Scheme::Token("x-gitlab-event-streaming-token")],
-        "circleci.webhook" => &[Scheme::CircleCi],
-        "buildkite" => &[Scheme::Buildkite, Scheme::Token("x-buildkite-token")],
-        "flux" => &[Scheme::GenericHmac],
+    match kind {
+        SourceType::GithubWebhook => &[Scheme::Github],
+        SourceType::GitlabWebhook => &[Scheme::StandardWebhooks, Scheme::Token("x-gitlab-token")],
+        SourceType::GitlabAudit => &[Scheme::Token("x-gitlab-event-streaming-token")],
+        SourceType::CircleciWebhook => &[Scheme::CircleCi],
+        SourceType::Buildkite => &[Scheme::Buildkite, Scheme::Token("x-buildkite-token")],
+        SourceType::Flux => &[Scheme::GenericHmac],
         // Whoever sends JSON of any shape may sign it in one of the two ways that many senders share.
-        "json" | "cloudevents" | "cdevents" => &[Scheme::GenericHmac, Scheme::StandardWebhooks],
+        SourceType::Json | SourceType::Cloudevents | SourceType::Cdevents => {
+            &[Scheme::GenericHmac, Scheme::StandardWebhooks]
+        }
         _ => &[],
     }
 }

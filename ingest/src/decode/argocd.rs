@@ -9,15 +9,23 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, ORIGIN, Undecodable, flux, images, kubernetes_event, object, outcome, time_at};
+use super::{Draft, ORIGIN, Undecodable, flux, git_remote, images, kubernetes_event, object, outcome, time_at};
 
 const EXPECTED: &str = "an Argo CD application";
+/// What webhooks of GitHub and Gogs, GitLab, Bitbucket and Azure DevOps have at their root. Argo CD takes them in to learn of pushes.
+const GIT_WEBHOOKS: &[&str] =
+    &["object_kind", "hook_id", "pull_request", "commits", "pusher", "eventKey", "publisherId", "package"];
+const FROM_GIT: &str =
+    "it is a Git provider's webhook, as Argo CD takes in: connect the provider as a source of its own";
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
     let root = json.root();
     if root.get("involvedObject").is_some() || root.get("regarding").is_some() {
         return kubernetes_event::draft(root).map(|draft| vec![draft]);
+    }
+    if GIT_WEBHOOKS.iter().any(|key| root.get(key).is_some()) {
+        return Err(Undecodable::Shape { expected: EXPECTED, problem: FROM_GIT });
     }
     let app = root.get("app").or_else(|| root.get("application")).filter(|app| app.is_object()).unwrap_or(root);
     let named = app.str_at(&["metadata", "name"]).filter(|_| app.get("spec").is_some() || app.get("status").is_some());
@@ -87,7 +95,7 @@ fn who(fields: &mut Fields, operation: Option<Value<'_>>) {
 
 fn what(fields: &mut Fields, app: Value<'_>, operation: Option<Value<'_>>) {
     let source = app.at(&["spec", "source"]).or_else(|| app.at(&["spec", "sources"])?.items().next());
-    fields.text(Field::CiRepo, source.and_then(|source| source.str_at(&["repoURL"])).map(repository));
+    fields.text(Field::CiRepo, source.and_then(|source| source.str_at(&["repoURL"])).and_then(git_remote::repo));
     let synced = operation.and_then(|state| state.at(&["syncResult", "revision"])?.as_str());
     let several = || operation.and_then(|state| state.at(&["syncResult", "revisions"])?.items().next()?.as_str());
     let revision = synced.or_else(several).or_else(|| app.str_at(&["status", "sync", "revision"]));
@@ -95,14 +103,4 @@ fn what(fields: &mut Fields, app: Value<'_>, operation: Option<Value<'_>>) {
     // A branch and a tag look the same here unless the ref is written in full.
     let target = source.and_then(|source| source.str_at(&["targetRevision"]));
     fields.text(Field::CiRef, target.filter(|name| name.starts_with("refs/")));
-}
-
-/// `owner/name` of a repository's address, the form events of the CI system use.
-fn repository(url: &str) -> String {
-    let plain = url.trim_end_matches('/').trim_end_matches(".git");
-    let path = match plain.split_once("://") {
-        Some((_, rest)) => rest.split_once('/').map_or(rest, |(_, path)| path),
-        None => plain.split_once(':').map_or(plain, |(_, path)| path),
-    };
-    path.trim_start_matches('/').to_owned()
 }

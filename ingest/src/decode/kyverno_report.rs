@@ -67,7 +67,9 @@ fn owner(root: Value<'_>) -> Option<Value<'_>> {
 fn reporter<'a>(root: Value<'a>, content: Value<'a>) -> Option<&'a str> {
     let labels = ["app.kubernetes.io/managed-by", "policy.kubernetes.io/engine", "wgpolicyk8s.io/engine"];
     let labelled = labels.iter().find_map(|label| root.str_at(&["metadata", "labels", label]));
-    content.str_at(&["source"]).or(labelled)
+    // Older reports name who found it beside each result only.
+    let found = || content.get("results")?.items().find_map(|result| result.str_at(&["source"]));
+    content.str_at(&["source"]).or(labelled).or_else(found)
 }
 
 /// `{"seconds": …, "nanos": …}`; the seconds are text in some.

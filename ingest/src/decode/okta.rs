@@ -54,6 +54,14 @@ fn event(root: Value<'_>) -> Option<Draft> {
                 fields.truth(Field::ConfigWeakens, Some(action == "audit_log.disabled"));
             }
         }
+        // Whom or what it was done to: of a membership the group, else the first that is named.
+        "identity" if !matches!(action, "signin.attempted" | "session.ended") => {
+            let group = root.get("target").and_then(|list| {
+                list.items().find(|target| target.str_at(&["type"]) == Some("UserGroup"))?.str_at(&["displayName"])
+            });
+            let group = group.filter(|_| kind.starts_with("group."));
+            fields.text(Field::ConfigId, group.or_else(|| named("alternateId")).or_else(|| named("id")));
+        }
         _ => {}
     }
     Some(draft)

@@ -3,12 +3,15 @@
 mod actors;
 mod audit_logs;
 mod aws;
+mod carried;
 mod cloud_snapshots;
 mod envelopes;
 mod github;
 mod ids;
 mod kubernetes;
 mod measured;
+mod ocsf;
+mod ocsf_schema;
 mod plain;
 mod samples;
 mod snapshots;

@@ -10,7 +10,7 @@ use engine::record::Record;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, images, object, scalar, time_of};
+use super::{Draft, Undecodable, images, object, outcome, scalar, time_of};
 
 const EXPECTED: &str = "a Tracee event";
 
@@ -33,6 +33,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     process(fields, root);
     place(fields, root);
     values(fields, root, name);
+    // What a call came to is the kernel's own word for it; a signature's is not.
+    let returned = root.get("returnValue").filter(|_| signature.is_none()).and_then(Value::as_i64);
+    fields.text(Field::Outcome, returned.map(|code| outcome(code >= 0)));
     if let Some(signature) = signature {
         let title = signature.str_at(&["Properties", "signatureName"]).or_else(|| signature.str_at(&["name"]));
         fields.text(Field::AlertRule, title.or(Some(name)));

@@ -13,7 +13,7 @@ use super::percent_decode;
 
 /// Whether items of a type are CloudEvents. The others may travel in one; then its data is the item.
 fn is_event(kind: SourceType) -> bool {
-    matches!(kind.name(), "json" | "cloudevents" | "cdevents" | "jenkins")
+    matches!(kind, SourceType::Json | SourceType::Cloudevents | SourceType::Cdevents | SourceType::Jenkins)
 }
 
 /// The event in structured form, if headers and body are one in binary mode and the type takes events.

@@ -53,10 +53,17 @@ pub(super) struct Peel {
 
 /// Whether a type's items may have the shape of a wrapper themselves: deliveries of a provider, and JSON of any shape.
 fn is_plain(kind: SourceType) -> bool {
-    matches!(
-        kind.name(),
-        "json" | "otlp" | "cloudevents" | "cdevents" | "github.webhook" | "gitlab.webhook" | "circleci.webhook"
-    )
+    is_webhook(kind)
+        || matches!(kind, SourceType::Json | SourceType::Otlp | SourceType::Cloudevents | SourceType::Cdevents)
+}
+
+/// Deliveries of a provider, which its API also lists with the payload inside.
+const fn is_webhook(kind: SourceType) -> bool {
+    matches!(kind, SourceType::GithubWebhook | SourceType::GitlabWebhook | SourceType::CircleciWebhook)
+}
+
+const fn is_kubernetes(kind: SourceType) -> bool {
+    matches!(kind, SourceType::KubernetesAudit | SourceType::KubernetesEvent | SourceType::KubernetesAdmission)
 }
 
 /// Members of an object that a wrapper may have, where it has them.
@@ -281,7 +288,7 @@ impl Peel {
             self.object(bundle, about, wrappers);
             return true;
         }
-        if !self.kind.name().ends_with(".webhook") {
+        if !is_webhook(self.kind) {
             return false;
         }
         let request = part(&members.request);
@@ -305,8 +312,7 @@ impl Peel {
 
     fn wrapper(&mut self, object: &Bytes, members: &Members, about: &Item, wrappers: usize) -> bool {
         let part = |range: &Option<Range<usize>>| range.clone().map(|range| object.slice(range));
-        let kind = self.kind.name();
-        let kubernetes = kind.starts_with("kubernetes.");
+        let kubernetes = is_kubernetes(self.kind);
         if let Some(records) = part(&members.records)
             && self.list(&records, about, wrappers)
         {
@@ -319,7 +325,8 @@ impl Peel {
             }
         }
         // What Buildkite puts on a bus is named there alone.
-        let detail = part(&members.detail).filter(|detail| kind != "buildkite" && detail.first() == Some(&b'{'));
+        let detail =
+            part(&members.detail).filter(|detail| self.kind != SourceType::Buildkite && detail.first() == Some(&b'{'));
         if let Some(detail) = detail {
             let cloudtrail = self.kind == SourceType::AwsCloudtrail && skim::member(&detail, "eventName").is_some();
             if cloudtrail || members.detail_type.is_some() {
@@ -339,7 +346,7 @@ impl Peel {
             let about = carried("sns", part(&members.sns_id).and_then(|id| text_of(&id)), about);
             return self.quoted(&message, &about, wrappers);
         }
-        if members.log_name.is_some() && !kind.starts_with("gcp.") {
+        if members.log_name.is_some() && self.kind != SourceType::GcpAudit {
             if let Some(payload) = part(&members.json_payload).filter(|payload| payload.first() == Some(&b'{')) {
                 self.object(payload, about, wrappers);
                 return true;
@@ -355,7 +362,7 @@ impl Peel {
             return self.quoted(log, about, wrappers);
         }
         // Okta's event hooks.
-        if kind == "okta"
+        if self.kind == SourceType::Okta
             && let Some(data) = part(&members.data)
             && let Some(events) = skim::member(&data, "events").map(|events| data.slice_ref(events))
             && self.list(&events, about, wrappers)

@@ -13,7 +13,7 @@ use super::super::decode;
 use super::record;
 
 /// Fixture and the source type its lines are of.
-const FIXTURES: &[(&str, SourceType)] = &[
+pub(super) const FIXTURES: &[(&str, SourceType)] = &[
     ("gcp_audit/gcp-docs-wif", SourceType::GcpAudit),
     ("gcp_audit/google-cloudevents", SourceType::GcpAudit),
     ("gcp_audit/plaso", SourceType::GcpAudit),
@@ -47,7 +47,7 @@ const FIXTURES: &[(&str, SourceType)] = &[
     ("aws_eventbridge/lambda-rust-fixtures", SourceType::AwsCloudtrail),
 ];
 
-fn path(name: &str) -> PathBuf {
+pub(super) fn path(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).join(name)
 }
 
