@@ -198,6 +198,7 @@ const fn auth_name(auth: Authenticity) -> &'static str {
         Authenticity::Token => "token",
         Authenticity::Jwt => "jwt",
         Authenticity::Unverified => "unverified",
+        Authenticity::Mtls => "mtls",
     }
 }
 
