@@ -16,6 +16,7 @@ use pipeproof_ingest::receive::Secret;
 use serde::Deserialize;
 
 use crate::enrichment::Configured;
+use crate::intake::collects::{Collect, RawCollects};
 use crate::intake::configured::{RawReads, Reads};
 use crate::intake::identity::{Accepted, KeysAt};
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
@@ -61,6 +62,8 @@ pub(crate) struct ConfiguredSource {
     pub(crate) certificate: Option<AcceptedCertificate>,
     /// Where it is read from, besides what is sent.
     pub(crate) reads: Reads,
+    /// What is fetched for it.
+    pub(crate) collects: Vec<Collect>,
 }
 
 /// A webhook that the file delivers to.
@@ -170,6 +173,8 @@ struct RawSource {
     identity: Option<RawIdentity>,
     #[serde(default)]
     reads: RawReads,
+    #[serde(default)]
+    collects: RawCollects,
 }
 
 /// Whom a source accepts: identity tokens (JWT), as Pub/Sub push sends one of Google's, or client certificates.
@@ -217,6 +222,21 @@ struct RawTarget {
 pub(crate) struct RawSecret {
     env: Option<String>,
     file: Option<PathBuf>,
+}
+
+impl RawSecret {
+    /// The secret, or what is wrong with it.
+    pub(crate) fn read(&self) -> Result<SecretText, String> {
+        let text = match (&self.env, &self.file) {
+            (Some(name), None) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
+            (None, Some(path)) => {
+                fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+            }
+            _ => Err("give either env: NAME or file: PATH".to_owned()),
+        }?;
+        let text = text.trim();
+        if text.len() < 8 { Err("shorter than 8 characters".to_owned()) } else { Ok(SecretText(text.to_owned())) }
+    }
 }
 
 #[derive(Deserialize)]
@@ -306,6 +326,7 @@ impl Config {
                 Ok(source_type) => config.sources.push(ConfiguredSource {
                     reads: source.reads.checked(&here, &source.name, &mut problems),
                     certificate: source.identity.as_ref().and_then(|raw| certificate(raw, &here, &mut problems)),
+                    collects: source.collects.checked(&here, source_type, &mut problems),
                     identity: source.identity.and_then(|raw| accepted(raw, &here, &mut problems)),
                     name: source.name,
                     source_type,
@@ -432,25 +453,12 @@ fn retention(raw: &RawLog, problems: &mut Vec<String>) -> Retention {
 fn read_secrets(raw: &[RawSecret], here: &str, problems: &mut Vec<String>) -> Vec<SecretText> {
     let mut secrets = Vec::new();
     for (at, secret) in raw.iter().enumerate() {
-        match read_secret(secret) {
-            Ok(secret) if secret.0.len() >= 8 => secrets.push(secret),
-            Ok(_) => problems.push(format!("{here}.secrets[{at}]: shorter than 8 characters")),
+        match secret.read() {
+            Ok(secret) => secrets.push(secret),
             Err(problem) => problems.push(format!("{here}.secrets[{at}]: {problem}")),
         }
     }
     secrets
-}
-
-/// A secret where the configuration says it is, without blanks around it; or what is wrong.
-pub(crate) fn read_secret(raw: &RawSecret) -> Result<SecretText, String> {
-    let text = match (&raw.env, &raw.file) {
-        (Some(name), None) => std::env::var(name).map_err(|_| format!("environment variable {name} is not set")),
-        (None, Some(path)) => {
-            fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-        }
-        _ => Err("give either env: NAME or file: PATH".to_owned()),
-    };
-    text.map(|text| SecretText(text.trim().to_owned()))
 }
 
 #[cfg(test)]

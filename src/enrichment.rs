@@ -43,5 +43,6 @@ pub(crate) async fn apply(shared: &Arc<Shared>, configured: &Configured) -> Resu
             shared.control(control).await.map_err(NodeError::part("write to the log"))?;
         }
     }
+    shared.record_refusal("addresses", (!problems.is_empty()).then(|| problems.join("; "))).await;
     Ok(problems)
 }

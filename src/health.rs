@@ -2,10 +2,14 @@
 
 use std::sync::PoisonError;
 
+use pipeproof_engine::control::Control;
 use pipeproof_engine::invariant::{Invariant, Positions};
 use pipeproof_ingest::log::LogState;
 
 use crate::node::Shared;
+
+/// Longest part of a reason that goes into the log, in bytes.
+const REASON_BYTES: usize = 2_000;
 
 impl Shared {
     /// Counts and tells what must hold and does not.
@@ -49,14 +53,36 @@ impl Shared {
     }
 
     /// Notes what reading the configuration again came to: a broken file keeps what was read before in force.
-    pub(crate) fn configuration_read(&self, outcome: Result<(), String>) {
+    pub(crate) async fn configuration_read(&self, outcome: Result<(), String>) {
         self.metrics.reloads_refused.set(i64::from(outcome.is_err()));
         let trouble = outcome.err();
         match &trouble {
             Some(reason) => tracing::error!(reason, "the configuration is broken; what is in force stays"),
             None => tracing::info!("the configuration was read again"),
         }
-        *self.configuration_trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.configuration_trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble.clone();
+        self.record_refusal("configuration", trouble).await;
+    }
+
+    /// Writes down that a file of the operator's cannot be used, or can be used again, if it is another word than the last one:
+    /// a rule makes a finding of it.
+    pub(crate) async fn record_refusal(&self, file: &str, reason: Option<String>) {
+        let reason = reason.map(|mut reason| {
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+            reason
+        });
+        let before = self.registry().refused.get(file).cloned();
+        if before == reason {
+            return;
+        }
+        let file = file.to_owned();
+        let control = match reason {
+            Some(reason) => Control::ConfigurationRefused { file, reason },
+            None => Control::ConfigurationMended { file },
+        };
+        if let Err(error) = self.control(control).await {
+            tracing::warn!(error = %error, "cannot write down what a file of the configuration came to");
+        }
     }
 
     /// Notes that a part has trouble, or no longer has.

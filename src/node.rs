@@ -30,6 +30,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfiguredSource};
 use crate::http::hec::Channels;
+use crate::intake::collecting::Collecting;
 use crate::intake::identity::Identities;
 use crate::metrics::Metrics;
 use crate::registry::{self, Registry};
@@ -117,6 +118,7 @@ pub(crate) struct Shared {
     pub(crate) receiver: Receiver,
     pub(crate) hec: Channels,
     pub(crate) identities: Identities,
+    pub(crate) collecting: Collecting,
     pub(crate) address_files: AddressFiles,
     pub(crate) detected: watch::Sender<u64>,
     pub(crate) archived: watch::Sender<u64>,
@@ -199,6 +201,7 @@ impl Node {
             tls,
             hec: Channels::default(),
             identities: Identities::new(config.identities()),
+            collecting: Collecting::default(),
             registry: RwLock::new(registry),
             administration: tokio::sync::Mutex::new(()),
             detected: watch::Sender::new(restored.position),
@@ -236,6 +239,7 @@ impl Node {
         node.announce(config).await?;
         node.tasks = roles::spawn(&node.shared, detector);
         node.tasks.extend(crate::intake::spawn(&node.shared, config).await?);
+        crate::intake::collecting::start(&node.shared, config)?;
         Ok(node)
     }
 
@@ -250,6 +254,8 @@ impl Node {
             ChangeError::Set(error) => NodeError::Rules(error),
             other => NodeError::part("put the rules in force")(other),
         })?;
+        // A start with a file that cannot be read is refused, so this one can.
+        shared.record_refusal("configuration", None).await;
         if let Some(configured) = &config.enrichment {
             // What is wrong with a file is in the log; the one before stays.
             crate::enrichment::apply(shared, configured).await?;
@@ -268,7 +274,7 @@ impl Node {
         *shared.configured_secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets_of(config);
         *shared.configured_certificates.write().unwrap_or_else(PoisonError::into_inner) = certificates_of(config);
         shared.deliverer.send_replace(deliverer);
-        Ok(())
+        crate::intake::collecting::start(shared, config)
     }
 
     /// Stops in order: nothing more is accepted, what was accepted is evaluated and archived, and the log says so.
@@ -279,6 +285,7 @@ impl Node {
             tracing::warn!(error = %error, "cannot write down that we stop");
         }
         shared.stopping.send_replace(true);
+        shared.collecting.stop();
         for (role, task) in self.tasks {
             if tokio::time::timeout(Duration::from_secs(30), task).await.is_err() {
                 tracing::warn!(role, "a role did not stop within 30 s");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pipeproof_engine::control::{Approval, Control, RulesChange, SourceRecord, TokenRecord};
+use pipeproof_engine::control::{Approval, Collected, Control, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{self, ClientCertificate};
@@ -39,9 +39,27 @@ pub(crate) struct Registry {
     /// Records of dead letters that were read again.
     #[serde(default)]
     pub(crate) read_again: BTreeSet<u64>,
+    /// Files of the operator's that cannot be used, and why.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, String>,
+    /// How far collectors have come, by source and collector.
+    #[serde(default)]
+    pub(crate) collected: BTreeMap<String, BTreeMap<String, CollectedSoFar>>,
     /// The set of rules whose record is the last one, if its content was kept.
     #[serde(default)]
     pub(crate) rules: Option<RulesInForce>,
+}
+
+/// How far a collector has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CollectedSoFar {
+    /// When its last record was written.
+    pub(crate) at: Timestamp,
+    pub(crate) cursors: BTreeMap<String, serde_json::Value>,
+    /// Items it fetched since it began.
+    pub(crate) items: u64,
+    /// How much of what it looked for could not be had.
+    pub(crate) lost: u64,
 }
 
 /// The set of rules in force, and how it came to be.
@@ -138,6 +156,7 @@ impl Registry {
             }
             Control::SourceRemoved { name, .. } => {
                 self.sources.remove(name);
+                self.collected.remove(name);
                 // A token that could only send to it can do nothing any more.
                 self.tokens.retain(|_, token| token.source.as_deref() != Some(name));
             }
@@ -160,7 +179,14 @@ impl Registry {
                     note: record.note.clone(),
                 });
             }
+            Control::Collected(record) => self.collected(record, at),
             Control::DeadLettersReplayed { records, .. } => self.read_again.extend(records),
+            Control::ConfigurationRefused { file, reason } => {
+                self.refused.insert(file.clone(), reason.clone());
+            }
+            Control::ConfigurationMended { file } => {
+                self.refused.remove(file);
+            }
             Control::SqlRun(run) => {
                 let last = self.sql_runs.entry(run.digest.clone()).or_insert(run.to);
                 *last = (*last).max(run.to);
@@ -172,6 +198,22 @@ impl Registry {
             | Control::EnrichmentLoaded { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}
+        }
+    }
+
+    fn collected(&mut self, record: &Collected, at: Timestamp) {
+        let of_source = self.collected.entry(record.name.clone()).or_default();
+        let fresh = || CollectedSoFar { at, cursors: BTreeMap::new(), items: 0, lost: 0 };
+        let so_far = of_source.entry(record.collector.clone()).or_insert_with(fresh);
+        so_far.at = at;
+        so_far.items += record.items;
+        so_far.lost += record.lost.len() as u64;
+        for (stream, cursor) in &record.cursors {
+            if cursor.is_null() {
+                so_far.cursors.remove(stream);
+            } else {
+                so_far.cursors.insert(stream.clone(), cursor.clone());
+            }
         }
     }
 

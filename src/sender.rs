@@ -75,6 +75,21 @@ fn own(source_type: SourceType, url: &str, token: &str, secret: Option<&str>) ->
         SourceType::GitlabJoblog => format!(
             "# after each job, with its project, pipeline and job\nglab api projects/PROJECT/jobs/JOB/trace |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Type: text/plain' \\\n    '{url}?repo=GROUP/PROJECT&run_id=PIPELINE&job_id=JOB'\n"
         ),
+        SourceType::JenkinsJoblog => collected(
+            url,
+            "jenkins",
+            "api: https://jenkins.example\n        user: pipeproof\n        token: {env: JENKINS_API_TOKEN}",
+        ),
+        SourceType::BuildkiteJoblog => collected(
+            url,
+            "buildkite",
+            "organization: ACME\n        token: {env: BUILDKITE_TOKEN}   # read_builds, read_build_logs, read_pipelines",
+        ),
+        SourceType::ProviderLedger => collected(
+            url,
+            "github",
+            "organization: ACME\n        token: {env: GITHUB_TOKEN}   # read: actions, deployments, pull requests\n        what: [runs, deployments, changes]",
+        ),
         SourceType::CircleciAudit => format!(
             "# each object of the audit log's bucket\naws s3 cp s3://BUCKET/KEY - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' '{url}'\n"
         ),
@@ -103,6 +118,14 @@ fn own(source_type: SourceType, url: &str, token: &str, secret: Option<&str>) ->
             "curl -fsS --data-binary @events.ndjson -H 'Authorization: Bearer {token}' -H 'Content-Type: application/x-ndjson' '{url}'\n"
         ),
     }
+}
+
+/// What is fetched: the part of the configuration that does.
+fn collected(url: &str, provider: &str, settings: &str) -> String {
+    let name = url.rsplit('/').next().unwrap_or_default();
+    format!(
+        "# pipeproof.yaml: nothing has to be set up at the other end but a token\nsources:\n  - name: {name}\n    type: TYPE\n    collects:\n      {provider}:\n        {settings}\n"
+    )
 }
 
 /// The server's address, for senders that put paths of their own behind it.

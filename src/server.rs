@@ -93,7 +93,7 @@ impl Server {
             Ok(config) => self.node.reload(config).await.map_err(|error| crate::chain(&error)),
             Err(reason) => Err(reason),
         };
-        self.node.shared.configuration_read(outcome);
+        self.node.shared.configuration_read(outcome).await;
     }
 
     /// Takes in the address files a configuration names.

@@ -13,7 +13,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The machine's clock. In a debug build, `PIPEPROOF_CLOCK=FILE` moves it by the seconds that stand in the file, which may change
+/// meanwhile: the fault tests make it jump. Release builds have none of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -21,8 +22,25 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_micros(micros(since))
+        let now = Timestamp::from_micros(micros(since));
+        #[cfg(debug_assertions)]
+        let now = Timestamp::from_micros(now.as_micros() + moved_by());
+        now
     }
+}
+
+/// Microseconds by which tests move the machine's clock.
+#[cfg(debug_assertions)]
+fn moved_by() -> i64 {
+    static FILE: std::sync::LazyLock<Option<std::path::PathBuf>> =
+        std::sync::LazyLock::new(|| std::env::var_os("PIPEPROOF_CLOCK").map(Into::into));
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let Some(file) = FILE.as_ref() else { return 0 };
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    if let Ok(seconds) = text.trim().parse::<i64>() {
+        LAST.store(seconds * 1_000_000, Ordering::SeqCst);
+    }
+    LAST.load(Ordering::SeqCst)
 }
 
 /// A clock that tests move by hand.

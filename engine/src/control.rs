@@ -83,6 +83,20 @@ pub enum Control {
         /// SHA-256 of it, hexadecimal; it is kept under this name. None: no file any more.
         digest: Option<String>,
     },
+    /// A file of the operator's cannot be used; what was read before stays in force.
+    ConfigurationRefused {
+        /// `configuration`, `rules` or `addresses`.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that could not be used can be used again.
+    ConfigurationMended {
+        /// As in the record that refused it.
+        file: String,
+    },
+    /// A collector has come so far: what it fetched before is in the log.
+    Collected(Collected),
     /// Dead letters that can be decoded by now are read again: a copy of each follows in the log.
     DeadLettersReplayed {
         /// Indexes of their records.
@@ -114,6 +128,24 @@ impl Control {
     pub const fn is_tick(&self) -> bool {
         matches!(self, Self::Tick {})
     }
+}
+
+/// How far a collector has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Collected {
+    /// The source it fetches for.
+    pub name: String,
+    /// Which of the source's collectors.
+    pub collector: String,
+    /// Where it goes on, by stream, for the streams that moved; in its own words. Null: the stream is over.
+    pub cursors: std::collections::BTreeMap<String, serde_json::Value>,
+    /// Items fetched since the record before.
+    #[serde(default)]
+    pub items: u64,
+    /// What should have been there and could not be had any more, or only in part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
 }
 
 /// A run of a `sql:` rule over [`from`, `to`) of event time.

@@ -176,6 +176,9 @@ fn judge(window: &mut SourceWindow) {
         | SourceType::Grype
         | SourceType::Sarif
         | SourceType::Gitleaks
+        | SourceType::JenkinsJoblog
+        | SourceType::BuildkiteJoblog
+        | SourceType::ProviderLedger
         | SourceType::Json => (
             Completeness::NotEstablished,
             if down > 0 {

@@ -264,7 +264,9 @@ impl Detector {
             batch.marks_moved = true;
             self.state.dedup.expire(now);
             let item = item_hash(&envelope.source, &envelope.item);
-            if let Some(first) = self.state.dedup.observe(item, decoded.index, now) {
+            // What is known from before the time that is remembered is not remembered anew: the first record stays the first.
+            let known = envelope.repeats().filter(|first| *first < decoded.index);
+            if let Some(first) = known.or_else(|| self.state.dedup.observe(item, decoded.index, now)) {
                 batch.commit.duplicates.push(Duplicate { index: decoded.index, first });
                 self.count_record(decoded, &[], true, now);
                 return;

@@ -33,7 +33,9 @@ use SourceType::{
     Buildkite, Cdevents, CircleciAudit, CircleciWebhook as Circleci, Gitleaks, Grype, IntotoStatement as Intoto,
     Jenkins, RekorEntry as Rekor, Sarif, SbomCyclonedx as Cyclonedx, SbomSpdx as Spdx, Trivy,
 };
-use SourceType::{GithubAudit, GitlabAudit, GitlabJoblog, GitlabWebhook as Gitlab};
+use SourceType::{
+    BuildkiteJoblog, GithubAudit, GitlabAudit, GitlabJoblog, GitlabWebhook as Gitlab, JenkinsJoblog, ProviderLedger,
+};
 
 /// Every feed. Where no source type of its own exists yet, it is `json`: events in the `cicd` taxonomy from whatever
 /// the organisation runs.
@@ -43,7 +45,11 @@ pub const FEEDS: &[Feed] = &[
         title: "starts and ends of CI runs and jobs",
         sources: &[Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents],
     },
-    Feed { name: "ci.log", title: "what CI jobs print", sources: &[Joblog, GitlabJoblog] },
+    Feed {
+        name: "ci.log",
+        title: "what CI jobs print",
+        sources: &[Joblog, GitlabJoblog, JenkinsJoblog, BuildkiteJoblog],
+    },
     Feed { name: "ci.runners", title: "runners: registered, online, removed", sources: &[Github] },
     Feed {
         name: "ci.runtime",
@@ -66,7 +72,7 @@ pub const FEEDS: &[Feed] = &[
     Feed {
         name: "secret.scan",
         title: "secrets found where they do not belong",
-        sources: &[Github, Joblog, GitlabJoblog, Gitleaks, Sarif, Trivy],
+        sources: &[Github, Joblog, GitlabJoblog, JenkinsJoblog, BuildkiteJoblog, Gitleaks, Sarif, Trivy],
     },
     Feed {
         name: "token.audit",
@@ -103,6 +109,11 @@ pub const FEEDS: &[Feed] = &[
         name: "deploy.events",
         title: "deployments",
         sources: &[Github, Kubernetes, Argocd, Flux, Gitlab, Cdevents],
+    },
+    Feed {
+        name: "provider.ledger",
+        title: "what providers themselves list of runs, deployments and merged changes",
+        sources: &[ProviderLedger],
     },
     Feed { name: "identity.signin", title: "sign-ins of people", sources: &[Okta, Entra, Json] },
 ];
@@ -177,7 +188,8 @@ pub const CATEGORIES: &[(&str, &[SourceType])] = &[
             Json,
         ],
     ),
-    ("leak", &[Github, Joblog, GitlabJoblog, Gitleaks, Cloudevents, Otlp, Json]),
+    ("leak", &[Github, Joblog, GitlabJoblog, JenkinsJoblog, BuildkiteJoblog, Gitleaks, Cloudevents, Otlp, Json]),
+    ("ledger", &[ProviderLedger, Json]),
     (
         "audit",
         &[
@@ -267,7 +279,7 @@ pub fn of_logsource(logsource: &Logsource) -> BTreeSet<SourceType> {
         return external.filter(|kind| is_native(*kind, logsource)).collect();
     }
     if let Some(service) = &logsource.service {
-        return external.filter(|kind| kind.name() == service).collect();
+        return SourceType::ALL.iter().copied().filter(|kind| kind.name() == service).collect();
     }
     match CATEGORIES.iter().find(|(category, _)| logsource.category.as_deref() == Some(category)) {
         Some((_, sources)) => sources.iter().copied().collect(),

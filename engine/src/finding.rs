@@ -94,6 +94,9 @@ pub struct Finding {
     pub rule_digest: String,
     /// Severity.
     pub level: Level,
+    /// How much it counts, 0 to 100, when findings about the same entity are added up.
+    #[serde(default)]
+    pub risk: u8,
     /// State of the rule when it fired.
     pub state: RuleState,
     /// Title of the alert, placeholders filled.

@@ -20,7 +20,7 @@ use crate::json::Json;
 use crate::lookup::{CompiledLookup, Question};
 use crate::program::Program;
 use crate::reader::Reader;
-use crate::rule::{DetectionRule, Filter, Rule, RuleState, Table, Taxonomy};
+use crate::rule::{DetectionRule, Filter, Rule, RuleMeta, RuleState, Table, Taxonomy};
 use crate::source::{Logsource, SourceType};
 use crate::table::{Edge, Rows, Shape};
 
@@ -295,6 +295,15 @@ impl Plan {
     #[must_use]
     pub fn table_feeds(&self, rule: usize) -> &[(usize, Edge)] {
         self.lookups.feeds.get(rule).map_or(&[], Vec::as_slice)
+    }
+
+    /// The `sql:` rules that fill tables in which a rule looks things up.
+    pub(crate) fn asked_for(&self, rule: usize) -> impl Iterator<Item = &RuleMeta> {
+        let feeders = self.lookups(rule).iter().filter_map(|lookup| self.lookups.feeders.get(lookup.table)).flatten();
+        feeders.filter_map(|feeder| self.rules.get(*feeder)).filter_map(|rule| match rule {
+            Rule::Sql(rule) => Some(&rule.meta),
+            Rule::Detection(_) | Rule::Correlation(_) => None,
+        })
     }
 
     /// What is settled about a table.

@@ -54,6 +54,8 @@ pub enum Authenticity {
     Token,
     /// An identity token (JWT) that an issuer signed for the sender was checked.
     Jwt,
+    /// We fetched it ourselves from the provider's API, over TLS and with our credentials for it.
+    Fetched,
     /// Nobody vouches for it: it came from a file or a listener that the operator configured.
     Unverified,
     /// The sender proved on the connection that it has the key of a certificate that was accepted (TLS client
@@ -103,6 +105,21 @@ pub struct Envelope {
     /// Secrets that were redacted from body and attributes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redacted: Vec<Redacted>,
+}
+
+/// Attribute of history that is loaded again: index of the record of the same item that the lake has, from before the time that
+/// detection remembers. No sender can set it.
+pub const REPEATS: &str = "repeats.record";
+
+impl Envelope {
+    /// Index of the record that this one is known to repeat.
+    #[must_use]
+    pub fn repeats(&self) -> Option<u64> {
+        if self.mode != CollectionMode::Backfill {
+            return None;
+        }
+        self.attributes.get(REPEATS)?.parse().ok()
+    }
 }
 
 fn is_live(mode: &CollectionMode) -> bool {

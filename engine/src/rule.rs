@@ -39,6 +39,18 @@ impl Level {
         }
     }
 
+    /// What a finding of this level counts if its rule says nothing: 5 to 90.
+    #[must_use]
+    pub const fn risk(self) -> u8 {
+        match self {
+            Self::Informational => 5,
+            Self::Low => 15,
+            Self::Medium => 40,
+            Self::High => 70,
+            Self::Critical => 90,
+        }
+    }
+
     /// The word Sigma uses.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -131,6 +143,9 @@ pub struct RuleMeta {
     pub requires: Vec<String>,
     /// Author, licence and other attribution that must travel with a match (DRL 1.1).
     pub author: Option<String>,
+    /// How much a finding counts when findings about the same entity are added up, 0 to 100: the document's `risk`, or what
+    /// [`Level::risk`] says.
+    pub risk: u8,
 }
 
 /// A rule.

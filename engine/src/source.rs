@@ -367,6 +367,29 @@ source_types! {
         native: Some(("gitleaks", "report")),
         free_text: false,
     },
+    JenkinsJoblog => SourceTypeInfo {
+        name: "jenkins.joblog",
+        title: "Console logs of Jenkins builds (text)",
+        // As for GitHub: a log is fetched when its build has ended.
+        lateness: Duration::from_secs(6 * 3_600),
+        native: Some(("jenkins", "joblog")),
+        free_text: true,
+    },
+    BuildkiteJoblog => SourceTypeInfo {
+        name: "buildkite.joblog",
+        title: "Logs of Buildkite jobs (text)",
+        lateness: Duration::from_secs(6 * 3_600),
+        native: Some(("buildkite", "joblog")),
+        free_text: true,
+    },
+    ProviderLedger => SourceTypeInfo {
+        name: "provider.ledger",
+        title: "What a provider lists of runs, deployments and merged changes, for reconciliation",
+        // Lists are fetched from time to time, and entered when what they list has ended.
+        lateness: Duration::from_secs(6 * 3_600),
+        native: None,
+        free_text: false,
+    },
     Json => SourceTypeInfo {
         name: "json",
         title: "JSON objects in the cicd taxonomy or any other shape",

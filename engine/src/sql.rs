@@ -102,6 +102,7 @@ mod tests {
             controls: BTreeMap::new(),
             requires: Vec::new(),
             author: None,
+            risk: 0,
         };
         let hour = Duration::from_secs(3_600);
         SqlRule { meta, every: hour, lookback: hour, key: vec!["repo".into(), "env".into()], query: "SELECT 1".into() }

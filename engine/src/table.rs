@@ -211,6 +211,28 @@ impl Rows {
         }
     }
 
+    /// Makes the rows that hold from `time` on those that are given, by key and columns: what is new or other opens, and
+    /// what is missing closes if they are all there are. `event` names what said so, and numbers the changes.
+    pub fn agree(&mut self, time: Timestamp, event: EventId, given: &BTreeMap<Texts, Texts>, all: bool) {
+        let held = |(key, group): (&Arc<Texts>, &Group)| {
+            let (open, _) = group.opens.split((time, event)).0.last().filter(|(_, end)| end.to > time)?;
+            Some((Arc::clone(key), *open))
+        };
+        let held: BTreeMap<Arc<Texts>, RowId> = self.groups.iter().filter_map(held).collect();
+        let mut entries: Vec<(Edge, Texts, Texts)> = Vec::new();
+        for (key, columns) in given {
+            let row = held.get(key).and_then(|row| self.entries.get(&(row.0, row.1, Edge::Open)));
+            if row.is_none_or(|row| row.columns != *columns) {
+                entries.push((Edge::Open, key.clone(), columns.clone()));
+            }
+        }
+        let gone = held.into_keys().filter(|key| all && !given.contains_key(key));
+        entries.extend(gone.map(|key| (Edge::Close, (*key).clone(), Texts::default())));
+        for ((edge, key, columns), sub) in entries.into_iter().zip(0..) {
+            self.feed(Entry { time, event: EventId { sub, ..event }, edge, key, columns });
+        }
+    }
+
     /// Lets go of rows that no lookup as of `oldest` or later can see.
     pub fn sweep(&mut self, oldest: Timestamp) {
         let cut = oldest.minus(self.shape.retain).minus(self.shape.grace);

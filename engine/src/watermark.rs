@@ -153,10 +153,15 @@ impl Watermarks {
                 *slot = Some(slot.map_or(watermark, |other| other.min(watermark)));
             }
         }
+        // Our own records are written where they are read: nothing of them is still under way.
+        if let (Lane::Live, Some(own)) = (lane, lowest.of.get_mut(SourceType::Pipeproof as usize)) {
+            *own = Some(now);
+        }
         lowest
     }
 
-    /// For each type, whether some source of it has said something within [`SILENT_AFTER`] before `now`.
+    /// For each type, whether some source of it has said something within [`SILENT_AFTER`] before `now`. We are never silent to
+    /// ourselves.
     #[must_use]
     pub fn heard(&self, now: Timestamp) -> [bool; SourceType::ALL.len()] {
         let mut heard = [false; SourceType::ALL.len()];
@@ -164,6 +169,9 @@ impl Watermarks {
             if let Some(slot) = heard.get_mut(mark.source_type as usize) {
                 *slot |= mark.received >= now.minus(SILENT_AFTER);
             }
+        }
+        if let Some(own) = heard.get_mut(SourceType::Pipeproof as usize) {
+            *own = true;
         }
         heard
     }

@@ -19,6 +19,7 @@ mod cdevents;
 mod circleci_audit;
 mod circleci_webhook;
 mod cloudevents;
+mod console_log;
 mod falco;
 mod flux;
 mod fulcio;
@@ -55,6 +56,7 @@ mod okta;
 mod opa_decision;
 mod otlp;
 mod pipeproof;
+mod provider_ledger;
 mod purl;
 mod rekor_entry;
 mod sarif;
@@ -181,6 +183,11 @@ const ORIGIN: &[Field] = &[
     Field::Environment,
 ];
 
+/// The repository that the address of a Git remote names.
+pub(crate) fn remote(address: &str) -> Option<String> {
+    git_remote::repo(address)
+}
+
 /// Decodes a record. Ticks of the program's own clock give no event.
 ///
 /// # Errors
@@ -232,6 +239,8 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
         SourceType::Grype => grype::decode(record)?,
         SourceType::Sarif => sarif::decode(record)?,
         SourceType::Gitleaks => gitleaks::decode(record)?,
+        SourceType::JenkinsJoblog | SourceType::BuildkiteJoblog => console_log::decode(record)?,
+        SourceType::ProviderLedger => provider_ledger::decode(record)?,
         SourceType::Json => json::decode(record)?,
         SourceType::Pipeproof => pipeproof::decode(record)?,
     };
@@ -250,6 +259,8 @@ fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
             | SourceType::Cloudevents
             | SourceType::Otlp
             | SourceType::GitlabJoblog
+            | SourceType::JenkinsJoblog
+            | SourceType::BuildkiteJoblog
             | SourceType::GitlabWebhook
             | SourceType::Jenkins
             | SourceType::Json

@@ -5,6 +5,7 @@
 //! anything but records.
 
 pub mod authentic;
+pub mod collect;
 pub mod decode;
 pub mod enrich;
 pub mod follow;

@@ -249,22 +249,22 @@ impl Linker<'_> {
     }
 
     fn add_table(&mut self, file: usize, draft: table::Draft, report: &mut Report<'_>) -> bool {
-        let table::Draft { mut table, rules, place } = draft;
-        let other = self.tables.get(&table.name).and_then(|other| self.set.table_origins.get(*other));
+        let mut draft = draft;
+        let other = self.tables.get(&draft.table.name).and_then(|other| self.set.table_origins.get(*other));
         if let Some(other) = other {
-            let message = format!("a table called `{}` stands at {}:{} already", table.name, other.file, other.line);
-            report.add(Code::Duplicate, place, message);
+            let name = &draft.table.name;
+            let message = format!("a table called `{name}` stands at {}:{} already", other.file, other.line);
+            report.add(Code::Duplicate, draft.place, message);
             return false;
         }
         let before = report.errors();
-        for (name, place) in &rules {
-            if let Some((_, Rule::Sql(_))) = self.find(name) {
-                report.add(Code::TableUse, *place, format!("`{name}` asks the stored events; it cannot feed a table"));
-            }
-        }
+        let asks = |name: &str| matches!(self.find(name), Some((_, Rule::Sql(_))));
+        let asked: Vec<Place> = draft.rules.iter().filter(|(name, _)| asks(name)).map(|(_, place)| *place).collect();
+        draft.settle(&asked, report);
         if report.errors() > before {
             return false;
         }
+        let table::Draft { mut table, rules, place, .. } = draft;
         self.feeders.extend(rules.iter().filter_map(|(name, _)| self.numbers.get(name)));
         let digest = digest::table(&table, &|name| {
             self.find(name).map_or_else(String::new, |(_, rule)| rule.meta().digest.clone())

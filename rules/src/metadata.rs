@@ -155,11 +155,13 @@ pub(crate) fn read(document: &Node, report: &mut Report<'_>) -> (RuleMeta, Vec<N
         (author, license) => author.or(license).map(str::to_owned),
     };
     let (alert, fields) = alert(document, report);
+    let level = word(document, "level", &levels, report).unwrap_or_default();
     let meta = RuleMeta {
         id,
         name,
         title,
-        level: word(document, "level", &levels, report).unwrap_or_default(),
+        level,
+        risk: risk(document, report).unwrap_or_else(|| level.risk()),
         version: version(document, report),
         digest: String::new(),
         state: word(document, "state", &states, report).unwrap_or_default(),
@@ -171,6 +173,19 @@ pub(crate) fn read(document: &Node, report: &mut Report<'_>) -> (RuleMeta, Vec<N
         author,
     };
     (meta, fields)
+}
+
+/// How much a finding counts, where the document says it.
+fn risk(document: &Node, report: &mut Report<'_>) -> Option<u8> {
+    let node = document.get("risk")?;
+    let found = match node.scalar() {
+        Some(Scalar::Int(number)) => u8::try_from(number).ok().filter(|number| *number <= 100),
+        _ => None,
+    };
+    if found.is_none() {
+        report.add(Code::WrongType, node.place, "`risk` is a whole number from 0 to 100");
+    }
+    found
 }
 
 /// Reports keys of a document that look like misspelt ones; others are allowed, and have no meaning for us.

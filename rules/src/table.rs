@@ -18,15 +18,44 @@ const RETAIN: Duration = Duration::from_secs(90 * 86_400);
 /// Most columns.
 const COLUMNS_MAX: usize = 64;
 
+/// The same for rows that a query gives: they hold until it gives them no more.
+const MAX_OPEN_ASKED: Duration = Duration::from_secs(10 * 366 * 86_400);
+
 /// A table as written, with the places its names stand at.
 pub(crate) struct Draft {
     pub(crate) table: Table,
     /// Rules that open or close rows.
     pub(crate) rules: Vec<(String, Place)>,
     pub(crate) place: Place,
+    /// What rows are filled from: fields of events, or columns of a query.
+    fields: Vec<(String, Place)>,
+    /// The table says itself how long a row holds.
+    bounded: bool,
 }
 
 impl Draft {
+    /// Settles what depends on who feeds the table; `asked` is the place of each feeder that is a `sql:` rule.
+    pub(crate) fn settle(&mut self, asked: &[Place], report: &mut Report<'_>) {
+        let taxonomy = match &mut self.table.rows {
+            TableRows::Given(_) => return,
+            TableRows::Derived { max_open, taxonomy, .. } => {
+                if !asked.is_empty() && !self.bounded {
+                    *max_open = MAX_OPEN_ASKED;
+                }
+                *taxonomy
+            }
+        };
+        match asked {
+            [] => self.fields.iter().for_each(|(field, place)| check_field(field, *place, taxonomy, report)),
+            [place, ..] if self.rules.len() > 1 => {
+                let help = Some("name it alone under `open`; what it no longer gives is closed".to_owned());
+                let message = "a table that a `sql:` rule fills is filled by no other rule";
+                report.add_help(Code::TableUse, *place, message, help);
+            }
+            _ => {}
+        }
+    }
+
     /// The columns lookups may name.
     pub(crate) fn columns(table: &Table) -> Vec<&str> {
         match &table.rows {
@@ -64,12 +93,12 @@ pub(crate) fn read(
         report.add(Code::TableUse, place, "the name of a table holds neither `.` nor `|`: lookups could not name it");
     }
     if let Some(query) = node.get("query").or_else(|| node.get("sql")).or_else(|| document.get("sql")) {
-        let help = Some("let rules open and close its rows, or write them down in a file under `from`".to_owned());
-        report.add_help(Code::TableUse, query.place, "a table that is backed by SQL is not supported", help);
+        let help = Some("write a `sql:` rule, and name it under `open`".to_owned());
+        report.add_help(Code::TableUse, query.place, "a table has no query of its own", help);
         return None;
     }
     let grace = duration_of(node, "grace", report).unwrap_or_default();
-    let mut rules = Vec::new();
+    let (mut rules, mut fields) = (Vec::new(), Vec::new());
     let rows = match node.get("from") {
         Some(from) => {
             closed(node, "table", &["from", "grace"], report);
@@ -82,19 +111,20 @@ pub(crate) fn read(
                 }
             }
         }
-        None => derived(node, taxonomy, &mut rules, report),
+        None => derived(node, taxonomy, &mut rules, &mut fields, report),
     };
     if report.errors() > before {
         return None;
     }
     let table = Table { name, title, digest: String::new(), rows: rows?, grace };
-    Some(Draft { table, rules, place: document.place })
+    Some(Draft { table, rules, place: document.place, fields, bounded: node.get("max_open").is_some() })
 }
 
 fn derived(
     node: &Node,
     taxonomy: Taxonomy,
     rules: &mut Vec<(String, Place)>,
+    fields: &mut Vec<(String, Place)>,
     report: &mut Report<'_>,
 ) -> Option<TableRows> {
     closed(node, "table", &["key", "open", "close", "columns", "grace", "max_open", "retain", "from"], report);
@@ -112,7 +142,7 @@ fn derived(
             for (column, field) in entries {
                 match field.text().filter(|field| !field.is_empty()) {
                     Some(name) => {
-                        check_field(name, field.place, taxonomy, report);
+                        fields.push((name.to_owned(), field.place));
                         columns.insert(column.text.clone(), name.to_owned());
                     }
                     None => report.add(Code::WrongType, field.place, "a column is filled from a field, by its name"),
@@ -125,9 +155,7 @@ fn derived(
         }
         None => report.add(Code::MissingKey, node.place, "the table has no `columns`"),
     }
-    for (field, place) in &key {
-        check_field(field, *place, taxonomy, report);
-    }
+    fields.extend(key.iter().cloned());
     let max_open = duration_of(node, "max_open", report).unwrap_or(MAX_OPEN);
     let retain = duration_of(node, "retain", report).unwrap_or(RETAIN);
     if max_open.is_zero() {

@@ -65,10 +65,28 @@ pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option
                 "last_24h.dead_letters",
                 "last_24h.gaps",
                 "this_hour.status",
+                "collecting",
             ];
-            show::rows(&list(&answer, "sources"), &columns, format)
+            let mut sources = list(&answer, "sources");
+            for source in &mut sources {
+                source["collecting"] = collecting(source);
+            }
+            show::rows(&sources, &columns, format)
         }
     }
+}
+
+/// How a source's collectors do, in a line.
+fn collecting(source: &Value) -> Value {
+    let one = |collector: &Value| {
+        let error = collector.get("last_error").and_then(|error| error.get("error")).and_then(Value::as_str);
+        match error.filter(|_| text(collector, "state") == "failing") {
+            Some(error) => format!("{} failing: {error}", text(collector, "collector")),
+            None => format!("{} {}", text(collector, "collector"), text(collector, "state")),
+        }
+    };
+    let told: Vec<String> = list(source, "collectors").iter().map(one).collect();
+    if told.is_empty() { Value::Null } else { told.join("; ").into() }
 }
 
 fn connected_source(source: &Value, format: Option<Format>) -> Done {

@@ -67,6 +67,10 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
             let own: Vec<&SourceWindow> = windows.iter().filter(|window| window.source == name).collect();
             about["this_hour"] = json!(own.iter().rfind(|window| window.end > now));
             about["last_24h"] = health(&own, seen.get(&name));
+            let collectors = shared.collecting.told(&shared, &name);
+            if !collectors.is_empty() {
+                about["collectors"] = json!(collectors);
+            }
             about
         })
         .collect();

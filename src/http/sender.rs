@@ -197,6 +197,7 @@ impl From<NotTaken> for ApiError {
             NotTaken::Refused(refusal) => Self::new(refusal.status(), refusal.code(), refusal.to_string()),
             NotTaken::Record(error) => Self::new(413, "record_too_large", error.to_string()),
             NotTaken::Append(error @ AppendError::TooLarge(_)) => Self::new(413, "record_too_large", error.to_string()),
+            NotTaken::Known(error) => super::answers::internal("look up what is there already")(error),
             NotTaken::Task(error) => super::answers::internal("receive events")(error),
             temporary => Self::unavailable(temporary.to_string()),
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pipeproof_ingest::kafka;
 use serde::Deserialize;
 
-use crate::config::{RawSecret, read_secret};
+use crate::config::RawSecret;
 use crate::tls::TlsFiles;
 
 /// The ways in of a source, as they are written.
@@ -132,7 +132,7 @@ impl RawSecurity {
         }
         let tls = (!self.allow_plaintext).then_some(kafka::Tls { ca: self.ca, certificate });
         let sasl = self.sasl.and_then(|sasl| {
-            let password = read_secret(&sasl.password);
+            let password = sasl.password.read();
             let password = password.map_err(|problem| problems.push(format!("{here}.sasl.password: {problem}"))).ok();
             let mechanism = kafka::Mechanism::named(&sasl.mechanism);
             if mechanism.is_none() {

@@ -1,23 +1,30 @@
 //! Everything that comes in from sources, whichever way: through `ingest` into the log, and only then it is taken.
 
+pub(crate) mod collecting;
+pub(crate) mod collects;
 pub(crate) mod configured;
 mod files;
+mod held;
 pub(crate) mod identity;
 mod reading;
 mod syslog;
 mod topics;
+mod web;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use pipeproof_engine::dedup::REMEMBERED;
 use pipeproof_engine::failpoint::Failpoint;
-use pipeproof_engine::record::{CollectionMode, RecordError};
+use pipeproof_engine::record::{CollectionMode, REPEATS, Record, RecordError};
 use pipeproof_ingest::kafka::Topics;
 use pipeproof_ingest::log::AppendError;
 use pipeproof_ingest::receive::{Refusal, Request, SourceSettings, Way, is_unread};
+use pipeproof_record::lake::LakeError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -102,6 +109,9 @@ pub(crate) enum NotTaken {
     Record(RecordError),
     #[error(transparent)]
     Append(AppendError),
+    /// History that cannot be compared with what is there is not taken: it might be there twice.
+    #[error("cannot look up in the lake what is there already")]
+    Known(#[source] LakeError),
     #[error("cannot receive events")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -109,7 +119,13 @@ pub(crate) enum NotTaken {
 impl NotTaken {
     /// Whether the same may be taken later.
     pub(crate) const fn is_temporary(&self) -> bool {
-        matches!(self, Self::NotReady(_) | Self::Append(AppendError::Busy | AppendError::Stopped(_)) | Self::Task(_))
+        matches!(
+            self,
+            Self::NotReady(_)
+                | Self::Append(AppendError::Busy | AppendError::Stopped(_))
+                | Self::Known(_)
+                | Self::Task(_)
+        )
     }
 }
 
@@ -125,7 +141,10 @@ pub(crate) async fn take(shared: &Arc<Shared>, arrival: Arrival) -> Result<Taken
     let work = move || {
         let Arrival { source, headers, query, body, bearer, mode, way } = arrival;
         let request = Request { source: &source, headers: &headers, query: &query, body, received, bearer, mode };
-        let records = receiver.receiver.accept_by(&way, request)?;
+        let mut records = receiver.receiver.accept_by(&way, request)?;
+        if mode == CollectionMode::Backfill {
+            mark_known(&receiver, &source.name, &mut records)?;
+        }
         let unread = records.iter().filter(|record| is_unread(record)).count();
         let leaves: Result<Vec<Bytes>, _> = records.iter().map(|record| record.encode().map(Bytes::from)).collect();
         leaves.map(|leaves| (leaves, unread)).map_err(NotTaken::Record)
@@ -142,4 +161,19 @@ pub(crate) async fn take(shared: &Arc<Shared>, arrival: Arrival) -> Result<Taken
     let taken = Taken { records, unread };
     shared.metrics.accepted.with_label_values(&[source_type.name()]).inc_by(taken.count());
     Ok(taken)
+}
+
+/// Marks records of history whose items the lake has from before the time that detection remembers. The mark is part of the record,
+/// so detection and every replay of it say the same of it as this moment did.
+fn mark_known(shared: &Shared, source: &str, records: &mut [Record]) -> Result<(), NotTaken> {
+    let items: HashSet<String> = records.iter().map(|record| record.envelope.item.clone()).collect();
+    // A day more than what is forgotten: both know what lies between.
+    let until = shared.clock.now().minus(REMEMBERED - Duration::from_secs(86_400));
+    let known = shared.lake.pin().known_items(source, until, &items).map_err(NotTaken::Known)?;
+    for record in records {
+        if let Some(first) = known.get(&record.envelope.item) {
+            record.envelope.attributes.insert(REPEATS.to_owned(), first.to_string());
+        }
+    }
+    Ok(())
 }

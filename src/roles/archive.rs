@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Ok(()) => {
                 shared.set_trouble("lake", None);
                 // A lake of small files is slow and right: it may wait.
-                if let Err(error) = shared.lake.tidy().await {
+                if let Err(error) = shared.lake.tidy(shared.clock.now()).await {
                     tracing::warn!(error = %crate::chain(&error), "cannot merge small files of the lake");
                 }
             }

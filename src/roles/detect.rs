@@ -1,8 +1,9 @@
-//! The detect role: log → decode → detector → one store transaction per micro-batch, on a thread of its own.
+//! The detect role: log → decode on one thread, detector → one store transaction per micro-batch on another.
 
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -44,18 +45,27 @@ pub(crate) fn decode_leaf(decoder: &mut Decoder, index: u64, leaf: &Bytes) -> Re
     Ok(Decoded { index, record, events })
 }
 
-fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
+/// Reading and decoding run ahead of detection by this many micro-batches, on a thread of their own.
+const AHEAD: usize = 1;
+
+fn run(shared: &Shared, detector: Detector, handle: &Handle) {
+    let position = detector.position();
+    let (sender, batches) = sync_channel(AHEAD);
+    std::thread::scope(|scope| {
+        scope.spawn(move || read_ahead(shared, handle, position, &sender));
+        evaluate(shared, handle, detector, &batches);
+        // A reader that waits to hand on its batch is let go.
+        drop(batches);
+    });
+}
+
+/// Hands on what is durable from `position` on, decoded. Ends at a stop once everything durable is handed on, or when
+/// nobody takes it any more.
+fn read_ahead(shared: &Shared, handle: &Handle, mut position: u64, batches: &SyncSender<Vec<Decoded>>) {
     let mut durable = shared.log.durable();
     let mut stopping = shared.stopping.subscribe();
-    let at_start = *durable.borrow();
-    let mut delta_bytes = 0;
-    let mut told: Option<Instant> = None;
     let mut decoder = shared.decoder();
     loop {
-        let position = detector.position();
-        if position >= at_start {
-            shared.caught_up.store(true, Ordering::Relaxed);
-        }
         let leaves = match shared.log.read(position, BATCH_RECORDS, BATCH_BYTES) {
             Ok(leaves) => {
                 shared.set_trouble("log", None);
@@ -69,25 +79,43 @@ fn run(shared: &Shared, mut detector: Detector, handle: &Handle) {
                 continue;
             }
         };
-        if leaves.is_empty() {
-            // Everything durable is evaluated: a stop may happen here and nowhere else.
-            let ended = handle.block_on(async {
-                tokio::select! {
-                    _ = stopping.wait_for(|stop| *stop) => true,
-                    changed = durable.wait_for(|mark| *mark > position) => changed.is_err(),
-                }
-            });
-            // Only quarantined records are left before the mark: wait for the next one.
-            if ended
-                || (*durable.borrow() > position
-                    && shared.log.read(position, 1, 1).is_ok_and(|it| it.is_empty())
-                    && wait(handle, &mut stopping, RETRY))
-            {
+        if let Some((last, _)) = leaves.last() {
+            position = last + 1;
+            if batches.send(decode_batch(shared, &mut decoder, &leaves)).is_err() {
                 return;
             }
             continue;
         }
-        for (set, part) in by_set(decode_batch(shared, &mut decoder, &leaves)) {
+        // Everything durable is handed on: a stop may happen here and nowhere else.
+        let ended = handle.block_on(async {
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => true,
+                changed = durable.wait_for(|mark| *mark > position) => changed.is_err(),
+            }
+        });
+        // Only quarantined records are left before the mark: wait for the next one.
+        if ended
+            || (*durable.borrow() > position
+                && shared.log.read(position, 1, 1).is_ok_and(|it| it.is_empty())
+                && wait(handle, &mut stopping, RETRY))
+        {
+            return;
+        }
+    }
+}
+
+/// Evaluates and commits one micro-batch after the other until there are no more.
+fn evaluate(shared: &Shared, handle: &Handle, mut detector: Detector, batches: &Receiver<Vec<Decoded>>) {
+    let mut stopping = shared.stopping.subscribe();
+    let at_start = *shared.log.durable().borrow();
+    let mut delta_bytes = 0;
+    let mut told: Option<Instant> = None;
+    loop {
+        if detector.position() >= at_start {
+            shared.caught_up.store(true, Ordering::Relaxed);
+        }
+        let Ok(batch) = batches.recv() else { return };
+        for (set, part) in by_set(batch) {
             if let Some(set) = set
                 && !switch(shared, handle, &mut detector, &set, &mut stopping)
             {

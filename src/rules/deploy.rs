@@ -119,11 +119,11 @@ pub(crate) async fn reload(shared: &Arc<Shared>, mandate: Mandate) -> Result<Out
     let done = change(shared, mandate, make, |_, _| Ok(RulesChange::Reload {})).await;
     match &done {
         Ok(outcome) => {
-            note_trouble(shared, None);
+            note_trouble(shared, None).await;
             let (set, new) = (&outcome.set, outcome.record.is_some());
             tracing::info!(set, new, rules = outcome.rules, "read the folder of rules again");
         }
-        Err(error) => note_trouble(shared, Some(error)),
+        Err(error) => note_trouble(shared, Some(error)).await,
     }
     done
 }
@@ -212,9 +212,12 @@ pub(crate) async fn start(shared: &Arc<Shared>, config: &Config) -> Result<(), C
         Err(error) => Err(error.into()),
     };
     match done {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            shared.record_refusal("rules", None).await;
+            Ok(())
+        }
         Err(error @ ChangeError::Set(_)) => {
-            note_trouble(shared, Some(&error));
+            note_trouble(shared, Some(&error)).await;
             Ok(())
         }
         Err(error) => Err(error),
@@ -345,9 +348,12 @@ fn rule_id(set: &Set, name: &str) -> Result<String, ChangeError> {
         .ok_or_else(|| ChangeError::Missing(format!("there is no rule with id or name `{name}`: see `rules list`")))
 }
 
-fn note_trouble(shared: &Shared, error: Option<&ChangeError>) {
+async fn note_trouble(shared: &Shared, error: Option<&ChangeError>) {
     shared.metrics.rules_refused.set(i64::from(error.is_some()));
-    let Some(error) = error else { return shared.rules.set_trouble(None) };
+    let Some(error) = error else {
+        shared.rules.set_trouble(None);
+        return shared.record_refusal("rules", None).await;
+    };
     let problem = match error {
         ChangeError::Set(error) => error.in_brief(),
         other => crate::chain(other),
@@ -357,7 +363,8 @@ fn note_trouble(shared: &Shared, error: Option<&ChangeError>) {
         set = shared.rules.head().digest,
         "the rules of program and configuration cannot be used: the set before stays in force"
     );
-    shared.rules.set_trouble(Some(Trouble { since: shared.clock.now(), problem }));
+    shared.rules.set_trouble(Some(Trouble { since: shared.clock.now(), problem: problem.clone() }));
+    shared.record_refusal("rules", Some(problem)).await;
 }
 
 fn part<E>(doing: &'static str) -> impl FnOnce(E) -> ChangeError

@@ -48,9 +48,27 @@ pub(crate) async fn failing(seed: u64, manner: Manner) -> Row {
         _ => "the receiver takes a message and does not answer in time".to_owned(),
     };
     let mut row = Row { runs: 1, ..Row::new("F14", &name, seed) };
-    let mut world = World::new().with_receiver(manner).await;
+    let mut world = World::new().with_clock().with_receiver(manner).await;
     let server = world.server();
-    world.generator.send(&server, 50).await;
+    // So many messages that each need not fail for hours.
+    for _ in 0..12 {
+        world.generator.send(&server, 100).await;
+    }
+    server.settled().await;
+    let receiver = world.receiver.as_ref().map(|(receiver, _)| receiver.clone()).unwrap();
+    let required = server.number("messages").await;
+    // What waits for a minute waits for half a second here.
+    let (mut ahead, began) = (0, Instant::now());
+    while (receiver.taken().len() as u64) < required && began.elapsed() < Duration::from_secs(150) {
+        ahead += 61;
+        world.move_clock(ahead);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    row.say(format!(
+        "{} attempts for {required} messages; the clock was moved on by {} minutes meanwhile",
+        receiver.attempts(),
+        ahead / 60
+    ));
     world.account(&mut row, &server).await;
     row.expect(row.alerts_required > 0, "nothing was to be delivered");
     row

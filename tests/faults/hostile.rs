@@ -102,10 +102,45 @@ async fn slowest(world: &World, server: &Server, requests: usize) -> Duration {
     times[times.len() - 1 - times.len() / 20]
 }
 
+/// The shipped rule, with three seconds in the place of a minute.
+const HEALTH_RULE: &str = "title: Configuration or rules that cannot be used
+id: 0b7d7c2e-0000-4000-8000-0000000000f3
+name: configuration_broken
+taxonomy: cicd
+correlation:
+    type: temporal_ordered
+    rules: [configuration_refused, configuration_mended]
+    group-by: [config.id]
+    timespan: 3s
+    condition: configuration_refused and not configuration_mended
+level: high
+requires: [pipeproof]
+alert: {title: 'The {config.id} cannot be used', entity: ['config:config.id'], resolve_on: configuration_mended}
+---
+title: A file of the configuration was refused
+id: 0b7d7c2e-0000-4000-8000-0000000000f4
+name: configuration_refused
+taxonomy: cicd
+logsource: {product: cicd, service: pipeproof}
+detection: {refused: {action: pipeproof.configuration-refused}, condition: refused}
+level: informational
+requires: [pipeproof]
+---
+title: A file of the configuration was mended
+id: 0b7d7c2e-0000-4000-8000-0000000000f5
+name: configuration_mended
+taxonomy: cicd
+logsource: {product: cicd, service: pipeproof}
+detection: {mended: {action: pipeproof.configuration-mended}, condition: mended}
+level: informational
+requires: [pipeproof]
+";
+
 /// F22: a broken configuration and a broken rule under load: the old ones stay, and that is told; mended ones come into force.
 pub(crate) async fn broken_configuration(seed: u64) -> Row {
     let mut row = Row { runs: 1, ..Row::new("F22", "broken configuration and rules are read under load", seed) };
     let mut world = World::new().with_receiver(Manner::Takes).await;
+    std::fs::write(world.folder().join("rules/configuration.yml"), HEALTH_RULE).unwrap();
     let server = world.server();
     world.generator.send(&server, 30).await;
     let file = config_file(&world.data);
@@ -132,6 +167,10 @@ pub(crate) async fn broken_configuration(seed: u64) -> Row {
         row.expect(told, format!("{name} was not told"));
         let sent = world.generator.send(&server, 30).await;
         row.expect(sent.is_some_and(|status| status.is_success()), format!("nothing was accepted beside {name}"));
+        let what = if config == good_config { "rules" } else { "configuration" };
+        let query = format!("SELECT count(*) FROM findings WHERE title = 'The {what} cannot be used'");
+        let found = wait(Duration::from_secs(20), || async { server.rows(&query).await[0][0] != json!(0) }).await;
+        row.expect(found, format!("no finding of {name}"));
     }
     std::fs::write(&rule, &good_rule).unwrap();
     std::fs::write(&file, good_config.replace("sources:\n", "sources:\n  - {name: later, type: json}\n")).unwrap();
@@ -143,7 +182,10 @@ pub(crate) async fn broken_configuration(seed: u64) -> Row {
     })
     .await;
     row.expect(connected, "the mended configuration did not come into force");
-    row.say("told in /v1/status, in metrics and in the log; no finding is raised for it yet");
+    let query = "SELECT count(DISTINCT incident) FROM incident_steps WHERE verb = 'resolve'";
+    let resolved = wait(Duration::from_secs(20), || async { server.rows(query).await[0][0] == json!(2) }).await;
+    row.expect(resolved, "the incidents do not say that it was mended");
+    row.say("a finding of the configuration and one of the rules, delivered, and resolved by what mended them");
     world.account(&mut row, &server).await;
     row
 }

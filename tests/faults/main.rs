@@ -2,7 +2,7 @@
 //!
 //! `cargo test --test faults` runs a short selection. `-- --long` runs all of it and writes `docs/faults.md`; `-- --only NAME`
 //! runs what has NAME in its name, with `--long` at full length; `--seed N` repeats a run, `--schedules N` and `--kills N` set how many
-//! there are. Each run prints one JSON row.
+//! there are, `--soak SECONDS` how long the steady load is. Each run prints one JSON row.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,12 +21,17 @@ mod disk;
 mod generator;
 mod hostile;
 mod kills;
+#[path = "../../rules/benches/speed/events.rs"]
+#[allow(dead_code, reason = "the benchmark needs more of it")]
+mod made_up;
 mod page;
 mod process;
 mod receiver;
 mod row;
 mod simulation;
+mod space;
 mod speed;
+mod time;
 mod upkeep;
 mod world;
 
@@ -57,7 +62,11 @@ const GROUPS: &[&str] = &[
     "receiver",
     "backup",
     "take-over",
+    "clock",
+    "again",
     "retention",
+    "space",
+    "samples",
     "soak",
     "speed",
     "backlog",
@@ -70,6 +79,8 @@ struct Plan {
     seed: u64,
     schedules: Option<u64>,
     kills: Option<u64>,
+    /// Length of the steady load.
+    soak: Option<u64>,
     /// Groups of runs that were begun.
     begun: Vec<String>,
     began: Instant,
@@ -88,6 +99,7 @@ impl Plan {
             seed: 1,
             schedules: None,
             kills: None,
+            soak: None,
             begun: Vec::new(),
             began: Instant::now(),
             rows: Vec::new(),
@@ -103,6 +115,7 @@ impl Plan {
                 "--seed" => plan.seed = number().unwrap_or(plan.seed),
                 "--schedules" => plan.schedules = number(),
                 "--kills" => plan.kills = number(),
+                "--soak" => plan.soak = number(),
                 "--only" => plan.only = arguments.next(),
                 // What `cargo test NAME` hands to every test binary; other options are libtest's.
                 name if !name.starts_with('-') => plan.only = Some(name.to_owned()),
@@ -234,11 +247,27 @@ async fn runs(plan: &mut Plan) {
     if plan.wants("take-over", false) {
         plan.done(upkeep::take_over(seed).await);
     }
+    if plan.wants("clock", false) {
+        plan.done(time::clock_jumps(seed).await);
+    }
+    if plan.wants("again", true) {
+        plan.done(time::loaded_again(seed, plan.pick(1_000, 20_000)).await);
+    }
     if plan.wants("retention", true) {
-        plan.done(upkeep::retention(seed, plan.pick(4, 48), long).await);
+        plan.done(upkeep::retention(seed, plan.pick(4, 16)).await);
+    }
+    if plan.wants("space", false) {
+        plan.done(space::on_disk(seed, plan.pick(64, 512), long).await);
+    }
+    if plan.wants("samples", false) {
+        match std::env::var_os("PIPEPROOF_SAMPLES_DIR") {
+            Some(folder) => plan.done(space::samples(seed, folder.as_ref()).await),
+            None => println!("samples: left out, PIPEPROOF_SAMPLES_DIR is not set"),
+        }
     }
     if plan.wants("soak", false) {
-        plan.done(upkeep::soak(seed, Duration::from_secs(plan.pick(20, 240))).await);
+        let length = plan.soak.unwrap_or(plan.pick(20, 180));
+        plan.done(upkeep::soak(seed, Duration::from_secs(length)).await);
     }
     if plan.wants("speed", false) {
         plan.done(speed::durable_ingest(seed, 400).await);

@@ -52,6 +52,10 @@ impl Receiver {
         self.0.lock().unwrap().taken.keys().cloned().collect()
     }
 
+    pub(crate) fn attempts(&self) -> u64 {
+        self.0.lock().unwrap().attempts
+    }
+
     /// Times something came again under a key that had been taken.
     pub(crate) fn repeated(&self) -> u64 {
         self.0.lock().unwrap().taken.values().map(|(times, _)| times - 1).sum()

@@ -73,6 +73,14 @@ impl Row {
         }
     }
 
+    /// Notes something at any length.
+    pub(crate) fn note_all(&mut self, what: impl AsRef<str>) {
+        if !self.note.is_empty() {
+            self.note.push_str("; ");
+        }
+        self.note.push_str(what.as_ref());
+    }
+
     pub(crate) fn say(&mut self, what: impl AsRef<str>) {
         let what = what.as_ref();
         // Two hundred runs with one cause are one sentence.

@@ -24,6 +24,9 @@ pub(crate) struct World {
     pub(crate) data: PathBuf,
     pub(crate) generator: Arc<Generator>,
     pub(crate) receiver: Option<(Receiver, String)>,
+    /// Sources besides the generator's: lines of the configuration.
+    pub(crate) sources: String,
+    pub(crate) archive_every: &'static str,
     /// Added to the configuration.
     pub(crate) extra: String,
     pub(crate) env: Vec<(&'static str, String)>,
@@ -55,6 +58,8 @@ impl World {
             data,
             generator,
             receiver: None,
+            sources: String::new(),
+            archive_every: "1s",
             extra: String::new(),
             env: Vec::new(),
             began: Instant::now(),
@@ -73,6 +78,25 @@ impl World {
         self
     }
 
+    /// With a clock of its own, which [`Self::move_clock`] moves.
+    pub(crate) fn with_clock(mut self) -> Self {
+        self.move_clock(0);
+        self.env.push(("PIPEPROOF_CLOCK", self.clock().display().to_string()));
+        self
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.folder.path().join("clock")
+    }
+
+    /// From now on the program's clock is so many seconds ahead of the machine's.
+    pub(crate) fn move_clock(&self, seconds: i64) {
+        // Whole or not at all: the program reads it at any moment.
+        let next = self.clock().with_extension("next");
+        std::fs::write(&next, seconds.to_string()).unwrap();
+        std::fs::rename(next, self.clock()).unwrap();
+    }
+
     pub(crate) fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
@@ -80,8 +104,10 @@ impl World {
     pub(crate) fn config(&self) -> String {
         let rules = self.folder.path().join("rules");
         let mut config = format!(
-            "version: 1\narchive_every: 1s\nrules: {{dir: {}, shipped: false}}\nsources:\n  - {{name: gen, type: json}}\n",
-            rules.display()
+            "version: 1\narchive_every: {}\nrules: {{dir: {}, shipped: false}}\nsources:\n  - {{name: gen, type: json}}\n{}",
+            self.archive_every,
+            rules.display(),
+            self.sources,
         );
         if let Some((_, url)) = &self.receiver {
             config.push_str(&format!(

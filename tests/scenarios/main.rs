@@ -13,6 +13,7 @@ mod attack;
 mod backpressure;
 mod backtest;
 mod bad_input;
+mod collectors;
 mod crash;
 mod dedup;
 mod delivery;
@@ -25,6 +26,7 @@ mod ingest;
 mod kafka_security;
 mod mmdb;
 mod operations;
+mod provider;
 mod real_senders;
 mod redaction;
 #[path = "../../src/demo/replay.rs"]

@@ -1,5 +1,7 @@
 //! Group keys and values: what agrees, and what is counted, in one compact form each.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -39,8 +41,15 @@ pub(crate) fn values(key: &str) -> Vec<String> {
 }
 
 /// A value, or several together, in 16 bytes: short ones as they are, others by 120 bits of SHA-256.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct ValueId([u8; 16]);
+
+impl Hash for ValueId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Without the length that arrays write before their bytes.
+        state.write(&self.0);
+    }
+}
 
 impl ValueId {
     pub(super) fn of(text: &str) -> Self {

@@ -52,7 +52,7 @@ impl Seen {
         }
         let warm = self.is_warm(learn, time);
         self.values.keep(time.minus(rule.timespan), VALUES_MAX);
-        let new = self.values.see(value, time);
+        let new = self.values.see(value, time).is_none();
         *evicted += self.values.keep(Timestamp::MIN, VALUES_MAX);
         self.first = if self.events == 0 { time } else { self.first.min(time) };
         self.events += 1;

@@ -1,16 +1,22 @@
 //! Distinct values by when each was last seen: what `value_count` counts and what `value_new` remembers.
 //!
-//! It grows with the values, not with the matches. Few values are a short list; many have a map beside an order.
+//! It grows with the values, not with the matches. Few values are a short list; many have a map beside an order. Matches
+//! mostly come in the order of time, so the order is a queue: an entry whose value was seen again later stays where it is
+//! and is passed over when it gets to the front. What comes out of order goes into a tree beside the queue.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::key::ValueId;
+use crate::intern;
 use crate::time::Timestamp;
 
 /// Up to how many values a list is quicker than a map.
 const FEW: usize = 32;
+/// The queue is swept when it has so many entries for each value.
+const ENTRIES_PER_VALUE: usize = 4;
 
 /// Values and when they were last seen.
 #[derive(Clone, Debug)]
@@ -22,8 +28,131 @@ pub(super) enum Recency {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Many {
-    last: HashMap<ValueId, Timestamp>,
-    order: BTreeSet<(Timestamp, ValueId)>,
+    last: HashMap<ValueId, Timestamp, Keyed>,
+    /// In the order of time; an entry counts while it is what `last` says of its value.
+    queue: VecDeque<(Timestamp, ValueId)>,
+    /// What came out of order, or was looked at as the oldest; every entry counts.
+    tree: BTreeSet<(Timestamp, ValueId)>,
+}
+
+/// Values come from outside: where they fall in a map must not be foreseeable.
+#[derive(Clone, Debug)]
+struct Keyed(u64);
+
+impl Default for Keyed {
+    fn default() -> Self {
+        Self(intern::seed())
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = KeyedHasher;
+
+    fn build_hasher(&self) -> KeyedHasher {
+        KeyedHasher(self.0)
+    }
+}
+
+#[derive(Debug)]
+struct KeyedHasher(u64);
+
+impl Hasher for KeyedHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = intern::hash(self.0, bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Many {
+    fn of(list: Vec<(Timestamp, ValueId)>) -> Self {
+        let mut many = Self::default();
+        many.last.extend(list.iter().map(|(time, value)| (*value, *time)));
+        many.queue = list.into();
+        many
+    }
+
+    /// When the value was seen before.
+    fn see(&mut self, value: ValueId, time: Timestamp) -> Option<Timestamp> {
+        let before = self.last.get_mut(&value).map(|last| {
+            let before = *last;
+            *last = before.max(time);
+            before
+        });
+        match before {
+            Some(before) if before >= time => return Some(before),
+            Some(before) if !self.tree.is_empty() => {
+                self.tree.remove(&(before, value));
+            }
+            Some(_) => {}
+            None => {
+                self.last.insert(value, time);
+            }
+        }
+        if self.queue.back().is_none_or(|(last, _)| *last <= time) {
+            self.queue.push_back((time, value));
+            if self.queue.len() > self.last.len() * ENTRIES_PER_VALUE {
+                let last = &self.last;
+                self.queue.retain(|(time, value)| last.get(value) == Some(time));
+            }
+        } else {
+            self.tree.insert((time, value));
+        }
+        before
+    }
+
+    /// The time of the entry at the front of the queue that counts.
+    fn front(&mut self) -> Option<Timestamp> {
+        while let Some((time, value)) = self.queue.front() {
+            if self.last.get(value) == Some(time) {
+                return Some(*time);
+            }
+            self.queue.pop_front();
+        }
+        None
+    }
+
+    /// The oldest by (time, value). Of the queue, all of its time move to the tree, each once.
+    fn oldest(&mut self) -> Option<(Timestamp, ValueId)> {
+        if let Some(time) = self.front()
+            && self.tree.first().is_none_or(|(other, _)| time <= *other)
+        {
+            while self.front() == Some(time) {
+                self.tree.extend(self.queue.pop_front());
+            }
+        }
+        self.tree.first().copied()
+    }
+
+    fn drop_oldest(&mut self) {
+        if self.oldest().is_some()
+            && let Some((_, value)) = self.tree.pop_first()
+        {
+            self.last.remove(&value);
+        }
+    }
+
+    /// Forgets values last seen before `limit`.
+    fn expire(&mut self, limit: Timestamp) {
+        while let Some((time, value)) = self.queue.front().filter(|(time, _)| *time < limit) {
+            if self.last.get(value) == Some(time) {
+                self.last.remove(value);
+            }
+            self.queue.pop_front();
+        }
+        while let Some((_, value)) = self.tree.first().filter(|(time, _)| *time < limit).copied() {
+            self.tree.pop_first();
+            self.last.remove(&value);
+        }
+    }
+
+    fn in_order(&self) -> Vec<(Timestamp, ValueId)> {
+        let mut list: Vec<_> = self.last.iter().map(|(value, time)| (*time, *value)).collect();
+        list.sort_unstable();
+        list
+    }
 }
 
 impl Default for Recency {
@@ -40,8 +169,8 @@ impl Recency {
         }
     }
 
-    /// Takes in a value seen at a time; true if it was not there.
-    pub(super) fn see(&mut self, value: ValueId, time: Timestamp) -> bool {
+    /// Takes in a value seen at a time; when it was last seen before, if it was.
+    pub(super) fn see(&mut self, value: ValueId, time: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Few(list) => {
                 let at = list.iter().position(|(_, other)| *other == value);
@@ -53,26 +182,11 @@ impl Recency {
                 let place = list.partition_point(|other| *other < entry);
                 list.insert(place, entry);
                 if list.len() > FEW {
-                    let last = list.iter().map(|(time, value)| (*value, *time)).collect();
-                    *self = Self::Many(Box::new(Many { last, order: std::mem::take(list).into_iter().collect() }));
+                    *self = Self::Many(Box::new(Many::of(std::mem::take(list))));
                 }
-                before.is_none()
+                before
             }
-            Self::Many(many) => match many.last.get_mut(&value) {
-                Some(before) => {
-                    if *before < time {
-                        many.order.remove(&(*before, value));
-                        many.order.insert((time, value));
-                        *before = time;
-                    }
-                    false
-                }
-                None => {
-                    many.last.insert(value, time);
-                    many.order.insert((time, value));
-                    true
-                }
-            },
+            Self::Many(many) => many.see(value, time),
         }
     }
 
@@ -86,27 +200,19 @@ impl Recency {
                 above as u64
             }
             Self::Many(many) => {
-                let mut above = 0;
-                while let Some((time, value)) = many.order.first().copied() {
-                    if time >= limit {
-                        if many.order.len() <= most {
-                            break;
-                        }
-                        above += 1;
-                    }
-                    many.order.pop_first();
-                    many.last.remove(&value);
-                }
-                above
+                many.expire(limit);
+                let above = many.last.len().saturating_sub(most);
+                (0..above).for_each(|_| many.drop_oldest());
+                above as u64
             }
         }
     }
 
     /// The value seen longest ago.
-    pub(super) fn oldest(&self) -> Option<(Timestamp, ValueId)> {
+    pub(super) fn oldest(&mut self) -> Option<(Timestamp, ValueId)> {
         match self {
             Self::Few(list) => list.first().copied(),
-            Self::Many(many) => many.order.first().copied(),
+            Self::Many(many) => many.oldest(),
         }
     }
 
@@ -116,11 +222,7 @@ impl Recency {
             Self::Few(list) => {
                 list.drain(..list.len().min(1));
             }
-            Self::Many(many) => {
-                if let Some((_, value)) = many.order.pop_first() {
-                    many.last.remove(&value);
-                }
-            }
+            Self::Many(many) => many.drop_oldest(),
         }
     }
 }
@@ -129,7 +231,7 @@ impl Serialize for Recency {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Few(list) => serializer.collect_seq(list),
-            Self::Many(many) => serializer.collect_seq(&many.order),
+            Self::Many(many) => serializer.collect_seq(many.in_order()),
         }
     }
 }
@@ -140,8 +242,7 @@ impl<'de> Deserialize<'de> for Recency {
         if list.len() <= FEW {
             return Ok(Self::Few(list));
         }
-        let last = list.iter().map(|(time, value)| (*value, *time)).collect();
-        Ok(Self::Many(Box::new(Many { last, order: list.into_iter().collect() })))
+        Ok(Self::Many(Box::new(Many::of(list))))
     }
 }
 
@@ -162,7 +263,7 @@ mod tests {
                 let time = Timestamp::from_secs(number as i64 - behind);
                 let value = ValueId::of(&value.to_string());
                 let old = plain.insert(value, time.max(plain.get(&value).copied().unwrap_or(time)));
-                prop_assert_eq!(seen.see(value, time), old.is_none());
+                prop_assert_eq!(seen.see(value, time), old);
                 if number % 7 == 0 {
                     let limit = Timestamp::from_secs(number as i64 - 60);
                     seen.keep(limit, usize::MAX);

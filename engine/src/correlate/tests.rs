@@ -34,6 +34,7 @@ fn rule(operator: Operator, members: usize) -> CorrelationRule {
             controls: BTreeMap::new(),
             requires: Vec::new(),
             author: None,
+            risk: 0,
         },
         operator,
         members: (0..members).map(|number| format!("m{number}")).collect(),

@@ -48,7 +48,7 @@ pub(super) struct Window {
     first: Timestamp,
     tally: Tally,
     /// The latest matches, in order: what a finding cites.
-    recent: Vec<(Signal, Option<ValueId>)>,
+    recent: VecDeque<(Signal, Option<ValueId>)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -173,7 +173,8 @@ impl Window {
                     self.tally = Tally::Distinct(Recency::default());
                 }
                 if let Tally::Distinct(values) = &mut self.tally
-                    && !values.see(value, signal.time)
+                    && let Some(before) = values.see(value, signal.time)
+                    && self.recent.front().is_some_and(|(oldest, _)| oldest.time <= before)
                 {
                     // One match of each value is cited, the latest.
                     self.recent.retain(|(_, other)| *other != Some(value));
@@ -203,15 +204,15 @@ impl Window {
         }
         let value = if let Added::Value(value) = added { Some(value) } else { None };
         self.recent.insert(at, (signal.clone(), value));
-        if self.recent.len() > CITED_MAX {
-            let (oldest, _) = self.recent.remove(0);
-            if let Tally::Count(older) = &mut self.tally {
-                let place = older.partition_point(|time| *time <= oldest.time);
-                older.insert(place, oldest.time);
-                if older.len() + self.recent.len() > most {
-                    older.pop_front();
-                    *evicted += u64::from(most == ENTRIES_MAX);
-                }
+        if self.recent.len() > CITED_MAX
+            && let Some((oldest, _)) = self.recent.pop_front()
+            && let Tally::Count(older) = &mut self.tally
+        {
+            let place = older.partition_point(|time| *time <= oldest.time);
+            older.insert(place, oldest.time);
+            if older.len() + self.recent.len() > most {
+                older.pop_front();
+                *evicted += u64::from(most == ENTRIES_MAX);
             }
         }
     }

@@ -63,6 +63,9 @@ impl Detector {
             | Control::TokenCreated(_)
             | Control::TokenRevoked { .. }
             | Control::EnrichmentLoaded { .. }
+            | Control::ConfigurationRefused { .. }
+            | Control::ConfigurationMended { .. }
+            | Control::Collected(_)
             | Control::DeadLettersReplayed { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::json::Json;
 use crate::plan::{FieldReader, Plan};
 use crate::record::CollectionMode;
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleMeta};
 use crate::state::QuietKey;
 use crate::time::Timestamp;
 use crate::watermark::Lane;
@@ -168,7 +168,10 @@ impl Detector {
             }
             reached.push(own);
             let hears = |types: &Vec<_>| types.iter().any(|kind| heard.get(*kind as usize) == Some(&true));
-            let blind = !self.trusts_silence && !step.needs.iter().all(hears);
+            // A table that was never filled says nothing about what it lacks.
+            let ran = |meta: &RuleMeta| self.state.episodes.contains_key(&(meta.id.clone(), meta.digest.clone()));
+            let sees = || step.needs.iter().all(hears) && plan.asked_for(step.number).all(ran);
+            let blind = !self.trusts_silence && !sees();
             for (lane, watermark) in [Lane::Live, Lane::Backfill].into_iter().zip(own) {
                 let moment = Moment { watermark, now, blind: blind && lane == Lane::Live };
                 let at = match step.of {

@@ -1,21 +1,26 @@
-//! Runs of `sql:` rules become findings.
+//! Runs of `sql:` rules become findings, and rows of the tables they fill.
 
 use std::collections::BTreeMap;
 
 use super::text::{alert_title, described, entities};
 use super::{Batch, Detector};
 use crate::control::SqlRun;
+use crate::event::EventId;
 use crate::finding::{Finding, finding_id};
-use crate::rule::{Rule, RuleState};
+use crate::plan::Plan;
+use crate::record::Position;
+use crate::rule::{Rule, RuleState, TableRows};
 use crate::sql::Begun;
+use crate::table::Texts;
 use crate::time::Timestamp;
 
 impl Detector {
     /// Takes in a run. One of a rule that is not in force as it ran, or that was taken in before, changes nothing.
     pub(super) fn sql_run(&mut self, run: &SqlRun, now: Timestamp, batch: &mut Batch) {
         let plan = std::sync::Arc::clone(&self.plan);
-        let of = |rule: &&Rule| rule.meta().id == run.rule && rule.meta().digest == run.digest;
-        let Some(Rule::Sql(rule)) = plan.rules().iter().find(of) else { return };
+        let of = |rule: &Rule| rule.meta().id == run.rule && rule.meta().digest == run.digest;
+        let Some(number) = plan.rules().iter().position(of) else { return };
+        let Some(Rule::Sql(rule)) = plan.rules().get(number) else { return };
         if rule.meta.state == RuleState::Paused {
             return;
         }
@@ -25,6 +30,7 @@ impl Detector {
         };
         self.counters.evicted += forgotten;
         batch.episodes.insert(name);
+        self.fill_tables(&plan, number, run, now);
         for begun in &begun {
             let Begun { key, row, start } = begun;
             let read = |field: &str| row.get(field).cloned();
@@ -47,6 +53,27 @@ impl Detector {
                 ..described(meta, now)
             };
             self.report(finding, batch);
+        }
+    }
+    /// The rows of a run are the rows of the tables its rule feeds, from now on: they are known since its record.
+    fn fill_tables(&mut self, plan: &Plan, number: usize, run: &SqlRun, now: Timestamp) {
+        for (table, _) in plan.table_feeds(number) {
+            let (Some(declared), Some(rows)) = (plan.tables().get(*table), self.state.tables.get_mut(*table)) else {
+                continue;
+            };
+            let TableRows::Derived { key, columns, .. } = &declared.rows else { continue };
+            let mut given = BTreeMap::new();
+            for row in &run.rows {
+                let values: Vec<Option<&str>> = key.iter().map(|column| row.get(column).map(String::as_str)).collect();
+                // A row that names nothing opens nothing.
+                if values.iter().any(Option::is_some) {
+                    let key = Texts::of(values.into_iter().map(|value| Some(value.unwrap_or_default())));
+                    let columns = columns.values().map(|column| row.get(column).map(String::as_str));
+                    given.entry(key).or_insert_with(|| Texts::of(columns));
+                }
+            }
+            let position = Position { partition: self.partition, index: self.state.position.saturating_sub(1) };
+            rows.agree(now, EventId { position, sub: 0 }, &given, !run.truncated);
         }
     }
 }

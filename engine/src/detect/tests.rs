@@ -36,6 +36,7 @@ fn meta(name: &str, emits: bool) -> RuleMeta {
         controls: BTreeMap::new(),
         requires: vec!["json".into()],
         author: None,
+        risk: 0,
     }
 }
 
@@ -454,4 +455,22 @@ fn history_teaches_the_live_lane_and_finds_nothing() {
     // Actors come in turn: ann, bob, eve.
     assert_eq!(run(true), ["0-2-0"]);
     assert_eq!(run(false), ["0-2-0"]);
+}
+
+#[test]
+fn history_that_the_lake_knows_is_a_repetition_and_only_history() {
+    let mut known = event(1, 100, 10, "act.a", "acme/app", 7);
+    known.record.envelope.mode = CollectionMode::Backfill;
+    known.record.envelope.attributes.insert(crate::record::REPEATS.to_owned(), "0".to_owned());
+    let again = event(2, 101, 10, "act.a", "acme/app", 7);
+    // Nobody who delivers live may say so, and no record repeats a later one.
+    let mut live = event(3, 102, 10, "act.a", "acme/app", 8);
+    live.record.envelope.attributes.insert(crate::record::REPEATS.to_owned(), "0".to_owned());
+    let mut later = event(4, 103, 10, "act.a", "acme/app", 9);
+    later.record.envelope.mode = CollectionMode::Backfill;
+    later.record.envelope.attributes.insert(crate::record::REPEATS.to_owned(), "4".to_owned());
+    let stream = [event(0, 99, 10, "act.b", "acme/app", 1), known, again, live, later];
+    let mut detector = Detector::new(plan(), 0);
+    let commit = detector.apply(stream.to_vec(), Timestamp::from_secs(200)).unwrap();
+    assert_eq!(commit.duplicates, [Duplicate { index: 1, first: 0 }], "and it is not remembered as a first one itself");
 }

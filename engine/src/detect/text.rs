@@ -20,6 +20,7 @@ pub(super) fn described(meta: &RuleMeta, fired: Timestamp) -> Finding {
         rule_title: meta.title.clone(),
         rule_digest: meta.digest.clone(),
         level: meta.level,
+        risk: meta.risk,
         state: meta.state,
         title: String::new(),
         time: fired,

@@ -34,6 +34,7 @@ fn rule() -> Rule {
         controls: BTreeMap::new(),
         requires: Vec::new(),
         author: None,
+        risk: 0,
     };
     let logsource = logsource(Some("registry"));
     Rule::Detection(DetectionRule { meta, logsource, taxonomy: Taxonomy::Cicd, condition: Condition::And(Vec::new()) })

@@ -33,6 +33,7 @@ fn meta(name: &str) -> RuleMeta {
         controls: BTreeMap::new(),
         requires: Vec::new(),
         author: None,
+        risk: 0,
     }
 }
 

@@ -52,6 +52,7 @@ fn meta(id: &str) -> RuleMeta {
         controls: BTreeMap::new(),
         requires: Vec::new(),
         author: None,
+        risk: 0,
     }
 }
 

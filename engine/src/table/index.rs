@@ -21,8 +21,84 @@ const LAST: EventId = EventId { position: Position { partition: u32::MAX, index:
 /// From this class on rows last longer (35,000 years) than time can be counted.
 const ENDLESS: u8 = 40;
 
+/// Up to how many rows with the same values are a list: most have one, and the node of a tree has room for eleven.
+const FEW: usize = 16;
+
+/// A row with its class.
+type Entry = (u8, Timestamp, EventId);
+
 /// Rows by class, begin and event.
-type Classed = BTreeSet<(u8, Timestamp, EventId)>;
+#[derive(Debug)]
+enum Classed {
+    /// Sorted.
+    Few(Vec<Entry>),
+    Many(BTreeSet<Entry>),
+}
+
+impl Default for Classed {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Classed {
+    fn insert(&mut self, entry: Entry) {
+        match self {
+            Self::Many(tree) => {
+                tree.insert(entry);
+            }
+            Self::Few(list) => {
+                let Err(place) = list.binary_search(&entry) else { return };
+                list.reserve_exact(1);
+                list.insert(place, entry);
+                if list.len() > FEW {
+                    *self = Self::Many(std::mem::take(list).into_iter().collect());
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        match self {
+            Self::Many(tree) => {
+                tree.remove(entry);
+            }
+            Self::Few(list) => {
+                if let Ok(place) = list.binary_search(entry) {
+                    list.remove(place);
+                }
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Many(tree) => tree.len(),
+            Self::Few(list) => list.len(),
+        }
+    }
+
+    /// The first one from here on.
+    fn first_from(&self, from: Entry) -> Option<Entry> {
+        match self {
+            Self::Many(tree) => tree.range(from..).next().copied(),
+            Self::Few(list) => list.get(list.partition_point(|entry| *entry < from)).copied(),
+        }
+    }
+
+    /// Whether one of these, the last first, is accepted.
+    fn any(&self, from: Entry, to: Entry, mut accept: impl FnMut(RowId) -> bool) -> bool {
+        let mut accept = |(_, time, event): &Entry| accept((*time, *event));
+        match self {
+            Self::Many(tree) => tree.range(from..=to).rev().any(&mut accept),
+            Self::Few(list) => {
+                let (first, end) =
+                    (list.partition_point(|entry| *entry < from), list.partition_point(|entry| *entry <= to));
+                list.get(first..end).unwrap_or_default().iter().rev().any(&mut accept)
+            }
+        }
+    }
+}
 
 /// Rows by the values of some of their columns.
 #[derive(Debug, Default)]
@@ -54,7 +130,7 @@ impl Index {
         let name = (signature, values);
         if let Some(rows) = self.0.get_mut(&name) {
             rows.remove(&(class(row.0, to), row.0, row.1));
-            if rows.is_empty() {
+            if rows.len() == 0 {
                 self.0.remove(&name);
             }
         }
@@ -64,15 +140,14 @@ impl Index {
     pub(super) fn any(&self, signature: u16, values: Texts, span: Span, mut accept: impl FnMut(RowId) -> bool) -> bool {
         let Some(rows) = self.0.get(&(signature, values)) else { return false };
         let mut from = 0;
-        while let Some((class, ..)) = rows.range((from, Timestamp::MIN, FIRST)..).next() {
-            let first = if *class >= ENDLESS {
+        while let Some((class, ..)) = rows.first_from((from, Timestamp::MIN, FIRST)) {
+            let first = if class >= ENDLESS {
                 Timestamp::MIN
             } else {
                 span.earliest.minus(Duration::from_secs(1 << class).max(span.at_least))
             };
             if first <= span.latest {
-                let range = (*class, first, FIRST)..=(*class, span.latest, LAST);
-                if rows.range(range).rev().any(|(_, time, event)| accept((*time, *event))) {
+                if rows.any((class, first, FIRST), (class, span.latest, LAST), &mut accept) {
                     return true;
                 }
             }
@@ -86,6 +161,6 @@ impl Index {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.values().map(BTreeSet::len).sum()
+        self.0.values().map(Classed::len).sum()
     }
 }

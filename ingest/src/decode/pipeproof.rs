@@ -22,10 +22,11 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let actor = json.str_at(&["actor"]);
     fields.text(Field::ActorId, actor);
     fields.text(Field::ActorType, actor.map(|_| "human"));
-    fields.text(Field::Outcome, Some("success"));
+    let refused = kind == "configuration-refused";
+    fields.text(Field::Outcome, Some(if refused { "failure" } else { "success" }));
     let ids = ["id", "name", "incident", "pack", "set", "run", "rule", "file"];
     fields.text(Field::ConfigId, ids.iter().find_map(|key| json.str_at(&[key])));
     fields.text(Field::ConfigAttribute, json.str_at(&["verb"]).or_else(|| json.str_at(&["change", "what"])));
-    fields.text(Field::Message, json.str_at(&["note"]));
+    fields.text(Field::Message, json.str_at(&["note"]).or_else(|| json.str_at(&["reason"])));
     Ok(vec![draft])
 }

@@ -155,7 +155,13 @@ pub(super) fn item(request: &Request<'_>, item: &[u8], number: Option<usize>, li
         | SourceType::Sarif
         | SourceType::Gitleaks
         | SourceType::GitlabWebhook
-        | SourceType::GitlabJoblog => None,
+        | SourceType::GitlabJoblog
+        | SourceType::JenkinsJoblog
+        | SourceType::BuildkiteJoblog => None,
+        SourceType::ProviderLedger => {
+            let parts = [text(&["provider"])?, text(&["kind"])?, text(&["scope"])?, text(&["id"])?];
+            Some(parts.join("/"))
+        }
         // One delivery carries one event; lines of a log have no id.
         SourceType::Jenkins => header(request.headers, "ce-id").map(numbered),
     };

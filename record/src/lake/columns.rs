@@ -215,6 +215,7 @@ const EVENT_COLUMNS: &[(&str, Kind)] = &[
 /// The columns of `events` after the normalised fields: the record as it stands in the log.
 const RECORD_COLUMNS: &[(&str, Kind)] = &[
     ("dead_letter", Kind::Text),
+    // Of earlier versions. It is SHA-256 over 0x00 and the leaf, which the columns after it hold.
     ("leaf_hash", Kind::Bytes),
     ("envelope", Kind::Text),
     ("salt", Kind::Bytes),

@@ -14,12 +14,14 @@ use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::SchemaRef;
 use deltalake::kernel::Remove;
 use deltalake::kernel::transaction::CommitProperties;
-use deltalake::operations::vacuum::VacuumMode;
+use deltalake::operations::vacuum::{Clock, VacuumMode};
+use engine::time::Timestamp;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
+use pipeproof_engine as engine;
 
 use super::delta::{LakeTable, NewFile, least};
-use super::parquet_file::ParquetFile;
+use super::parquet_file::{Effort, ParquetFile};
 use super::replay::append_of;
 use super::{LakeError, check};
 
@@ -106,8 +108,8 @@ impl LakeTable {
         }))
     }
 
-    /// Removes, once a day, files that no version of the last week refers to. Returns whether it did.
-    pub(super) async fn vacuum(&mut self) -> Result<bool, LakeError> {
+    /// Removes, once a day, files that no version of the week before `now` refers to. Returns whether it did.
+    pub(super) async fn vacuum(&mut self, now: Timestamp) -> Result<bool, LakeError> {
         if self.vacuumed.is_some_and(|last| last.elapsed() < VACUUM_EVERY) {
             return Ok(false);
         }
@@ -117,6 +119,7 @@ impl LakeTable {
         // Every version stays readable by its log; only data files go.
         let properties = CommitProperties::default().with_cleanup_expired_logs(Some(false));
         let vacuum = self.delta.clone().vacuum().with_retention_period(kept).with_mode(VacuumMode::Full);
+        let vacuum = vacuum.with_clock(Arc::new(At(now)));
         let (delta, metrics) = vacuum.with_commit_properties(properties).await.map_err(done)?;
         self.delta = delta;
         self.vacuumed = Some(Instant::now());
@@ -133,6 +136,16 @@ impl LakeTable {
     }
 }
 
+/// The present of one vacuum.
+#[derive(Debug)]
+struct At(Timestamp);
+
+impl Clock for At {
+    fn current_timestamp_millis(&self) -> i64 {
+        self.0.as_micros().div_euclid(1_000)
+    }
+}
+
 fn most(column: &str, stats: Option<&str>) -> u64 {
     let stats: serde_json::Value = stats.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     stats.get("maxValues").and_then(|values| values.get(column)?.as_u64()).unwrap_or(0)
@@ -140,7 +153,7 @@ fn most(column: &str, stats: Option<&str>) -> u64 {
 
 /// The rows of the files one after the other, as one file, and how many they are.
 fn merged(schema: &SchemaRef, paths: &[PathBuf]) -> Result<(Vec<u8>, usize), ParquetError> {
-    let mut file = ParquetFile::new(schema)?;
+    let mut file = ParquetFile::new(schema, Effort::Kept)?;
     let mut rows = 0;
     for path in paths {
         for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {

@@ -306,7 +306,7 @@ fn delta_columns(table: Table, schema: &SchemaRef) -> Result<Vec<StructField>, L
 
 /// A folder for the files of a partition. Only its look depends on the value: readers take that from the files and the
 /// table's log. No `NAME=VALUE`, so that nobody reads the value out of the path instead.
-fn folder_name(value: &str) -> String {
+pub(super) fn folder_name(value: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if !value.is_empty() && value.len() <= 80 && !value.starts_with(['.', '_']) && value.bytes().all(is_plain) {
         return value.to_owned();

@@ -12,6 +12,7 @@ mod delta;
 mod durable;
 mod events;
 mod feeds;
+mod known;
 mod parquet_file;
 mod replay;
 
@@ -22,7 +23,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_schema::ArrowError;
 use deltalake::DeltaTableError;
+use engine::time::Timestamp;
 use parquet::errors::ParquetError;
+use pipeproof_engine as engine;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -34,7 +37,7 @@ pub use check::Damage;
 pub use columns::{Table, field_column};
 pub use durable::DurableFileSystem;
 pub(crate) use events::batch as events_batch;
-pub use events::{EventRow, LeafColumns, event_rows};
+pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
 pub use replay::{Findings, Records, Skip, StoredRecord};
@@ -399,17 +402,17 @@ impl Lake {
         Ok(copied)
     }
 
-    /// Merges small files of each table, and once a day removes what no version of the last week refers to. Versions that are
-    /// pinned meanwhile stay readable. Returns how many files were merged.
+    /// Merges small files of each table, and once a day removes what no version of the week before `now` refers to. Versions that
+    /// are pinned meanwhile stay readable. Returns how many files were merged.
     ///
     /// # Errors
     /// [`LakeError`]; what was done before it stays.
-    pub async fn tidy(&self) -> Result<usize, LakeError> {
+    pub async fn tidy(&self, now: Timestamp) -> Result<usize, LakeError> {
         let mut merged = 0;
         for &table in Table::ALL {
             let mut open = self.table(table)?.lock().await;
             let count = open.compact().await?;
-            if open.vacuum().await? || count > 0 {
+            if open.vacuum(now).await? || count > 0 {
                 self.publish(table, &open)?;
             }
             merged += count;

@@ -1,6 +1,6 @@
 //! The lake from outside: appends land once, crashes leave nothing half, leaves come back byte for byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::time::Duration;
 
@@ -297,7 +297,6 @@ async fn a_table_made_by_an_older_program_gets_the_new_columns() {
     assert!(matches!(&error, LakeError::Schema { column, .. } if column == "tree_size"), "{error}");
 }
 
-/// Other people's readers see the same rows. Needs Python with `deltalake` and `duckdb`; says so where they are missing.
 #[tokio::test]
 async fn merged_files_hold_the_same_rows_in_order_and_pinned_versions_stay() {
     let dir = tempfile::tempdir().unwrap();
@@ -310,13 +309,13 @@ async fn merged_files_hold_the_same_rows_in_order_and_pinned_versions_stay() {
         lake.append_events(0, at * 3, at * 3 + 3, rows(at * 3, at * 3 + 3)).await.unwrap();
         // Files of one source are merged while those of the other are small: their records interleave.
         if at == 20 {
-            assert!(lake.tidy().await.unwrap() >= 16);
+            assert!(lake.tidy(START).await.unwrap() >= 16);
         }
     }
     let before = lake.pin();
     let (expected, all) = (read(&before), count(&before, "events").await);
     assert_eq!(expected.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (0..120).collect::<Vec<_>>());
-    while lake.tidy().await.unwrap() > 0 {}
+    while lake.tidy(START).await.unwrap() > 0 {}
     let after = lake.pin();
     assert!(after.files(Table::Events).len() < before.files(Table::Events).len() / 2);
     for snapshot in [&after, &before, &lake.pin_at(&before.versions()).await.unwrap()] {
@@ -330,6 +329,72 @@ async fn merged_files_hold_the_same_rows_in_order_and_pinned_versions_stay() {
     assert_eq!((read(&lake.pin()).len(), lake.pin().records_end()), (123, 123));
 }
 
+/// Names of the data files on disk.
+fn data_files(dir: &std::path::Path) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let found = changes(&dir.join("events")).into_iter().map(|(path, _)| path);
+    found.filter(|path| path.extension().is_some_and(|ending| ending == "parquet")).collect()
+}
+
+#[tokio::test]
+async fn vacuum_removes_what_only_versions_of_more_than_a_week_ago_refer_to() {
+    use engine::clock::{Clock as _, SystemClock};
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    for at in 0..40 {
+        lake.append_events(0, at * 3, at * 3 + 3, rows(at * 3, at * 3 + 3)).await.unwrap();
+    }
+    let before = lake.pin();
+    // When files were removed from the table is told by the machine's clock.
+    let now = SystemClock.now();
+    while lake.tidy(now).await.unwrap() > 0 {}
+    let merged = lake.pin();
+    let read = |snapshot: &Snapshot| -> Vec<u64> {
+        let records = snapshot.records(0, &Skip::default()).unwrap();
+        records.map(|record| record.unwrap().index).collect()
+    };
+    let all: Vec<u64> = (0..120).collect();
+    let day = Duration::from_secs(86_400);
+    // A process looks once a day, and at its start.
+    let lake = Lake::open(dir.path()).await.unwrap();
+    lake.tidy(now.plus(day * 6)).await.unwrap();
+    assert_eq!(read(&before), all, "a version of this week stays");
+    assert_eq!(read(&lake.pin_at(&before.versions()).await.unwrap()), all);
+    assert!(data_files(dir.path()).len() > merged.files(Table::Events).len());
+
+    let pinned = lake.pin();
+    lake.append_events(0, 120, 123, rows(120, 123)).await.unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    lake.tidy(now.plus(day * 8)).await.unwrap();
+    let kept: std::collections::BTreeSet<_> = lake.pin().files(Table::Events).iter().cloned().collect();
+    assert_eq!(data_files(&std::fs::canonicalize(dir.path()).unwrap()), kept, "nothing else is left on disk");
+    assert_eq!(read(&pinned), all, "what is still part of the table stays for whoever has pinned it");
+    assert_eq!(read(&lake.pin()).len(), 123);
+    assert_eq!(lake.pin().damaged_files(), []);
+    assert!(before.records(0, &Skip::default()).unwrap().any(|record| record.is_err()), "the old files are gone");
+    assert_eq!(lake.archived(0).await.unwrap(), 123);
+}
+
+#[tokio::test]
+async fn items_of_earlier_days_are_known_by_their_first_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    lake.append_events(0, 0, 40, rows(0, 40)).await.unwrap();
+    lake.append_events(0, 40, 80, rows(40, 80)).await.unwrap();
+    let items = |numbers: &[u64]| -> std::collections::HashSet<String> {
+        numbers.iter().map(|number| format!("id:{number}")).collect()
+    };
+    let snapshot = lake.pin();
+    let known = |source: &str, until, numbers: &[u64]| snapshot.known_items(source, until, &items(numbers)).unwrap();
+    // Records with even indexes are of `acme`, the others of another source, whose folder is not named after it.
+    let asked = [4, 5, 62, 500];
+    assert_eq!(known("acme", START, &asked), HashMap::from([("id:4".to_owned(), 4), ("id:62".to_owned(), 62)]));
+    assert_eq!(known("acme/über prod", START, &asked), HashMap::from([("id:5".to_owned(), 5)]));
+    assert!(known("nobody", START, &asked).is_empty());
+    assert!(known("acme", START.minus(Duration::from_secs(86_400)), &asked).is_empty(), "of that day or before");
+    assert!(known("acme", START, &[]).is_empty());
+}
+
+/// Other people's readers see the same rows. Needs Python with `deltalake` and `duckdb`; says so where they are missing.
 #[tokio::test]
 async fn duckdb_and_delta_rs_for_python_open_the_tables() {
     let dir = tempfile::tempdir().unwrap();

@@ -32,6 +32,7 @@ fn rule(key: &[&str], query: &str) -> SqlRule {
         controls: std::collections::BTreeMap::new(),
         requires: Vec::new(),
         author: None,
+        risk: 0,
     };
     let hour = Duration::from_secs(3_600);
     let key = key.iter().map(|&key| key.to_owned()).collect();
@@ -56,7 +57,6 @@ fn row(index: u64, source: &str, minutes: u64, fields: &[(Field, Value)]) -> Eve
         mode: CollectionMode::Live,
         fields: set,
         dead_letter: None,
-        leaf_hash: [0; 32],
         leaf: None,
     }
 }

@@ -412,9 +412,52 @@ SELECT CAST(NULL AS VARCHAR) AS exception_id, CAST(NULL AS VARCHAR) AS control_i
        CAST(NULL AS VARCHAR) AS requested_by, CAST(NULL AS VARCHAR) AS approved_by, CAST(NULL AS TIMESTAMP(6)) AS approved_at,
        CAST(NULL AS TIMESTAMP(6)) AS expires_at WHERE false;
 
+-- What providers list, an entry each. `object_id` is what events call it: a run's id, a deployment's id, a change's number after
+-- its repository. Repositories are the scope of GitHub and GitLab, workflows that of the others.
 CREATE VIEW provider_ledger AS
-SELECT CAST(NULL AS VARCHAR) AS source_id, CAST(NULL AS VARCHAR) AS object_kind, CAST(NULL AS VARCHAR) AS object_id,
-       CAST(NULL AS TIMESTAMP(6)) AS at WHERE false;
+SELECT source AS source_id, config_object AS object_kind,
+       CASE WHEN action = 'ledger.change' THEN concat(ci_repo, '#', config_id) ELSE config_id END AS object_id, at,
+       ci_provider AS provider, CASE WHEN ci_provider IN ('github', 'gitlab') THEN ci_repo ELSE ci_workflow END AS scope,
+       reason AS result, event_id
+FROM fact
+WHERE action IN ('ledger.run', 'ledger.deployment', 'ledger.change');
+
+-- The ledger against the events, both ways. `missing`: the provider lists it and no event of it came. `unlisted`: an event says
+-- that it ended between the first and the last entry of its scope, and no entry says so. A fetched log is no event of a run.
+CREATE VIEW reconciliation AS
+WITH listed AS (
+    SELECT provider, object_kind, scope, object_id, min(source_id) AS source_id, min(at) AS at, min(event_id) AS event_id
+    FROM provider_ledger GROUP BY provider, object_kind, scope, object_id
+), span AS (
+    SELECT provider, object_kind, scope, min(source_id) AS source_id, min(at) AS first_at, max(at) AS last_at
+    FROM listed GROUP BY provider, object_kind, scope
+), told AS (
+    SELECT ci_provider AS provider, 'run' AS object_kind,
+           CASE WHEN ci_provider IN ('github', 'gitlab') THEN ci_repo ELSE ci_workflow END AS scope, ci_run_id AS object_id,
+           CASE WHEN action = 'run.finished' THEN at END AS ended, event_id
+    FROM fact
+    WHERE (action LIKE 'run.%' OR (action LIKE 'job.%' AND action <> 'job.log')) AND ci_run_id IS NOT NULL
+    UNION ALL
+    SELECT ci_provider, 'deployment', ci_repo, config_id, CASE WHEN action = 'deploy.finished' THEN at END, event_id
+    FROM fact WHERE action LIKE 'deploy.%' AND config_id IS NOT NULL
+    UNION ALL
+    SELECT ci_provider, 'change', ci_repo, concat(ci_repo, '#', CAST(change_number AS VARCHAR)),
+           CASE WHEN action = 'change.merged' THEN at END, event_id
+    FROM fact WHERE action LIKE 'change.%' AND change_number IS NOT NULL
+), seen AS (
+    SELECT provider, object_kind, object_id, min(scope) AS scope, max(ended) AS ended, min(event_id) AS event_id
+    FROM told WHERE provider IS NOT NULL GROUP BY provider, object_kind, object_id
+)
+SELECT l.source_id, l.provider, l.object_kind, l.scope, l.object_id, l.at,
+       CASE WHEN s.object_id IS NULL THEN 'missing' ELSE 'matched' END AS result, l.event_id
+FROM listed l
+LEFT JOIN seen s ON s.provider = l.provider AND s.object_kind = l.object_kind AND s.object_id = l.object_id
+UNION ALL
+SELECT p.source_id, s.provider, s.object_kind, s.scope, s.object_id, s.ended, 'unlisted', s.event_id
+FROM seen s
+JOIN span p ON p.provider = s.provider AND p.object_kind = s.object_kind AND p.scope = s.scope
+           AND s.ended BETWEEN p.first_at AND p.last_at
+LEFT ANTI JOIN listed l ON l.provider = s.provider AND l.object_kind = s.object_kind AND l.object_id = s.object_id;
 
 CREATE VIEW test_data_load AS
 SELECT CAST(NULL AS VARCHAR) AS env, CAST(NULL AS VARCHAR) AS dataset, CAST(NULL AS VARCHAR) AS classification,

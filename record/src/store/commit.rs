@@ -7,7 +7,13 @@ use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
+use super::checksum::{self, check};
 use super::{SqliteStore, StoreError, number, unsigned};
+
+/// What zstd begins with.
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Shorter states are kept as they are, bytes.
+const COMPRESSED_FROM: usize = 1_024;
 
 impl Store for SqliteStore {
     type Error = StoreError;
@@ -21,13 +27,17 @@ impl Store for SqliteStore {
         // Dropping the transaction on any error rolls all of it back.
         let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::on("begin a commit"))?;
         advance(&mut transaction, commit).await?;
+        let changed: Vec<_> = commit.incidents.iter().map(|incident| incident.id.as_str().into()).collect();
+        checksum::check_before(&mut transaction, &checksum::INCIDENTS, &changed).await?;
         rows.insert(&mut transaction, commit).await.map_err(StoreError::on("write a commit"))?;
+        checksum::seal(&mut transaction, &written(commit)).await.map_err(StoreError::on("write a commit"))?;
         Failpoint::StoreInTransaction.pass();
         transaction.commit().await.map_err(StoreError::on("commit a batch"))
     }
 
     async fn snapshot(&self, partition: u32, position: u64, state: &[u8]) -> Result<(), StoreError> {
         let position_row = number("position", position)?;
+        let state = compressed(state)?;
         let mut writer = self.writer().await;
         let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::on("begin a snapshot"))?;
         let stands = position_of(&mut transaction, partition).await?;
@@ -38,19 +48,20 @@ impl Store for SqliteStore {
             sqlx::query(
                 "INSERT INTO state_snapshots (partition, position, state, digest) VALUES (?, ?, ?, ?)
                  ON CONFLICT (partition) DO UPDATE
-                 SET position = excluded.position, state = excluded.state, digest = excluded.digest",
+                 SET position = excluded.position, state = excluded.state, digest = excluded.digest, checksum = NULL",
             )
             .bind(partition)
             .bind(position_row)
-            .bind(state)
-            .bind(&Sha256::digest(state)[..])
+            .bind(&state)
+            .bind(&Sha256::digest(&state)[..])
             .execute(&mut *transaction)
             .await?;
             sqlx::query("DELETE FROM state_deltas WHERE partition = ? AND position <= ?")
                 .bind(partition)
                 .bind(position_row)
                 .execute(&mut *transaction)
-                .await
+                .await?;
+            checksum::seal(&mut transaction, &[&checksum::STATE_SNAPSHOTS]).await
         };
         write.await.map_err(StoreError::on("write a snapshot"))?;
         Failpoint::StoreInSnapshot.pass();
@@ -62,19 +73,19 @@ impl Store for SqliteStore {
         let mut reader = self.readers().begin().await.map_err(StoreError::on(doing))?;
         let position = position_of(&mut reader, partition).await?;
         let on = StoreError::on(doing);
-        let snapshot = sqlx::query("SELECT position, state, digest FROM state_snapshots WHERE partition = ?")
+        let snapshot = sqlx::query("SELECT * FROM state_snapshots WHERE partition = ?")
             .bind(partition)
             .fetch_optional(&mut *reader)
             .await
             .map_err(on)?;
-        let deltas =
-            sqlx::query("SELECT position, delta, digest FROM state_deltas WHERE partition = ? ORDER BY position")
-                .bind(partition)
-                .fetch_all(&mut *reader)
-                .await
-                .map_err(StoreError::on(doing))?;
-        let snapshot = snapshot.as_ref().map(undamaged).transpose()?;
-        let deltas = deltas.iter().map(|row| undamaged(row).map(|(_, delta)| delta)).collect::<Result<_, _>>()?;
+        let deltas = sqlx::query("SELECT * FROM state_deltas WHERE partition = ? ORDER BY position")
+            .bind(partition)
+            .fetch_all(&mut *reader)
+            .await
+            .map_err(StoreError::on(doing))?;
+        let snapshot = snapshot.as_ref().map(|row| undamaged(&checksum::STATE_SNAPSHOTS, row, "state")).transpose()?;
+        let delta = |row| undamaged(&checksum::STATE_DELTAS, row, "delta").map(|(_, delta)| delta);
+        let deltas = deltas.iter().map(delta).collect::<Result<_, _>>()?;
         Ok(Restored { position, snapshot, deltas })
     }
 }
@@ -90,25 +101,56 @@ impl SqliteStore {
     }
 }
 
-/// Position and bytes of a row of (position, bytes, digest), if they are what was written.
-fn undamaged(row: &SqliteRow) -> Result<(u64, Vec<u8>), StoreError> {
+/// The tables a commit writes to.
+fn written(commit: &Commit) -> Vec<&'static checksum::Table> {
+    let mut tables = vec![&checksum::PROGRESS, &checksum::STATE_DELTAS];
+    let mut add = |empty: bool, table| tables.extend((!empty).then_some(table));
+    add(commit.findings.is_empty(), &checksum::FINDINGS);
+    add(commit.incidents.is_empty(), &checksum::INCIDENTS);
+    add(commit.steps.is_empty(), &checksum::INCIDENT_STEPS);
+    add(commit.outbox.is_empty(), &checksum::OUTBOX);
+    add(commit.duplicates.is_empty(), &checksum::DUPLICATES);
+    add(commit.dead_letters.is_empty(), &checksum::DEAD_LETTERS);
+    add(commit.excepted.is_empty(), &checksum::EXCEPTED);
+    add(commit.windows.is_empty(), &checksum::SOURCE_WINDOWS);
+    tables
+}
+
+/// Position and bytes of a row, if they are what was written.
+fn undamaged(table: &checksum::Table, row: &SqliteRow, bytes: &str) -> Result<(u64, Vec<u8>), StoreError> {
     let on = || StoreError::on("restore the detector's state");
-    let position = unsigned(row.try_get(0).map_err(on())?);
-    let bytes: Vec<u8> = row.try_get(1).map_err(on())?;
-    let digest: Option<Vec<u8>> = row.try_get(2).map_err(on())?;
+    let position = unsigned(row.try_get("position").map_err(on())?);
+    check(table, row)?;
+    let bytes: Vec<u8> = row.try_get(bytes).map_err(on())?;
+    let digest: Option<Vec<u8>> = row.try_get("digest").map_err(on())?;
     if digest.is_some_and(|digest| digest != Sha256::digest(&bytes)[..]) {
         return Err(StoreError::Damaged { position });
     }
+    let bytes = if bytes.starts_with(ZSTD_MAGIC) {
+        zstd::decode_all(bytes.as_slice()).map_err(|_| StoreError::Damaged { position })?
+    } else {
+        bytes
+    };
     Ok((position, bytes))
 }
 
+/// A state as it is kept. Those of earlier versions, and short ones, are not compressed; no state begins as zstd does.
+fn compressed(state: &[u8]) -> Result<Vec<u8>, StoreError> {
+    if state.len() < COMPRESSED_FROM {
+        return Ok(state.to_vec());
+    }
+    zstd::encode_all(state, 1).map_err(|error| StoreError::on("compress a state")(sqlx::Error::Io(error)))
+}
+
 async fn position_of(connection: &mut SqliteConnection, partition: u32) -> Result<u64, StoreError> {
-    let position: Option<i64> = sqlx::query_scalar("SELECT position FROM progress WHERE partition = ?")
+    let row = sqlx::query("SELECT * FROM progress WHERE partition = ?")
         .bind(partition)
         .fetch_optional(connection)
         .await
         .map_err(StoreError::on("read a position"))?;
-    Ok(position.map_or(0, unsigned))
+    let Some(row) = row else { return Ok(0) };
+    check(&checksum::PROGRESS, &row)?;
+    row.try_get("position").map(unsigned).map_err(StoreError::on("read a position"))
 }
 
 /// Moves the position from `commit.from` to `commit.to`, or refuses if it does not stand there.
@@ -120,14 +162,16 @@ async fn advance(connection: &mut SqliteConnection, commit: &Commit) -> Result<(
         .execute(&mut *connection)
         .await
         .map_err(StoreError::on(doing))?;
-    let moved = sqlx::query("UPDATE progress SET position = ?, committed = ? WHERE partition = ? AND position = ?")
-        .bind(to)
-        .bind(commit.committed.as_micros())
-        .bind(commit.partition)
-        .bind(from)
-        .execute(&mut *connection)
-        .await
-        .map_err(StoreError::on(doing))?;
+    let moved = sqlx::query(
+        "UPDATE progress SET position = ?, committed = ?, checksum = NULL WHERE partition = ? AND position = ?",
+    )
+    .bind(to)
+    .bind(commit.committed.as_micros())
+    .bind(commit.partition)
+    .bind(from)
+    .execute(&mut *connection)
+    .await
+    .map_err(StoreError::on(doing))?;
     if moved.rows_affected() == 1 {
         return Ok(());
     }
@@ -137,6 +181,7 @@ async fn advance(connection: &mut SqliteConnection, commit: &Commit) -> Result<(
 
 /// The JSON of a commit's rows, written before the transaction starts so that nothing can fail half way but the database.
 struct Rows {
+    delta: Vec<u8>,
     findings: Vec<String>,
     incidents: Vec<String>,
     outbox: Vec<String>,
@@ -170,6 +215,7 @@ impl Rows {
             })
             .collect();
         Ok(Self {
+            delta: compressed(&commit.delta)?,
             findings: encode_all("finding", &commit.findings, |finding| &finding.id)?,
             incidents: encode_all("incident", &commit.incidents, |incident| &incident.id)?,
             outbox: commit.outbox.iter().map(|message| message.body.to_string()).collect(),
@@ -184,11 +230,12 @@ impl Rows {
         let committed = commit.committed.as_micros();
         // `advance` has checked both positions.
         let to = i64::try_from(commit.to).unwrap_or(i64::MAX);
+        let delta = &self.delta;
         sqlx::query("INSERT INTO state_deltas (partition, position, delta, digest) VALUES (?, ?, ?, ?)")
             .bind(commit.partition)
             .bind(to)
-            .bind(&commit.delta)
-            .bind(&Sha256::digest(&commit.delta)[..])
+            .bind(delta)
+            .bind(&Sha256::digest(delta)[..])
             .execute(&mut *connection)
             .await?;
         for (finding, body) in commit.findings.iter().zip(&self.findings) {
@@ -216,7 +263,8 @@ impl Rows {
             sqlx::query(
                 "INSERT INTO incidents (id, status, is_over, level, opened, committed, updated, body)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)
-                 ON CONFLICT (id) DO UPDATE SET status = ?2, is_over = ?3, level = ?4, opened = ?5, updated = ?6, body = ?7",
+                 ON CONFLICT (id) DO UPDATE SET status = ?2, is_over = ?3, level = ?4, opened = ?5, updated = ?6, body = ?7,
+                 checksum = NULL",
             )
             .bind(&incident.id)
             .bind(super::findings::status_name(incident.status))
@@ -300,7 +348,8 @@ impl Rows {
                 r#"INSERT INTO source_windows (source, start, "end", seq, changed, body)
                    VALUES (?1, ?2, ?3, (SELECT coalesce(max(seq), 0) + 1 FROM source_windows), ?4, ?5)
                    ON CONFLICT (source, start) DO UPDATE
-                   SET "end" = excluded."end", seq = excluded.seq, changed = excluded.changed, body = excluded.body"#,
+                   SET "end" = excluded."end", seq = excluded.seq, changed = excluded.changed, body = excluded.body,
+                       checksum = NULL"#,
             )
             .bind(&window.source)
             .bind(window.start.as_micros())

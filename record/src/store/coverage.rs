@@ -8,9 +8,9 @@ use engine::record::Position;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use serde::Serialize;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::checksum::{self, check};
 use super::findings::{column, json, seq, time};
 use super::{SqliteStore, StoreError, limit, number, unsigned};
 
@@ -54,7 +54,7 @@ impl SqliteStore {
     pub async fn duplicates_in(&self, partition: u32, range: Range<u64>) -> Result<Vec<Duplicate>, StoreError> {
         let doing = "read duplicate verdicts";
         let rows = sqlx::query(
-            "SELECT record_index, first_index FROM duplicates
+            "SELECT * FROM duplicates
              WHERE partition = ? AND record_index >= ? AND record_index < ? ORDER BY record_index",
         )
         .bind(partition)
@@ -63,9 +63,14 @@ impl SqliteStore {
         .fetch_all(self.readers())
         .await
         .map_err(StoreError::on(doing))?;
-        let duplicate =
-            |row: &SqliteRow| Ok(Duplicate { index: unsigned(row.try_get(0)?), first: unsigned(row.try_get(1)?) });
-        rows.iter().map(duplicate).collect::<Result<_, _>>().map_err(StoreError::on(doing))
+        let duplicate = |row: &SqliteRow| {
+            check(&checksum::DUPLICATES, row)?;
+            Ok(Duplicate {
+                index: unsigned(column(row, "record_index")?),
+                first: unsigned(column(row, "first_index")?),
+            })
+        };
+        rows.iter().map(duplicate).collect()
     }
 
     /// The same as a set of indexes, as the archive asks for it.
@@ -102,7 +107,7 @@ impl SqliteStore {
         rows: usize,
     ) -> Result<Vec<StoredDeadLetter>, StoreError> {
         let rows = sqlx::query(
-            "SELECT seq, partition, record_index, source, received, reason FROM dead_letters
+            "SELECT * FROM dead_letters
              WHERE seq > ?1 AND (?2 IS NULL OR source = ?2) ORDER BY seq LIMIT ?3",
         )
         .bind(number("sequence number", seq)?)
@@ -120,7 +125,7 @@ impl SqliteStore {
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn windows(&self, from: Timestamp, to: Timestamp) -> Result<Vec<StoredWindow>, StoreError> {
         let rows = sqlx::query(
-            r#"SELECT seq, changed, source, body FROM source_windows
+            r#"SELECT * FROM source_windows
                WHERE start < ? AND "end" > ? ORDER BY start, source"#,
         )
         .bind(to.as_micros())
@@ -136,18 +141,18 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn windows_after(&self, seq: u64, rows: usize) -> Result<Vec<StoredWindow>, StoreError> {
-        let rows =
-            sqlx::query("SELECT seq, changed, source, body FROM source_windows WHERE seq > ? ORDER BY seq LIMIT ?")
-                .bind(number("sequence number", seq)?)
-                .bind(limit(rows))
-                .fetch_all(self.readers())
-                .await
-                .map_err(StoreError::on("read the feed of source windows"))?;
+        let rows = sqlx::query("SELECT * FROM source_windows WHERE seq > ? ORDER BY seq LIMIT ?")
+            .bind(number("sequence number", seq)?)
+            .bind(limit(rows))
+            .fetch_all(self.readers())
+            .await
+            .map_err(StoreError::on("read the feed of source windows"))?;
         rows.iter().map(window).collect()
     }
 }
 
 fn dead_letter(row: &SqliteRow) -> Result<StoredDeadLetter, StoreError> {
+    check(&checksum::DEAD_LETTERS, row)?;
     Ok(StoredDeadLetter {
         seq: seq(row)?,
         partition: column(row, "partition")?,
@@ -161,6 +166,7 @@ fn dead_letter(row: &SqliteRow) -> Result<StoredDeadLetter, StoreError> {
 }
 
 fn window(row: &SqliteRow) -> Result<StoredWindow, StoreError> {
+    check(&checksum::SOURCE_WINDOWS, row)?;
     let source: String = column(row, "source")?;
     let window = json("source window", || source, column(row, "body")?)?;
     Ok(StoredWindow { seq: seq(row)?, changed: time(row, "changed")?, window })

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, QueryBuilder, Sqlite};
 
+use super::checksum::{self, check};
 use super::commit::encode;
 use super::findings::{column, json, seq, time};
 use super::{SqliteStore, StoreError, limit, number, unsigned};
@@ -187,6 +188,7 @@ impl SqliteStore {
                 return Err(StoreError::Missing { what: "message", id: id.clone() });
             }
         }
+        seal(&mut transaction).await?;
         transaction.commit().await.map_err(StoreError::on(doing))?;
         Ok(new)
     }
@@ -239,9 +241,10 @@ impl SqliteStore {
         let delivered_at = (state == DeliveryState::Delivered).then(|| attempt.at.as_micros());
         let mut writer = self.writer().await;
         let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::on(doing))?;
+        checksum::check_before(&mut transaction, &checksum::DELIVERIES, &[id.into()]).await?;
         let changed = sqlx::query(
             "UPDATE deliveries SET state = ?, attempts = attempts + 1, next_at = ?, last_at = ?, status = ?,
-             latency_ms = ?, response_sha256 = ?, response_head = ?, error = ?, delivered_at = ?
+             latency_ms = ?, response_sha256 = ?, response_head = ?, error = ?, delivered_at = ?, checksum = NULL
              WHERE id = ? AND state IN ('queued', 'retry')",
         )
         .bind(state.name())
@@ -261,6 +264,7 @@ impl SqliteStore {
             return Err(StoreError::Missing { what: "pending delivery", id: id.to_string() });
         }
         let delivery = note_change(&mut transaction, id, attempt.at).await?;
+        seal(&mut transaction).await?;
         transaction.commit().await.map_err(StoreError::on(doing))?;
         Ok(delivery)
     }
@@ -274,8 +278,9 @@ impl SqliteStore {
         let now = self.now();
         let mut writer = self.writer().await;
         let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::on(doing))?;
+        checksum::check_before(&mut transaction, &checksum::DELIVERIES, &[id.into()]).await?;
         let changed =
-            sqlx::query("UPDATE deliveries SET state = 'queued', next_at = ? WHERE id = ? AND state <> 'delivered'")
+            sqlx::query("UPDATE deliveries SET state = 'queued', next_at = ?, checksum = NULL WHERE id = ? AND state <> 'delivered'")
                 .bind(now.as_micros())
                 .bind(id)
                 .execute(&mut *transaction)
@@ -285,6 +290,7 @@ impl SqliteStore {
             return Err(StoreError::Missing { what: "undelivered delivery", id: id.to_string() });
         }
         let delivery = note_change(&mut transaction, id, now).await?;
+        seal(&mut transaction).await?;
         transaction.commit().await.map_err(StoreError::on(doing))?;
         Ok(delivery)
     }
@@ -330,7 +336,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn deliveries_after(&self, seq: u64, rows: usize) -> Result<Vec<DeliveryChange>, StoreError> {
-        let rows = sqlx::query("SELECT seq, at, body FROM delivery_changes WHERE seq > ? ORDER BY seq LIMIT ?")
+        let rows = sqlx::query("SELECT * FROM delivery_changes WHERE seq > ? ORDER BY seq LIMIT ?")
             .bind(number("sequence number", seq)?)
             .bind(limit(rows))
             .fetch_all(self.readers())
@@ -341,9 +347,15 @@ impl SqliteStore {
 }
 
 fn change(row: &SqliteRow) -> Result<DeliveryChange, StoreError> {
+    check(&checksum::DELIVERY_CHANGES, row)?;
     let seq = seq(row)?;
     let delivery = json("delivery change", || seq.to_string(), column(row, "body")?)?;
     Ok(DeliveryChange { seq, at: time(row, "at")?, delivery })
+}
+
+async fn seal(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let tables = [&checksum::DELIVERIES, &checksum::DELIVERY_CHANGES];
+    checksum::seal(connection, &tables).await.map_err(StoreError::on("write a delivery"))
 }
 
 /// Appends the delivery as it stands now to the feed.

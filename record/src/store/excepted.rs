@@ -6,6 +6,7 @@ use pipeproof_engine as engine;
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 
+use super::checksum::{self, check};
 use super::findings::{column, seq, time};
 use super::{SqliteStore, StoreError, limit, number};
 
@@ -33,7 +34,7 @@ impl SqliteStore {
         rows: usize,
     ) -> Result<Vec<StoredExcepted>, StoreError> {
         let rows = sqlx::query(
-            "SELECT seq, filter, filter_digest, rule, rule_digest, event, time, received, committed FROM excepted
+            "SELECT * FROM excepted
              WHERE seq > ?1 AND (?2 IS NULL OR filter = ?2) ORDER BY seq LIMIT ?3",
         )
         .bind(number("sequence number", seq)?)
@@ -47,6 +48,7 @@ impl SqliteStore {
 }
 
 fn excepted(row: &SqliteRow) -> Result<StoredExcepted, StoreError> {
+    check(&checksum::EXCEPTED, row)?;
     Ok(StoredExcepted {
         seq: seq(row)?,
         committed: time(row, "committed")?,

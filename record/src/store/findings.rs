@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use super::checksum::{self, check};
 use super::{SqliteStore, StoreError, limit, number, unsigned};
 
 /// A finding with what the store adds to it.
@@ -116,7 +117,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn findings(&self, filter: &FindingFilter) -> Result<Vec<StoredFinding>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT seq, committed, id, body FROM findings WHERE true");
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM findings WHERE true");
         if let Some(rule) = &filter.rule {
             query.push(" AND rule_id = ").push_bind(rule.clone());
         }
@@ -148,7 +149,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn finding(&self, id: &str) -> Result<Option<StoredFinding>, StoreError> {
-        let row = sqlx::query("SELECT seq, committed, id, body FROM findings WHERE id = ?")
+        let row = sqlx::query("SELECT * FROM findings WHERE id = ?")
             .bind(id)
             .fetch_optional(self.readers())
             .await
@@ -161,7 +162,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn findings_after(&self, seq: u64, rows: usize) -> Result<Vec<StoredFinding>, StoreError> {
-        let rows = sqlx::query("SELECT seq, committed, id, body FROM findings WHERE seq > ? ORDER BY seq LIMIT ?")
+        let rows = sqlx::query("SELECT * FROM findings WHERE seq > ? ORDER BY seq LIMIT ?")
             .bind(number("sequence number", seq)?)
             .bind(limit(rows))
             .fetch_all(self.readers())
@@ -175,7 +176,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn incidents(&self, filter: &IncidentFilter) -> Result<Vec<StoredIncident>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT id, committed, updated, body FROM incidents WHERE true");
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM incidents WHERE true");
         if let Some(status) = filter.status {
             query.push(" AND status = ").push_bind(status_name(status));
         }
@@ -216,7 +217,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn incident(&self, id: &str) -> Result<Option<StoredIncident>, StoreError> {
-        let row = sqlx::query("SELECT id, committed, updated, body FROM incidents WHERE id = ?")
+        let row = sqlx::query("SELECT * FROM incidents WHERE id = ?")
             .bind(id)
             .fetch_optional(self.readers())
             .await
@@ -229,14 +230,11 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn steps(&self, incident: &str) -> Result<Vec<StoredStep>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT seq, committed, incident, number, verb, at, actor, note, finding
-             FROM incident_steps WHERE incident = ? ORDER BY number",
-        )
-        .bind(incident)
-        .fetch_all(self.readers())
-        .await
-        .map_err(StoreError::on("read the steps of an incident"))?;
+        let rows = sqlx::query("SELECT * FROM incident_steps WHERE incident = ? ORDER BY number")
+            .bind(incident)
+            .fetch_all(self.readers())
+            .await
+            .map_err(StoreError::on("read the steps of an incident"))?;
         rows.iter().map(step).collect()
     }
 
@@ -245,15 +243,12 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn steps_after(&self, seq: u64, rows: usize) -> Result<Vec<StoredStep>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT seq, committed, incident, number, verb, at, actor, note, finding
-             FROM incident_steps WHERE seq > ? ORDER BY seq LIMIT ?",
-        )
-        .bind(number("sequence number", seq)?)
-        .bind(limit(rows))
-        .fetch_all(self.readers())
-        .await
-        .map_err(StoreError::on("read the feed of incident steps"))?;
+        let rows = sqlx::query("SELECT * FROM incident_steps WHERE seq > ? ORDER BY seq LIMIT ?")
+            .bind(number("sequence number", seq)?)
+            .bind(limit(rows))
+            .fetch_all(self.readers())
+            .await
+            .map_err(StoreError::on("read the feed of incident steps"))?;
         rows.iter().map(step).collect()
     }
 
@@ -262,14 +257,12 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Corrupt`] for a row this version cannot read.
     pub async fn messages_after(&self, seq: u64, rows: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT seq, committed, id, kind, incident, at, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
-        )
-        .bind(number("sequence number", seq)?)
-        .bind(limit(rows))
-        .fetch_all(self.readers())
-        .await
-        .map_err(StoreError::on("read the outbox"))?;
+        let rows = sqlx::query("SELECT * FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?")
+            .bind(number("sequence number", seq)?)
+            .bind(limit(rows))
+            .fetch_all(self.readers())
+            .await
+            .map_err(StoreError::on("read the outbox"))?;
         rows.iter().map(message).collect()
     }
 }
@@ -320,18 +313,21 @@ pub(super) fn time(row: &SqliteRow, name: &'static str) -> Result<Timestamp, Sto
 }
 
 fn finding(row: &SqliteRow) -> Result<StoredFinding, StoreError> {
+    check(&checksum::FINDINGS, row)?;
     let id: String = column(row, "id")?;
     let finding = json("finding", || id, column(row, "body")?)?;
     Ok(StoredFinding { seq: seq(row)?, committed: time(row, "committed")?, finding })
 }
 
 fn incident(row: &SqliteRow) -> Result<StoredIncident, StoreError> {
+    check(&checksum::INCIDENTS, row)?;
     let id: String = column(row, "id")?;
     let incident = json("incident", || id, column(row, "body")?)?;
     Ok(StoredIncident { committed: time(row, "committed")?, updated: time(row, "updated")?, incident })
 }
 
 fn step(row: &SqliteRow) -> Result<StoredStep, StoreError> {
+    check(&checksum::INCIDENT_STEPS, row)?;
     let incident: String = column(row, "incident")?;
     let number = unsigned(column(row, "number")?);
     let verb: String = column(row, "verb")?;
@@ -356,6 +352,7 @@ fn step(row: &SqliteRow) -> Result<StoredStep, StoreError> {
 }
 
 fn message(row: &SqliteRow) -> Result<StoredMessage, StoreError> {
+    check(&checksum::OUTBOX, row)?;
     let id: String = column(row, "id")?;
     let body = json("message", || id.clone(), column(row, "body")?)?;
     Ok(StoredMessage {

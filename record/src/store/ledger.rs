@@ -3,9 +3,10 @@
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use serde::Serialize;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row};
 
+use super::checksum::{self, check};
 use super::findings::{column, json, time};
 use super::{SqliteStore, StoreError, number, unsigned};
 
@@ -106,6 +107,8 @@ impl SqliteStore {
             texts.iter().map(|text| (&text.digest, &text.id, &text.title, &text.file, &text.body)).collect();
         let rows = super::commit::encode("rule texts", "of a set", &rows)?;
         let mut writer = self.writer().await;
+        let on = || StoreError::on("keep rule texts");
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(on())?;
         sqlx::query(
             "INSERT INTO rule_texts (digest, id, title, file, body, stored)
              SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, ? FROM json_each(?) WHERE true
@@ -113,10 +116,11 @@ impl SqliteStore {
         )
         .bind(self.now().as_micros())
         .bind(rows)
-        .execute(&mut *writer)
+        .execute(&mut *transaction)
         .await
-        .map_err(StoreError::on("keep rule texts"))?;
-        Ok(())
+        .map_err(on())?;
+        checksum::seal(&mut transaction, &[&checksum::RULE_TEXTS]).await.map_err(on())?;
+        transaction.commit().await.map_err(on())
     }
 
     /// The text of the rule with this semantic digest.
@@ -124,12 +128,13 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn rule_text(&self, digest: &str) -> Result<Option<RuleText>, StoreError> {
-        let row = sqlx::query("SELECT digest, id, title, file, body FROM rule_texts WHERE digest = ?")
+        let row = sqlx::query("SELECT * FROM rule_texts WHERE digest = ?")
             .bind(digest)
             .fetch_optional(self.readers())
             .await
             .map_err(StoreError::on("read a rule text"))?;
         let text = |row: &SqliteRow| {
+            check(&checksum::RULE_TEXTS, row)?;
             Ok(RuleText {
                 digest: column(row, "digest")?,
                 id: column(row, "id")?,
@@ -147,6 +152,8 @@ impl SqliteStore {
     /// [`StoreError::Database`].
     pub async fn add_pack(&self, pack: &Pack) -> Result<(), StoreError> {
         let mut writer = self.writer().await;
+        let on = || StoreError::on("record a pack");
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(on())?;
         sqlx::query(
             r#"INSERT INTO packs (pack, framework, "from", "to", as_of, path, digest, created, body)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pack) DO NOTHING"#,
@@ -160,10 +167,11 @@ impl SqliteStore {
         .bind(&pack.digest)
         .bind(pack.created.as_micros())
         .bind(pack.body.to_string())
-        .execute(&mut *writer)
+        .execute(&mut *transaction)
         .await
-        .map_err(StoreError::on("record a pack"))?;
-        Ok(())
+        .map_err(on())?;
+        checksum::seal(&mut transaction, &[&checksum::PACKS]).await.map_err(on())?;
+        transaction.commit().await.map_err(on())
     }
 
     /// Sealed packs, the last one first.
@@ -196,12 +204,14 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn cursor(&self, name: &str) -> Result<u64, StoreError> {
-        let seq: Option<i64> = sqlx::query_scalar("SELECT seq FROM cursors WHERE name = ?")
+        let row = sqlx::query("SELECT * FROM cursors WHERE name = ?")
             .bind(name)
             .fetch_optional(self.readers())
             .await
             .map_err(StoreError::on("read a cursor"))?;
-        Ok(seq.map_or(0, unsigned))
+        let Some(row) = row else { return Ok(0) };
+        check(&checksum::CURSORS, &row)?;
+        column(&row, "seq").map(unsigned)
     }
 
     /// Notes how far the reader of that name has got. A cursor never goes back.
@@ -210,20 +220,25 @@ impl SqliteStore {
     /// [`StoreError::Database`].
     pub async fn advance_cursor(&self, name: &str, seq: u64) -> Result<(), StoreError> {
         let mut writer = self.writer().await;
+        let on = || StoreError::on("advance a cursor");
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(on())?;
+        checksum::check_before(&mut transaction, &checksum::CURSORS, &[name.into()]).await?;
         sqlx::query(
             "INSERT INTO cursors (name, seq) VALUES (?, ?)
-             ON CONFLICT (name) DO UPDATE SET seq = max(cursors.seq, excluded.seq)",
+             ON CONFLICT (name) DO UPDATE SET seq = max(cursors.seq, excluded.seq), checksum = NULL",
         )
         .bind(name)
         .bind(number("sequence number", seq)?)
-        .execute(&mut *writer)
+        .execute(&mut *transaction)
         .await
-        .map_err(StoreError::on("advance a cursor"))?;
-        Ok(())
+        .map_err(on())?;
+        checksum::seal(&mut transaction, &[&checksum::CURSORS]).await.map_err(on())?;
+        transaction.commit().await.map_err(on())
     }
 }
 
 fn pack(row: &SqliteRow) -> Result<Pack, StoreError> {
+    check(&checksum::PACKS, row)?;
     let name: String = column(row, "pack")?;
     let body = json("pack", || name.clone(), column(row, "body")?)?;
     Ok(Pack {

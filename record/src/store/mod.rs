@@ -3,6 +3,7 @@
 //! All writes go through one connection; a commit of detection is one transaction. Readers have a small pool of their own
 //! and see whole commits only. It is not the archive: events live in the [lake](crate::lake).
 
+mod checksum;
 mod commit;
 mod coverage;
 mod deliveries;
@@ -101,6 +102,20 @@ pub enum StoreError {
         /// Where it stood.
         position: u64,
     },
+    /// A row is not what was written.
+    #[error("row {row} of `{table}` in the store is damaged: restore the store from a backup")]
+    DamagedRow {
+        /// Which table.
+        table: &'static str,
+        /// What names the row.
+        row: String,
+    },
+    /// A table or an index is defined otherwise.
+    #[error("the store is damaged: {problem}; restore it from a backup")]
+    Definition {
+        /// Which.
+        problem: String,
+    },
     /// A row does not hold what this version writes.
     #[error("cannot read {what} `{id}` back from the store")]
     Corrupt {
@@ -176,7 +191,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Newer`] if a newer program wrote it, [`StoreError::Foreign`] if another program did,
-    /// [`StoreError::Open`] if it cannot be opened.
+    /// [`StoreError::Open`] if it cannot be opened, [`StoreError::DamagedRow`] or [`StoreError::Definition`] if what a restart goes on
+    /// with is not what was written.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         let options = SqliteConnectOptions::new()
@@ -189,6 +205,7 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT);
         let mut writer = SqliteConnection::connect_with(&options).await.map_err(open)?;
         schema::bring_up_to_date(&mut writer, path).await?;
+        checksum::check_at_open(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.clone().create_if_missing(false).read_only(true))

@@ -5,16 +5,20 @@ use std::path::Path;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use super::StoreError;
+use super::{StoreError, checksum};
 
 /// Marks the file as ours: "ppst" as `PRAGMA application_id`.
 const APPLICATION_ID: i64 = 0x7070_7374;
 
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_digests.sql"),
     include_str!("migrations/0003_excepted.sql"),
+    include_str!("migrations/0004_checksums.sql"),
 ];
+
+/// The version from which on rows have checksums.
+const SUMMED: i64 = 4;
 
 /// The schema version this program writes.
 #[allow(clippy::cast_possible_wrap, reason = "the number of migrations is small")]
@@ -44,10 +48,23 @@ pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection, path: &P
         // Both pragmas are part of the transaction. They take no bound parameters.
         let stamp = format!("PRAGMA user_version = {version}; PRAGMA application_id = {APPLICATION_ID}");
         sqlx::raw_sql(AssertSqlSafe(stamp)).execute(&mut *transaction).await.map_err(open)?;
+        if version == SUMMED {
+            checksum::seal(&mut transaction, checksum::ALL).await.map_err(open)?;
+        }
         transaction.commit().await.map_err(open)?;
         tracing::info!(version, "store schema brought up to date");
     }
     Ok(())
+}
+
+/// An empty database in memory with the tables of this version.
+pub(super) async fn in_memory() -> Result<SqliteConnection, StoreError> {
+    let on = || StoreError::on("define tables in memory");
+    let mut connection = SqliteConnection::connect("sqlite::memory:").await.map_err(on())?;
+    for statements in MIGRATIONS {
+        sqlx::raw_sql(*statements).execute(&mut connection).await.map_err(on())?;
+    }
+    Ok(connection)
 }
 
 async fn pragma(connection: &mut SqliteConnection, statement: &'static str) -> Result<i64, sqlx::Error> {

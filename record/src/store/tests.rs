@@ -13,7 +13,7 @@ use engine::source::SourceType;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row as _};
 
 use super::*;
 
@@ -30,6 +30,7 @@ pub(crate) fn finding(number: u32) -> Finding {
         rule_title: "CI token used from an unexpected network".into(),
         rule_digest: "d".repeat(64),
         level: Level::High,
+        risk: Level::High.risk(),
         state: RuleState::Active,
         title: format!("token used {number}"),
         time: START,
@@ -393,4 +394,142 @@ async fn cursors_packs_and_rule_texts_are_kept() {
     store.add_pack(&Pack { digest: "other".into(), ..pack.clone() }).await.unwrap();
     assert_eq!(store.packs().await.unwrap(), vec![pack.clone()]);
     assert_eq!(store.pack("p1").await.unwrap(), Some(pack));
+}
+
+/// A statement run by somebody else on the file of the store.
+async fn from_outside(dir: &tempfile::TempDir, statement: &str) -> u64 {
+    let options = SqliteConnectOptions::new().filename(dir.path().join("store.db")).foreign_keys(false);
+    let mut outside = options.connect().await.unwrap();
+    let done = sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut outside).await.unwrap();
+    sqlx::Connection::close(outside).await.unwrap();
+    done.rows_affected()
+}
+
+/// A store with a row in every table.
+async fn one_of_everything(dir: &tempfile::TempDir) -> SqliteStore {
+    let store = open(dir).await;
+    let (commit, _) = full(0);
+    store.commit(&commit).await.unwrap();
+    store.snapshot(0, 4, &[7; 4_096]).await.unwrap();
+    store.commit(&batch(4, 5)).await.unwrap();
+    store.enqueue("pager", &["m-1".into(), "m-2".into()]).await.unwrap();
+    let due = store.due("pager", START, 1).await.unwrap();
+    store.record_attempt(due[0].delivery.id, &attempt(START, AttemptOutcome::Delivered)).await.unwrap();
+    store.advance_cursor("pager", 5).await.unwrap();
+    let text = RuleText { digest: "d".into(), id: "r".into(), title: "t".into(), file: "f".into(), body: "b".into() };
+    store.keep_rule_texts(&[text]).await.unwrap();
+    let pack = Pack {
+        pack: "p1".into(),
+        framework: "soc2".into(),
+        from: START,
+        to: START,
+        as_of: START,
+        path: "packs/p1.zip".into(),
+        digest: "00".into(),
+        created: START,
+        body: serde_json::json!({"tests": 6}),
+    };
+    store.add_pack(&pack).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_change_to_any_column_of_any_table_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = one_of_everything(&dir).await;
+    assert_eq!(store.problems().await.unwrap(), Vec::<String>::new());
+    let mut columns = Vec::new();
+    let list = "SELECT t.name, c.name, c.type FROM sqlite_schema t, pragma_table_info(t.name) c
+                WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'";
+    for row in sqlx::query(list).fetch_all(store.readers()).await.unwrap() {
+        let (table, column, kind): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        columns.push((table, column, kind));
+    }
+    let tables: std::collections::BTreeSet<&String> = columns.iter().map(|(table, ..)| table).collect();
+    assert_eq!(tables.len(), checksum::ALL.len());
+    store.close().await;
+    let whole = std::fs::read(dir.path().join("store.db")).unwrap();
+    for (table, column, kind) in &columns {
+        let other = match (column.as_str(), kind.as_str()) {
+            // States are checked by their digests, when they are restored.
+            ("state" | "delta", "BLOB") => continue,
+            // The table itself allows but few of these words.
+            ("state", _) if table == "deliveries" => "'dead'".to_owned(),
+            (_, "INTEGER") => format!("coalesce(\"{column}\", 0) + 1000"),
+            (_, "BLOB") => "x'00'".to_owned(),
+            _ => format!("coalesce(\"{column}\", '') || '.'"),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("store.db"), &whole).unwrap();
+        let changed = from_outside(&dir, &format!("UPDATE {table} SET \"{column}\" = {other}")).await;
+        assert!(changed > 0, "{table} is empty");
+        let said = match SqliteStore::open(&dir.path().join("store.db"), clock()).await {
+            Err(error) => error.to_string(),
+            Ok(store) => {
+                let said = store.problems().await.unwrap().join("; ");
+                store.close().await;
+                said
+            }
+        };
+        assert!(said.contains(table.as_str()), "{table}.{column}: {said:?}");
+    }
+    assert!(open(&dir).await.problems().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn damage_is_named_where_the_row_is_read_and_is_not_made_good_by_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = one_of_everything(&dir).await;
+    from_outside(&dir, "UPDATE findings SET title = 'nothing'").await;
+    let error = store.findings_after(0, 10).await.unwrap_err();
+    assert!(matches!(error, StoreError::DamagedRow { table: "findings", .. }), "{error}");
+    assert!(error.to_string().contains("row 1 of `findings`"), "{error}");
+    from_outside(&dir, "UPDATE deliveries SET target = 'nobody'").await;
+    let error = store.retry(2).await.unwrap_err();
+    assert!(matches!(error, StoreError::DamagedRow { table: "deliveries", .. }), "{error}");
+    from_outside(&dir, "UPDATE cursors SET seq = 900").await;
+    assert!(matches!(store.cursor("pager").await.unwrap_err(), StoreError::DamagedRow { .. }));
+    assert!(matches!(store.advance_cursor("pager", 9).await.unwrap_err(), StoreError::DamagedRow { .. }));
+    store.close().await;
+    let error = SqliteStore::open(&dir.path().join("store.db"), clock()).await.unwrap_err();
+    assert!(error.to_string().contains("restore the store from a backup"), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_that_is_defined_otherwise_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    open(&dir).await.close().await;
+    from_outside(&dir, "DROP INDEX findings_by_time").await;
+    let error = SqliteStore::open(&dir.path().join("store.db"), clock()).await.unwrap_err();
+    assert!(error.to_string().contains("`findings_by_time`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let mut before = SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
+    for statements in &schema::MIGRATIONS[..3] {
+        sqlx::raw_sql(*statements).execute(&mut before).await.unwrap();
+    }
+    let found = serde_json::to_string(&finding(1)).unwrap().replace('\'', "''");
+    let rows = format!(
+        "PRAGMA user_version = 3; PRAGMA application_id = {};
+         INSERT INTO progress (partition, position, committed) VALUES (0, 3, 5);
+         INSERT INTO state_deltas (partition, position, delta) VALUES (0, 3, x'0203');
+         INSERT INTO duplicates VALUES (0, 2, 1);
+         INSERT INTO findings (id, rule_id, rule_digest, level, state, title, time, fired, retro, committed, body)
+         VALUES ('{}', 'r', 'd', 4, 'active', 't', 1, 1, 0, 1, '{found}')",
+        0x7070_7374,
+        finding(1).id,
+    );
+    sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut before).await.unwrap();
+    sqlx::Connection::close(before).await.unwrap();
+    let store = open(&dir).await;
+    assert_eq!(store.problems().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.restore(0).await.unwrap().deltas, vec![vec![2, 3]]);
+    assert_eq!(store.findings_after(0, 9).await.unwrap()[0].finding, finding(1));
+    assert_eq!(store.duplicates_in(0, 0..9).await.unwrap().len(), 1);
+    store.commit(&batch(3, 4)).await.unwrap();
+    assert_eq!(open(&dir).await.position(0).await.unwrap(), 4);
 }

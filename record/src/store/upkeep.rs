@@ -36,7 +36,8 @@ impl SqliteStore {
         folded.map(drop).map_err(StoreError::on("fold its log"))
     }
 
-    /// What SQLite finds wrong with the structure of the database: nothing, for a whole one.
+    /// What is wrong with the database, by SQLite's own check of its structure and by the checksum of every row: nothing, for a whole
+    /// one.
     ///
     /// # Errors
     /// [`StoreError::Database`] if it cannot even be read.
@@ -44,6 +45,8 @@ impl SqliteStore {
         let on = || StoreError::on("check itself");
         let rows = sqlx::query("PRAGMA integrity_check").fetch_all(self.readers()).await.map_err(on())?;
         let texts = rows.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<Vec<_>, _>>().map_err(on())?;
-        Ok(texts.into_iter().filter(|text| text != "ok").take(PROBLEMS).collect())
+        let problems: Vec<_> = texts.into_iter().filter(|text| text != "ok").take(PROBLEMS).collect();
+        // Rows of a broken structure cannot be told from rows that were never there.
+        if problems.is_empty() { self.damage(PROBLEMS).await } else { Ok(problems) }
     }
 }

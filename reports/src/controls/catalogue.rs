@@ -24,6 +24,7 @@ pub const CONTROL_FILES: &[(&str, &str)] = files![
     "IA-05.yml",
     "IA-12.yml",
     "LM-01.yml",
+    "LM-02.yml",
     "LM-04.yml",
     "LM-05.yml",
     "LM-06.yml",

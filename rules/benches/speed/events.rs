@@ -1,6 +1,8 @@
 //! Events in the shape, size and variety of a delivery pipeline's audit trails: CloudTrail 45 %, Kubernetes audit 35 %,
 //! GitHub audit 20 %, and of all of them about one in sixty is what rules look for. The same on every machine.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,52 +14,121 @@ use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use serde_json::{Value, json};
 
-/// A file of events, one a line.
+/// Events that are given to the plan at once.
+pub(crate) const BATCH: usize = 4_096;
+
+/// Events, one a line, in blocks of memory of their own, as a reader or requests bring them: events of one block share a
+/// count of references, and threads that count the same one wait for each other.
+#[derive(Default)]
 pub(crate) struct Lines {
-    pub(crate) text: Bytes,
-    pub(crate) lines: Vec<Range<usize>>,
+    blocks: Vec<Block>,
+    /// How many lines there are.
+    pub(crate) count: usize,
+    /// Bytes of all lines, without their ends.
+    pub(crate) bytes: usize,
+}
+
+#[derive(Default)]
+struct Block {
+    text: Bytes,
+    lines: Vec<Range<usize>>,
+}
+
+/// Lines that follow each other in one block.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch<'l> {
+    text: &'l Bytes,
+    lines: &'l [Range<usize>],
+}
+
+impl<'l> Batch<'l> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'l [u8]> {
+        self.lines.iter().map(move |line| &self.text[line.clone()])
+    }
+
+    /// Each line, without a copy of it.
+    pub(crate) fn slices(self) -> impl Iterator<Item = Bytes> {
+        self.lines.iter().map(move |line| self.text.slice(line.clone()))
+    }
 }
 
 impl Lines {
     pub(crate) fn read(path: &Path) -> std::io::Result<Self> {
-        Ok(Self::of(std::fs::read(path)?))
+        let mut reader = BufReader::new(File::open(path)?);
+        let mut line = Vec::new();
+        let mut failed = None;
+        let lines = Self::of(std::iter::from_fn(|| {
+            line.clear();
+            match reader.read_until(b'\n', &mut line) {
+                Ok(0) => None,
+                Ok(_) => Some(line.trim_ascii().to_vec()),
+                Err(error) => {
+                    failed = Some(error);
+                    None
+                }
+            }
+        }));
+        failed.map_or(Ok(lines), Err)
     }
 
     pub(crate) fn generated(events: usize) -> Self {
-        let mut dice = Dice(7);
-        let mut text = Vec::new();
-        for number in 0..events {
-            let event = match dice.roll(100) {
-                0..45 => cloudtrail(&mut dice, number),
-                45..80 => kubernetes(&mut dice, number),
-                _ => github(&mut dice, number),
-            };
-            text.extend_from_slice(event.to_string().as_bytes());
+        Self::of(stream(7).take(events).map(|(_, event)| event.into_bytes()))
+    }
+
+    fn of(lines: impl Iterator<Item = Vec<u8>>) -> Self {
+        let mut all = Self::default();
+        let (mut text, mut block) = (Vec::new(), Block::default());
+        for line in lines.filter(|line| !line.is_empty()) {
+            block.lines.push(text.len()..text.len() + line.len());
+            text.extend_from_slice(&line);
             text.push(b'\n');
-        }
-        Self::of(text)
-    }
-
-    fn of(text: Vec<u8>) -> Self {
-        let mut lines = Vec::new();
-        let mut start = 0;
-        for line in text.split(|byte| *byte == b'\n') {
-            if !line.is_empty() {
-                lines.push(start..start + line.len());
+            all.count += 1;
+            all.bytes += line.len();
+            if block.lines.len() == BATCH {
+                block.text = Bytes::from(std::mem::take(&mut text));
+                all.blocks.push(std::mem::take(&mut block));
             }
-            start += line.len() + 1;
         }
-        Self { text: Bytes::from(text), lines }
+        block.text = Bytes::from(text);
+        all.blocks.push(block);
+        all
     }
 
-    /// Bytes of all lines, without their ends.
-    pub(crate) fn bytes(&self) -> usize {
-        self.lines.iter().map(Range::len).sum()
+    /// The part of one of so many threads: as many lines as the others have, block by block.
+    pub(crate) fn share(&self, thread: usize, threads: usize) -> impl Iterator<Item = Batch<'_>> {
+        let (from, to) = (self.count * thread / threads, self.count * (thread + 1) / threads);
+        self.blocks.iter().enumerate().filter_map(move |(number, block)| {
+            let start = number * BATCH;
+            let within = |line: usize| line.clamp(start, start + block.lines.len()) - start;
+            let lines = &block.lines[within(from)..within(to)];
+            (!lines.is_empty()).then_some(Batch { text: &block.text, lines })
+        })
+    }
+
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Batch<'_>> {
+        self.share(0, 1)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().map(|line| &self.text[line.clone()])
+        self.batches().flat_map(Batch::iter)
     }
+
+    pub(crate) fn slices(&self) -> impl Iterator<Item = Bytes> {
+        self.batches().flat_map(Batch::slices)
+    }
+}
+
+/// Events without end, each with the trail it is of: `cloudtrail`, `kubernetes` or `github`.
+pub(crate) fn stream(seed: u64) -> impl Iterator<Item = (&'static str, String)> {
+    let mut dice = Dice(seed);
+    (0..).map(move |number| {
+        let (trail, event) = match dice.roll(100) {
+            0..45 => ("cloudtrail", cloudtrail(&mut dice, number)),
+            45..80 => ("kubernetes", kubernetes(&mut dice, number)),
+            _ => ("github", github(&mut dice, number)),
+        };
+        (trail, event.to_string())
+    })
 }
 
 /// What is the same in all events of the file.

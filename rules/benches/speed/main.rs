@@ -22,6 +22,7 @@ mod rival;
 mod rule_sets;
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_rules::{Lists, load};
 
-use events::{Frame, Lines};
+use events::{BATCH, Batch, Frame, Lines};
 use measure::{Stopwatch, median, peak_memory};
 use rule_sets::Files;
 
@@ -42,8 +43,6 @@ use rule_sets::Files;
 const YARDSTICK: &str = "yardstick: simd-json tape";
 /// Events made up where no file is given.
 const EVENTS: usize = 60_000;
-/// Events given to the plan at a time.
-const BATCH: usize = 4_096;
 /// Fewest turns each candidate takes.
 const TURNS_MIN: usize = 5;
 
@@ -110,8 +109,7 @@ fn tape(lines: &Lines, thread: usize, threads: usize) -> usize {
     let mut buffers = simd_json::Buffers::default();
     let mut text = Vec::new();
     let mut tape = simd_json::Tape(Vec::new());
-    for line in lines.lines.chunks(BATCH).skip(thread).step_by(threads).flatten() {
-        let line = &lines.text[line.clone()];
+    for line in lines.share(thread, threads).flat_map(Batch::iter) {
         text.clear();
         text.extend_from_slice(line);
         text.resize(line.len() + simd_json::INPUT_PADDING, 0);
@@ -148,14 +146,14 @@ fn spread(threads: usize, work: impl Fn(usize) -> usize + Sync) -> usize {
     })
 }
 
-/// From lines to matches, `lines` shared out to threads in turn.
+/// From lines to matches, of one thread's share of them.
 fn select(plan: &Plan, lines: &Lines, routing: &Routing, thread: usize, threads: usize) -> usize {
     let frame = Frame::default();
     let mut matches = 0;
     let mut events: Vec<Event> = Vec::with_capacity(BATCH);
-    for batch in lines.lines.chunks(BATCH).skip(thread).step_by(threads) {
+    for batch in lines.share(thread, threads) {
         events.clear();
-        events.extend(batch.iter().map(|line| frame.event(line.start, lines.text.slice(line.clone()))));
+        events.extend(batch.slices().enumerate().map(|(index, line)| frame.event(index, line)));
         matches += plan.select(&events, routing).len();
     }
     matches
@@ -198,7 +196,7 @@ fn records(lines: &Lines) -> Vec<Decoded> {
         },
         events: Ok(vec![frame.event(index, native)]),
     };
-    lines.lines.iter().enumerate().map(|(index, line)| record(index, lines.text.slice(line.clone()))).collect()
+    lines.slices().enumerate().map(|(index, line)| record(index, line)).collect()
 }
 
 fn main() {
@@ -217,8 +215,8 @@ fn main() {
     let (cloud_plan, all_plan) = (plan(&cloud), plan(&all));
     println!(
         "{} events of {:.0} bytes; {} cloud and pipeline rules, {} rules in all{}",
-        lines.lines.len(),
-        lines.bytes() as f64 / lines.lines.len() as f64,
+        lines.count,
+        lines.bytes as f64 / lines.count as f64,
         cloud_plan.rules().len(),
         all_plan.rules().len(),
         if options.rules.is_some() { "" } else { " (made up)" },
@@ -287,7 +285,7 @@ fn candidates(
 /// Which rules matched most, by logsource and with every rule tried.
 fn loudest(plan: &Plan, lines: &Lines) {
     let frame = Frame::default();
-    let events: Vec<Event> = lines.lines.iter().map(|line| frame.event(0, lines.text.slice(line.clone()))).collect();
+    let events: Vec<Event> = lines.slices().map(|line| frame.event(0, line)).collect();
     for routing in [Routing::Recognised, Routing::Unrouted] {
         let mut counts = std::collections::BTreeMap::new();
         for found in plan.select(&events, &routing) {
@@ -321,8 +319,8 @@ fn race(candidates: &[Candidate], lines: &Lines, seconds: f64) {
         println!(
             "{:<52}{:>12.0}{:>10.0}{:>13.1}%{:>10}",
             candidate.name,
-            lines.lines.len() as f64 / secs,
-            lines.bytes() as f64 / secs / 1e6,
+            lines.count as f64 / secs,
+            lines.bytes as f64 / secs / 1e6,
             share * 100.0,
             matches,
         );
@@ -350,7 +348,7 @@ fn allocations(candidates: &[Candidate], lines: &Lines) {
         let info = allocation_counter::measure(|| {
             black_box((candidate.run)(lines));
         });
-        let events = lines.lines.len() as f64;
+        let events = lines.count as f64;
         println!(
             "{:<52}{:>12.3}{:>12.0}",
             candidate.name,
@@ -401,7 +399,12 @@ fn rsigma(lines: &Lines, candidates: &[Candidate], all: &Files) {
     };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.ndjson");
-    std::fs::write(&file, &lines.text).unwrap();
+    let mut text = std::io::BufWriter::new(std::fs::File::create(&file).unwrap());
+    for line in lines.iter() {
+        text.write_all(line).unwrap();
+        text.write_all(b"\n").unwrap();
+    }
+    text.flush().unwrap();
     let rules = folder.path().join("rules");
     std::fs::create_dir(&rules).unwrap();
     for (number, (_, text)) in all.iter().enumerate() {
@@ -416,7 +419,7 @@ fn rsigma(lines: &Lines, candidates: &[Candidate], all: &Files) {
         match rival::race(&program, &rules, &file, routed) {
             Ok((secs, matches)) => {
                 let own = (candidate.run)(lines).wall;
-                let events = lines.lines.len() as f64;
+                let events = lines.count as f64;
                 println!(
                     "{name:<52}{:>12.0} events/s, {matches} matches; ours is {:.1} x as fast",
                     events / secs,

@@ -55,6 +55,11 @@ fn a_rule_with_everything() {
     assert_eq!(meta.alert.quiet, Some(std::time::Duration::from_secs(7_200)));
     assert_eq!(meta.controls["soc2"], ["CC8.1"]);
     assert_eq!(meta.digest.len(), 64);
+    assert_eq!(meta.risk, Level::High.risk());
+    let risky = |risk: &str| super::tests::set(&format!("{RULE}risk: {risk}\n"));
+    assert_eq!(risky("95").rules[0].meta().risk, 95);
+    assert_eq!(risky("95").rules[0].meta().digest, meta.digest, "it decides no match");
+    assert!(risky("101").diagnostics[0].to_string().contains("from 0 to 100"));
     assert_eq!(set.origins[0], Origin { file: "r.yml".to_owned(), line: 1 });
 }
 

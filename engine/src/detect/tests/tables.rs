@@ -331,6 +331,63 @@ fn rows_of_a_sql_rule_become_findings_once_per_episode() {
     assert!(detector().apply(other, Timestamp::default()).unwrap().findings.is_empty(), "of another rule set");
 }
 
+/// A table that the query fills, and a rule about repositories that are not in it.
+fn asked() -> Content {
+    let mut content = content();
+    content.rules.push(rule(
+        "unlisted",
+        vec![equals("action", "git.push"), not(row("listed", &[("ci.repo", "repo")]))],
+        true,
+    ));
+    let mut listed = table("listed", "sql", "sql");
+    listed.grace = Duration::ZERO;
+    if let TableRows::Derived { key, close, columns, max_open, .. } = &mut listed.rows {
+        close.clear();
+        *key = vec!["ci.repo".to_owned()];
+        *columns = BTreeMap::from([("repo".to_owned(), "ci.repo".to_owned())]);
+        *max_open = Duration::from_secs(1_000_000);
+    }
+    content.tables.push(listed);
+    content
+}
+
+#[test]
+fn a_table_holds_what_its_query_gave_last_and_says_nothing_before_it_was_asked() {
+    let mut detector = Detector::new(Arc::new(Plan::compile(asked()).unwrap()), 0);
+    let mut at = 0;
+    let mut found = |stream: Vec<Decoded>| -> Vec<(String, i64)> {
+        let mut own = Vec::new();
+        for mut decoded in stream {
+            decoded.index = at;
+            if let Ok(events) = &mut decoded.events {
+                events.iter_mut().for_each(|event| event.id.position.index = at);
+            }
+            at += 1;
+            own.extend(detector.apply(vec![decoded], Timestamp::default()).unwrap().findings);
+        }
+        let own = own.into_iter().filter(|finding| finding.rule_id == "unlisted");
+        own.map(|finding| (finding.entities[0].clone(), finding.time.as_micros() / 1_000_000 - START)).collect()
+    };
+    let push = |secs: i64, repo: &str| {
+        let fields = with("git.push", &[("ci.repo", repo)]);
+        let mut decoded = fielded(0, secs, secs, &fields, secs as u64);
+        decoded.record.envelope.item = format!("push {secs}");
+        decoded
+    };
+    let tick = |secs: i64| control(0, START + secs, &Control::Tick {});
+    assert!(found(vec![push(10, "x/one"), tick(100), tick(300)]).is_empty(), "it was never asked");
+    let first = found(vec![sql_run(0, 310, 300, &["x/one"]), push(320, "x/one"), push(330, "x/two"), tick(340)]);
+    assert!(first.is_empty(), "the watermark has not passed");
+    let told = |repo: &str, secs: i64| (format!("repo:{repo}"), secs);
+    let now = found(vec![push(390, "x/one"), tick(400), tick(470)]);
+    assert_eq!(now, [told("x/one", 10), told("x/two", 330)], "rows hold since they were known");
+    let gone = found(vec![sql_run(0, 610, 600, &["x/two"]), push(620, "x/one"), push(630, "x/two"), tick(720)]);
+    assert_eq!(gone, [told("x/one", 620)]);
+    let same = found(vec![sql_run(0, 910, 900, &["x/two"]), push(920, "x/two"), push(930, "x/one"), tick(1_020)]);
+    assert_eq!(same, [told("x/one", 930)]);
+    assert_eq!(detector.table_status()[2].entries, 3, "what stays the same opens once");
+}
+
 #[test]
 fn rows_and_candidates_that_can_no_longer_matter_are_let_go() {
     let (started, finished, read) = (with("job.started", &RUN), with("job.finished", &RUN), with("secret.read", &RUN));
@@ -384,7 +441,7 @@ fn streams() -> impl Strategy<Value = Vec<Decoded>> {
 
 /// Everything that is told of a stream, and the last state.
 fn told(stream: &[Decoded], cut: impl Fn(usize) -> bool, restore: bool, snapshots: bool) -> (Vec<String>, Vec<u8>) {
-    let plan = Arc::new(Plan::compile(content()).unwrap());
+    let plan = Arc::new(Plan::compile(asked()).unwrap());
     let mut detector = Detector::new(Arc::clone(&plan), 0);
     let mut restored = Restored::default();
     let mut told = Vec::new();

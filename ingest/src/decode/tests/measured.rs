@@ -110,7 +110,8 @@ fn joins(event: &Event) -> &'static [Field] {
             Field::CiRef,
             Field::CiEnvironment,
         ],
-        "jenkins" | "circleci.webhook" | "buildkite" | "github.joblog" | "gitlab.joblog" => RUN,
+        "jenkins" | "circleci.webhook" | "buildkite" | "github.joblog" | "gitlab.joblog" | "jenkins.joblog"
+        | "buildkite.joblog" | "provider.ledger" => RUN,
         name if name.starts_with("github.") || name.starts_with("gitlab.") || name.starts_with("circleci.") => OBJECT,
         "rekor.entry" | "sigstore.bundle" | "intoto.statement" | "sbom.cyclonedx" | "sbom.spdx" | "trivy" | "grype"
         | "sarif" | "gitleaks" => ARTIFACT,

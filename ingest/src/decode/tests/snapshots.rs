@@ -77,6 +77,9 @@ const TYPES: &[SourceType] = &[
     SourceType::Grype,
     SourceType::Sarif,
     SourceType::Gitleaks,
+    SourceType::JenkinsJoblog,
+    SourceType::BuildkiteJoblog,
+    SourceType::ProviderLedger,
 ];
 
 #[test]

@@ -344,6 +344,35 @@ async fn admissions_to_production() {
 }
 
 #[tokio::test]
+async fn ledgers_are_held_against_the_record_both_ways() {
+    let mut story = Story::new().await;
+    whole_day(&mut story).await;
+    let (hooks, ledger) = (SourceType::GithubWebhook, SourceType::ProviderLedger);
+    let run = |id: u64| json!({ "action": "run.finished", "ci.provider": "github", "ci.repo": "acme/app", "ci.run_id": id.to_string() });
+    let listed = |id: u64| {
+        json!({ "action": "ledger.run", "category": "ledger", "ci.provider": "github", "ci.repo": "acme/app",
+                "ci.run_id": id.to_string(), "config.id": id.to_string(), "config.object": "run" })
+    };
+    story.tell(ledger, 1, listed(1)).await;
+    story.tell(ledger, 9, listed(4)).await;
+    story.tell(ledger, 5, listed(2)).await;
+    // Told of: 1 and 4 that are listed, 3 that is not, 5 after the last entry, and another provider's 2.
+    for (minute, id) in [(1, 1), (6, 3), (9, 4), (20, 5)] {
+        story.tell(hooks, minute, run(id)).await;
+    }
+    let mut other = run(2);
+    other["ci.provider"] = "gitlab".into();
+    story.tell(SourceType::GitlabWebhook, 5, other).await;
+    let log = json!({ "action": "job.log", "ci.provider": "github", "ci.repo": "acme/app", "ci.run_id": "2" });
+    story.tell(SourceType::GithubJoblog, 5, log).await;
+    let report = story.run().await;
+    assert_eq!(outcome(&report, "LM-02"), Outcome::ExceptionsNoted { k: 2, n: 4 });
+    let found: Vec<_> =
+        exceptions(&report, "LM-02", "object_id").into_iter().zip(exceptions(&report, "LM-02", "result")).collect();
+    assert_eq!(found, [("2".to_owned(), "missing".to_owned()), ("3".to_owned(), "unlisted".to_owned())]);
+}
+
+#[tokio::test]
 async fn windows_are_judged_and_gaps_reach_the_other_tests() {
     let mut story = Story::new().await;
     let own = (0..24).map(|hour| (SourceType::Pipeproof, hour, Completeness::Complete));
@@ -374,6 +403,7 @@ async fn findings_incidents_and_their_times() {
             rule_title: "t".to_owned(),
             rule_digest: "d".to_owned(),
             level: Level::High,
+            risk: 70,
             state: RuleState::Active,
             title: format!("finding {number}"),
             time: at(minute),

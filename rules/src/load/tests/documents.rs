@@ -74,7 +74,7 @@ fn tables_and_lookups() {
         ("action: job.started", "action|xx: job.started", "r.yml:5:11", "E0135", "the rule `started` has errors"),
         ("key: [ci.run_id, ci.job_id]", "key: []", "r.yml:4:5", "E0105", "no `key`"),
         ("grace: 2m", "grace: x", "r.yml:8:12", "E0134", "grace"),
-        ("grace: 2m", "query: SELECT", "r.yml:8:12", "E0140", "SQL"),
+        ("grace: 2m", "query: SELECT", "r.yml:8:12", "E0140", "no query of its own"),
         ("{run_id: ci.run_id, environment: ci.environment}", "[ci.run_id]", "r.yml:7:14", "E0106", "maps"),
     ] {
         let found = problems(&TABLE.replace(from, to));
@@ -83,6 +83,55 @@ fn tables_and_lookups() {
     }
     let twice = format!("{TABLE}---\ntitle: x\nname: jobs\ntable: {{key: a, open: started, columns: {{a: ci.ref}}}}\n");
     assert!(problems(&twice).iter().any(|problem| problem.contains("a table called `jobs` stands at r.yml:1")));
+}
+
+#[test]
+fn tables_from_queries() {
+    let text = "\
+title: Owners
+name: owners
+table:
+    key: [repo]
+    open: owners_now
+    columns: {repo: repo, team: team}
+---
+title: Owners now
+name: owners_now
+sql:
+    every: 1h
+    lookback: 30d
+    key: [repo]
+    query: SELECT repo, max(team) AS team FROM events WHERE time BETWEEN :from AND :to GROUP BY repo
+---
+title: Pushed to what nobody owns
+name: unowned
+logsource: {product: cicd, category: scm}
+detection:
+    pushed: {action: git.push}
+    owned: {ci.repo|lookup: owners.repo}
+    condition: pushed and not owned
+";
+    let found = set(text);
+    assert!(found.diagnostics.is_empty(), "columns of a query are no fields: {:?}", found.diagnostics);
+    let rows = |set: &RuleSet| match &set.tables[0].rows {
+        pipeproof_engine::rule::TableRows::Derived { max_open, .. } => max_open.as_secs() / 86_400,
+        other @ pipeproof_engine::rule::TableRows::Given(_) => panic!("{other:?}"),
+    };
+    assert!(rows(&found) > 3_000, "its rows hold until the query gives them no more");
+    assert_eq!(rows(&set(&text.replace("open: owners_now", "open: owners_now\n    max_open: 2d"))), 2);
+    assert!(!found.rules.iter().find(|rule| rule.meta().id == "owners_now").unwrap().meta().emits);
+    let plan = pipeproof_engine::plan::Plan::compile(found.content()).unwrap();
+    assert_eq!(plan.tables().len(), 1);
+    for (from, to, said) in [
+        ("open: owners_now", "open: [owners_now, unowned2]", "filled by no other rule"),
+        ("open: owners_now", "open: other\n    close: owners_now", "filled by no other rule"),
+    ] {
+        let more =
+            "---\ntitle: o\nname: other\nlogsource: {product: cicd}\ndetection: {s: {action: x}, condition: s}\n";
+        let text = format!("{}{more}{}", text.replace(from, to), more.replace("other", "unowned2"));
+        let found = problems(&text);
+        assert!(found.iter().any(|problem| problem.contains("E0140") && problem.contains(said)), "{said}: {found:#?}");
+    }
 }
 
 #[test]

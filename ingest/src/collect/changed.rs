@@ -1,0 +1,196 @@
+//! Lists that can be asked for what changed since a time, whatever their order: all pages are read, what is new is told once.
+//!
+//! Becoming visible is not in the order of times, so that the last minutes are asked for again; what was had of them is known by
+//! id and time. A window that has too many pages is halved.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::CollectError;
+use super::http::Api;
+
+/// What is asked for again.
+const OVERLAP: Duration = Duration::from_secs(120);
+/// Pages read at a time.
+const PAGES_MAX: usize = 30;
+/// The widest window: GitLab answers for thirty days at most.
+const WIDEST: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Narrower than this a window is not halved.
+const NARROW: Duration = Duration::from_secs(2);
+/// Elements of a page at most.
+const ELEMENTS_MAX: usize = 1_000;
+
+/// How a list is asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// Path and query without the times.
+    pub(super) path: String,
+    /// Parameter of the earliest time.
+    pub(super) after: &'static str,
+    /// Parameter of the latest time, where there is one.
+    pub(super) before: Option<&'static str>,
+    /// Member of an element that says its time.
+    pub(super) time: &'static str,
+}
+
+/// How far a list was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Changed {
+    from: Timestamp,
+    /// What was had since then, by id and time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    had: Vec<String>,
+}
+
+impl Changed {
+    pub(super) const fn since(from: Timestamp) -> Self {
+        Self { from, had: Vec::new() }
+    }
+
+    /// What changed, oldest first, and whether there is more now.
+    pub(super) async fn look(
+        &mut self,
+        api: &Api,
+        question: &Question,
+        now: Timestamp,
+    ) -> Result<(Vec<(Bytes, Value)>, bool), CollectError> {
+        let mut to = now;
+        if question.before.is_some() && self.from.plus(WIDEST) < now {
+            to = self.from.plus(WIDEST);
+        }
+        let all = loop {
+            if let Some(all) = self.window(api, question, to, now).await? {
+                break all;
+            }
+            to = self.from.plus(Duration::from_micros(u64::try_from(to.micros_since(self.from)).unwrap_or(0) / 2));
+        };
+        let last = to >= now;
+        let newest = all.iter().map(|(at, ..)| *at).max().unwrap_or(self.from);
+        // Up to a window's end everything is had; at the end of all, only what is visible by now.
+        let from = if last { newest.minus(OVERLAP) } else { to.minus(OVERLAP) }.max(self.from);
+        let mut found = Vec::new();
+        let mut had: Vec<String> = if from == self.from { self.had.clone() } else { Vec::new() };
+        for (at, key, bytes, element) in all {
+            let known = self.had.contains(&key);
+            if at >= from && !had.contains(&key) {
+                had.push(key);
+            }
+            if !known {
+                found.push((at, bytes, element));
+            }
+        }
+        (self.from, self.had) = (from, had);
+        found.sort_by_key(|(at, ..)| *at);
+        Ok((found.into_iter().map(|(_, bytes, element)| (bytes, element)).collect(), !last))
+    }
+
+    /// All of a window; `None` if that is too much at a time.
+    async fn window(
+        &self,
+        api: &Api,
+        question: &Question,
+        to: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Vec<(Timestamp, String, Bytes, Value)>>, CollectError> {
+        let joint = if question.path.contains('?') { '&' } else { '?' };
+        let mut path = format!("{}{joint}{}={}", question.path, question.after, escaped(self.from));
+        if let Some(before) = question.before.filter(|_| to < now) {
+            path.push_str(&format!("&{before}={}", escaped(to)));
+        }
+        let (mut all, mut next, mut pages) = (Vec::new(), Some(path), 0);
+        while let Some(path) = next {
+            if pages == PAGES_MAX {
+                let narrow = to.micros_since(self.from) <= engine::time::micros(NARROW);
+                if question.before.is_some() && !narrow {
+                    return Ok(None);
+                }
+            }
+            let listed = api.get(&path).await?;
+            pages += 1;
+            for (bytes, element) in listed.elements(None, ELEMENTS_MAX)? {
+                let at = element.get(question.time).and_then(Value::as_str).and_then(Timestamp::parse);
+                let at = at.ok_or_else(|| listed.wrong("an entry has no time"))?;
+                let id = element.get("id").map(ToString::to_string).unwrap_or_default();
+                all.push((at, format!("{id}@{at}"), bytes, element));
+            }
+            next = listed.next;
+        }
+        Ok(Some(all))
+    }
+}
+
+fn escaped(time: Timestamp) -> String {
+    time.to_string().replace(':', "%3A")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::script::{Script, at};
+
+    const NOW: i64 = 1_795_694_400;
+
+    fn question() -> Question {
+        Question { path: "/list?per_page=100".into(), after: "after", before: Some("before"), time: "at" }
+    }
+
+    fn element(id: u64, secs: i64) -> String {
+        format!(r#"{{"id":{id},"at":"{}"}}"#, at(secs))
+    }
+
+    async fn look(script: &std::sync::Arc<Script>, changed: &mut Changed) -> (Vec<u64>, bool) {
+        let (found, more) = changed.look(&script.api(), &question(), at(NOW)).await.unwrap();
+        (found.iter().map(|(_, element)| element["id"].as_u64().unwrap()).collect(), more)
+    }
+
+    fn path(from: i64) -> String {
+        format!("/list?per_page=100&after={}", escaped(at(from)))
+    }
+
+    #[tokio::test]
+    async fn what_is_new_is_told_once_whatever_the_order() {
+        let script = Script::new();
+        let mut changed = Changed::since(at(NOW - 3_600));
+        let next = [("link", "<https://api.example/list?page=2>; rel=\"next\"")];
+        script.json_with(&path(NOW - 3_600), &format!("[{},{}]", element(3, NOW - 100), element(1, NOW - 900)), &next);
+        script.json("/list?page=2", &format!("[{}]", element(2, NOW - 500)));
+        assert_eq!(look(&script, &mut changed).await, (vec![1, 2, 3], false));
+        // 4 becomes visible late, with a time before that of 3.
+        script.json(&path(NOW - 220), &format!("[{},{}]", element(3, NOW - 100), element(4, NOW - 150)));
+        assert_eq!(look(&script, &mut changed).await.0, [4]);
+        assert_eq!(look(&script, &mut changed).await.0, [] as [u64; 0]);
+        // The same one changed once more.
+        script.json(&path(NOW - 220), &format!("[{}]", element(3, NOW - 50)));
+        assert_eq!(look(&script, &mut changed).await.0, [3]);
+    }
+
+    #[tokio::test]
+    async fn a_long_time_is_asked_for_in_windows() {
+        let script = Script::new();
+        let from = NOW - 10 * 86_400;
+        let mut changed = Changed::since(at(from));
+        let to = from + 7 * 86_400;
+        let window = format!("{}&before={}", path(from), escaped(at(to)));
+        script.json(&window, &format!("[{}]", element(1, from + 10)));
+        assert_eq!(look(&script, &mut changed).await, (vec![1], true));
+        script.json(&path(to - 120), &format!("[{}]", element(2, to + 10)));
+        assert_eq!(look(&script, &mut changed).await, (vec![2], false));
+    }
+
+    #[tokio::test]
+    async fn a_window_of_too_many_pages_is_halved() {
+        let script = Script::new();
+        let from = NOW - 1_000;
+        let mut changed = Changed::since(at(from));
+        script.json_with("/list?again", "[]", &[("link", "<https://api.example/list?again>; rel=\"next\"")]);
+        script.json_with(&path(from), "[]", &[("link", "<https://api.example/list?again>; rel=\"next\"")]);
+        let half = format!("{}&before={}", path(from), escaped(at(NOW - 500)));
+        script.json(&half, &format!("[{}]", element(1, from + 10)));
+        assert_eq!(look(&script, &mut changed).await, (vec![1], true));
+    }
+}

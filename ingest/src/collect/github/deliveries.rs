@@ -1,0 +1,408 @@
+//! Webhook deliveries that did not reach us: GitHub keeps each for three days, delivers none again by itself, and gives what
+//! it sent (`GET …/hooks/{id}/deliveries/{id}`).
+//!
+//! Lists go from the newest back, by an opaque cursor; ids grow with time. A walk starts at the newest delivery and ends at the
+//! one where the walk before it started. A delivery is missing if no item of its GUID is held: GUIDs are the same when GitHub
+//! delivers again, so that it does not matter which attempt failed. What is fetched is the parsed payload, not the bytes that
+//! were signed: the record says that it was fetched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use engine::time::Timestamp;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pipeproof_engine as engine;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ELEMENTS_MAX, repository};
+use crate::collect::cursors::moved;
+use crate::collect::http::{Api, Listed, escaped};
+use crate::collect::{CollectError, Collector, Cursors, Fetched, Held, Next, PAGE_BYTES, Page};
+use crate::skim;
+
+const STREAM: &str = "deliveries";
+/// What is younger may be on its way: GitHub waits ten seconds for an answer, and the lake some for a record.
+const SETTLED: Duration = Duration::from_secs(60);
+/// Deliveries are kept so long; the documentation says three days.
+const KEPT: Duration = Duration::from_secs(3 * 24 * 3_600);
+/// Headers of a delivery that say what its payload is.
+const HEADERS: &[&str] = &[
+    "x-github-event",
+    "x-github-delivery",
+    "x-github-hook-id",
+    "x-github-hook-installation-target-id",
+    "x-github-hook-installation-target-type",
+];
+
+/// Whose deliveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A repository's webhook.
+    Repository {
+        /// `owner/name`.
+        name: String,
+        /// Its id; without one, the webhook that delivers to the address of the source.
+        id: Option<u64>,
+    },
+    /// An organisation's webhook.
+    Organization {
+        /// Its name.
+        name: String,
+        /// As for a repository.
+        id: Option<u64>,
+    },
+    /// The webhook of the App as which we ask.
+    App,
+}
+
+impl Hook {
+    /// It, in a word.
+    fn name(&self) -> &str {
+        match self {
+            Self::Repository { name, .. } | Self::Organization { name, .. } => name,
+            Self::App => "app",
+        }
+    }
+
+    fn owner(&self) -> String {
+        match self {
+            Self::Repository { name, .. } => repository(name),
+            Self::Organization { name, .. } => format!("/orgs/{}", escaped(name)),
+            Self::App => "/app".to_owned(),
+        }
+    }
+}
+
+/// Collects missing deliveries for a source of type `github.webhook`.
+#[derive(Debug)]
+pub struct Deliveries {
+    api: Arc<Api>,
+    hook: Hook,
+    source: String,
+    held: Arc<dyn Held>,
+    /// Ask GitHub to deliver again instead of fetching.
+    redeliver: bool,
+    every: Duration,
+    /// The webhook that was found.
+    found: std::sync::Mutex<Option<u64>>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Cursor {
+    /// Deliveries up to this id are done.
+    done: u64,
+    /// The walk that goes on, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    walk: Option<Walk>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Walk {
+    /// Newest id of the walk.
+    top: u64,
+    /// Path and query of the page to ask for.
+    page: String,
+}
+
+/// A delivery in the list.
+struct Listing {
+    id: u64,
+    guid: String,
+    at: Option<Timestamp>,
+    /// It was asked for before.
+    again: bool,
+}
+
+impl Deliveries {
+    /// Deliveries of `hook` that `source` lacks.
+    #[must_use]
+    pub fn new(
+        api: Arc<Api>,
+        hook: Hook,
+        source: String,
+        held: Arc<dyn Held>,
+        redeliver: bool,
+        every: Duration,
+    ) -> Self {
+        Self { api, hook, source, held, redeliver, every, found: std::sync::Mutex::default() }
+    }
+
+    async fn path(&self) -> Result<String, CollectError> {
+        let owner = self.hook.owner();
+        let id = match &self.hook {
+            Hook::App => return Ok("/app/hook/deliveries".to_owned()),
+            Hook::Repository { id: Some(id), .. } | Hook::Organization { id: Some(id), .. } => *id,
+            _ => self.find(&owner).await?,
+        };
+        Ok(format!("{owner}/hooks/{id}/deliveries"))
+    }
+
+    /// The webhook whose address is our source's.
+    async fn find(&self, owner: &str) -> Result<u64, CollectError> {
+        let known = || *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(id) = known() {
+            return Ok(id);
+        }
+        let listed = self.api.get(&format!("{owner}/hooks?per_page=100")).await?;
+        let ours = format!("/v1/events/{}", self.source);
+        let hooks = listed.elements(None, ELEMENTS_MAX)?;
+        let hook = hooks.iter().find(|(_, hook)| {
+            let url = hook.get("config").and_then(|config| config.get("url")).and_then(Value::as_str);
+            url.is_some_and(|url| url.split('?').next().is_some_and(|url| url.trim_end_matches('/').ends_with(&ours)))
+        });
+        let id = hook.and_then(|(_, hook)| hook.get("id")?.as_u64());
+        let id = id.ok_or_else(|| listed.wrong(&format!("no webhook delivers to an address that ends with {ours}")))?;
+        *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(id);
+        Ok(id)
+    }
+
+    async fn ask(&self, path: &str) -> Result<Listed, CollectError> {
+        if self.hook == Hook::App { self.api.list_as_app(path).await } else { self.api.get(path).await }
+    }
+
+    /// What was delivered, as it would have come.
+    async fn fetch(&self, path: &str, delivery: &Listing) -> Result<Fetched, CollectError> {
+        let answer = self.ask(&format!("{path}/{}", delivery.id)).await?;
+        let payload = skim::at(skim::trim(&answer.body), &["request", "payload"]);
+        let payload = payload.filter(|payload| payload.starts_with(b"{"));
+        let body = payload.map(|payload| answer.body.slice_ref(payload));
+        let body = body.ok_or_else(|| answer.wrong("the delivery has no payload"))?;
+        let json = answer.json()?;
+        let sent = json.get("request").and_then(|request| request.get("headers"));
+        let mut item = Fetched::new(body).about("collected.delivery", delivery.id.to_string());
+        item.headers = headers(sent, &json, &delivery.guid);
+        Ok(item)
+    }
+}
+
+/// The headers that say what a payload is; names are written in different cases.
+fn headers(sent: Option<&Value>, delivery: &Value, guid: &str) -> HeaderMap {
+    let sent: BTreeMap<String, &str> = sent
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| Some((name.to_lowercase(), value.as_str()?)))
+        .collect();
+    let event = delivery.get("event").and_then(Value::as_str);
+    let mut headers = HeaderMap::new();
+    for name in HEADERS {
+        let value = match *name {
+            "x-github-delivery" => Some(guid),
+            "x-github-event" => sent.get(*name).copied().or(event),
+            _ => sent.get(*name).copied(),
+        };
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    headers
+}
+
+#[async_trait]
+impl Collector for Deliveries {
+    fn name(&self) -> String {
+        format!("github.deliveries/{}", self.hook.name())
+    }
+
+    fn left(&self) -> Option<u64> {
+        self.api.left()
+    }
+
+    async fn page(&self, cursors: &Cursors, now: Timestamp) -> Result<Page, CollectError> {
+        let mut cursor: Cursor = cursors.read(STREAM)?.unwrap_or_default();
+        let path = self.path().await?;
+        let listed = match &cursor.walk {
+            Some(walk) => self.ask(&walk.page).await?,
+            None => self.ask(&format!("{path}?per_page=100")).await?,
+        };
+        let all = deliveries(&listed)?;
+        // The walk ends where the one before began, and where GitHub keeps no more.
+        let settled = |delivery: &Listing| delivery.at.is_none_or(|at| at <= now.minus(SETTLED));
+        let new: Vec<&Listing> = all.iter().filter(|delivery| delivery.id > cursor.done && settled(delivery)).collect();
+        let ends = all.len() != all.iter().filter(|delivery| delivery.id > cursor.done).count()
+            || all.iter().any(|delivery| delivery.at.is_some_and(|at| at < now.minus(KEPT)));
+        // One attempt of a delivery is enough, the first that is listed.
+        let mut missing: BTreeMap<&str, &Listing> = BTreeMap::new();
+        for delivery in &new {
+            missing.entry(&delivery.guid).or_insert(delivery);
+        }
+        let ids: Vec<String> = missing.keys().map(|guid| (*guid).to_owned()).collect();
+        for known in self.held.known(&self.source, &ids).await? {
+            missing.remove(known.as_str());
+        }
+        let mut missing: Vec<&Listing> = missing.into_values().collect();
+        missing.sort_by_key(|delivery| delivery.id);
+        let mut page = Page::default();
+        let mut bytes = 0;
+        for delivery in missing {
+            // What did not arrive the second time either will not the third.
+            if self.redeliver && !delivery.again {
+                let again = format!("{path}/{}/attempts", delivery.id);
+                self.api.post(&again, Bytes::new(), self.hook == Hook::App).await?;
+                continue;
+            }
+            if bytes > PAGE_BYTES {
+                // What is taken is held next time, and the rest of this page still missing.
+                page.next = Next::Now;
+                return Ok(page);
+            }
+            match self.fetch(&path, delivery).await {
+                Ok(item) => {
+                    bytes += item.body.len();
+                    page.items.push(item);
+                }
+                Err(CollectError::Missing { .. }) => {
+                    page.lost.push(format!("delivery {} ({}) is not kept any more", delivery.id, delivery.guid));
+                }
+                Err(error @ CollectError::Content { .. }) => {
+                    page.lost.push(format!("delivery {} ({}): {error}", delivery.id, delivery.guid));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let top = new.iter().map(|delivery| delivery.id).max();
+        let top = cursor.walk.as_ref().map(|walk| walk.top).or(top).unwrap_or(cursor.done);
+        let before = (cursor.done, cursor.walk.is_some());
+        match listed.next.filter(|_| !ends) {
+            Some(next) => {
+                cursor.walk = Some(Walk { top, page: next });
+                page.next = Next::Now;
+            }
+            None => {
+                cursor = Cursor { done: top.max(cursor.done), walk: None };
+                page.next = Next::After(self.every);
+            }
+        }
+        if before != (cursor.done, cursor.walk.is_some()) || page.next == Next::Now {
+            page.cursors.push(moved(STREAM, &cursor)?);
+        }
+        Ok(page)
+    }
+}
+
+fn deliveries(listed: &Listed) -> Result<Vec<Listing>, CollectError> {
+    let one = |(_, json): (Bytes, Value)| {
+        let id = json.get("id").and_then(Value::as_u64).ok_or_else(|| listed.wrong("a delivery has no id"))?;
+        let guid = json.get("guid").and_then(Value::as_str).ok_or_else(|| listed.wrong("a delivery has no guid"))?;
+        let at = json.get("delivered_at").and_then(Value::as_str).and_then(Timestamp::parse);
+        let again = json.get("redelivery").and_then(Value::as_bool).unwrap_or(false);
+        Ok(Listing { id, guid: guid.to_owned(), at, again })
+    };
+    listed.elements(None, ELEMENTS_MAX)?.into_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::script::{Here, Script, at};
+
+    const LIST: &str = "/repos/acme/shop/hooks/7/deliveries?per_page=100";
+    const NOW: i64 = 1_795_694_400;
+
+    fn entry(id: u64, guid: &str, ago: u64) -> String {
+        let delivered = at(NOW).minus(Duration::from_secs(ago));
+        format!(r#"{{"id":{id},"guid":"{guid}","delivered_at":"{delivered}","status_code":502,"event":"push"}}"#)
+    }
+
+    fn list(entries: &[String]) -> String {
+        format!("[{}]", entries.join(","))
+    }
+
+    fn delivery(script: &Script, id: u64, guid: &str) {
+        let body = format!(
+            r#"{{"id":{id},"guid":"{guid}","event":"push","request":{{"headers":{{"X-GitHub-Event":"push","X-Hub-Signature-256":"sha256=x"}},"payload":{{"ref":"refs/heads/main", "n":{id}}}}}}}"#
+        );
+        script.json(&format!("/repos/acme/shop/hooks/7/deliveries/{id}"), &body);
+    }
+
+    fn collector(script: &Arc<Script>, held: &Arc<Here>, redeliver: bool) -> Deliveries {
+        let hook = Hook::Repository { name: "acme/shop".into(), id: Some(7) };
+        let held = Arc::clone(held) as Arc<dyn Held>;
+        Deliveries::new(script.api(), hook, "hooks".into(), held, redeliver, Duration::from_secs(60))
+    }
+
+    #[tokio::test]
+    async fn what_is_not_held_is_fetched_as_it_was_sent_and_once() {
+        let script = Script::new();
+        let held = Arc::new(Here::default());
+        held.know(["g2"]);
+        let next = [(
+            "link",
+            "<https://api.example/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2>; rel=\"next\"",
+        )];
+        script.json_with(LIST, &list(&[entry(13, "g1", 100), entry(12, "g2", 200)]), &next);
+        script.json(
+            "/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2",
+            &list(&[entry(11, "g1", 300), entry(10, "g3", 400)]),
+        );
+        for (id, guid) in [(13, "g1"), (11, "g1"), (10, "g3")] {
+            delivery(&script, id, guid);
+        }
+        let collector = collector(&script, &held, false);
+        let mut cursors = Cursors::default();
+        let mut items = Vec::new();
+        for expected in [Next::Now, Next::After(Duration::from_secs(60))] {
+            let page = collector.page(&cursors, at(NOW)).await.unwrap();
+            assert_eq!(page.next, expected);
+            held.know(page.items.iter().map(|item| item.headers["x-github-delivery"].to_str().unwrap()));
+            items.extend(page.items);
+            cursors.extend(page.cursors);
+        }
+        let guids: Vec<_> = items.iter().map(|item| item.headers["x-github-delivery"].to_str().unwrap()).collect();
+        assert_eq!(guids, ["g1", "g3"]);
+        assert_eq!(items[0].body, br#"{"ref":"refs/heads/main", "n":13}"#[..]);
+        assert_eq!(items[0].headers["x-github-event"], "push");
+        assert!(!items[0].headers.contains_key("x-hub-signature-256"), "it does not sign these bytes");
+        // The next walk ends where this one began.
+        script.asked();
+        script.json_with(LIST, &list(&[entry(14, "g4", 70), entry(13, "g1", 100)]), &next);
+        delivery(&script, 14, "g4");
+        let page = collector.page(&cursors, at(NOW)).await.unwrap();
+        assert_eq!((page.items.len(), page.next), (1, Next::After(Duration::from_secs(60))));
+        assert_eq!(script.asked().len(), 2, "one page and one delivery");
+    }
+
+    #[tokio::test]
+    async fn what_may_still_be_on_its_way_is_left_alone() {
+        let script = Script::new();
+        script.json(LIST, &list(&[entry(13, "g1", 5)]));
+        let page = collector(&script, &Arc::default(), false).page(&Cursors::default(), at(NOW)).await.unwrap();
+        assert!(page.items.is_empty() && page.cursors.is_empty());
+    }
+
+    #[tokio::test]
+    async fn redelivery_is_asked_for_where_it_is_wanted() {
+        let script = Script::new();
+        script.json(LIST, &list(&[entry(13, "g1", 100)]));
+        script.answer("/repos/acme/shop/hooks/7/deliveries/13/attempts", 202, &[], "");
+        let page = collector(&script, &Arc::default(), true).page(&Cursors::default(), at(NOW)).await.unwrap();
+        assert!(page.items.is_empty() && !page.cursors.is_empty());
+        assert_eq!(script.asked().last().unwrap().0, "/repos/acme/shop/hooks/7/deliveries/13/attempts");
+    }
+
+    #[tokio::test]
+    async fn what_github_keeps_no_more_is_written_down_as_lost() {
+        let script = Script::new();
+        script.json(LIST, &list(&[entry(13, "g1", 100)]));
+        script.answer("/repos/acme/shop/hooks/7/deliveries/13", 404, &[], "{\"message\":\"Not Found\"}");
+        let page = collector(&script, &Arc::default(), false).page(&Cursors::default(), at(NOW)).await.unwrap();
+        assert!(page.lost[0].contains("13 (g1)"), "{:?}", page.lost);
+    }
+
+    #[tokio::test]
+    async fn the_webhook_is_found_by_the_address_of_the_source() {
+        let script = Script::new();
+        let hooks =
+            r#"[{"id":1,"config":{"url":"https://other/x"}},{"id":7,"config":{"url":"https://pp/v1/events/hooks"}}]"#;
+        script.json("/repos/acme/shop/hooks?per_page=100", hooks);
+        script.json(LIST, "[]");
+        let hook = Hook::Repository { name: "acme/shop".into(), id: None };
+        let held = Arc::new(Here::default()) as Arc<dyn Held>;
+        let collector = Deliveries::new(script.api(), hook, "hooks".into(), held, false, Duration::from_secs(60));
+        assert!(collector.page(&Cursors::default(), at(NOW)).await.unwrap().items.is_empty());
+    }
+}

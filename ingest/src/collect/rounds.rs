@@ -1,0 +1,83 @@
+//! Going round: what is looked at one after the other, again and again, in turns that a provider can bear.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+
+/// Where a round stands. After a restart it begins anew.
+#[derive(Debug, Default)]
+pub(super) struct Rounds(Mutex<Round>);
+
+#[derive(Debug, Default)]
+struct Round {
+    members: Vec<String>,
+    members_at: Option<Timestamp>,
+    queue: VecDeque<String>,
+    begun: Option<Timestamp>,
+}
+
+/// How long the list of members is good for.
+const MEMBERS_LAST: Duration = Duration::from_secs(3_600);
+
+impl Rounds {
+    /// Whether the members have to be listed (again) before the next round.
+    pub(super) fn wants_members(&self, now: Timestamp) -> bool {
+        let round = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        round.members_at.is_none_or(|at| at.plus(MEMBERS_LAST) <= now)
+    }
+
+    pub(super) fn members(&self, members: Vec<String>, now: Timestamp) {
+        let mut round = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        round.members = members;
+        round.members_at = Some(now);
+    }
+
+    /// The next member, if it is somebody's turn; rounds begin `every` so often.
+    pub(super) fn next(&self, now: Timestamp, every: Duration) -> Option<String> {
+        let mut round = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if round.queue.is_empty() && round.begun.is_none_or(|begun| begun.plus(every) <= now) {
+            round.queue = round.members.iter().cloned().collect();
+            round.begun = Some(now);
+        }
+        round.queue.pop_front()
+    }
+
+    /// The same member once more.
+    pub(super) fn again(&self, member: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).queue.push_front(member);
+    }
+
+    /// How long until it is somebody's turn.
+    pub(super) fn wait(&self, now: Timestamp, every: Duration) -> Duration {
+        let round = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !round.queue.is_empty() {
+            return Duration::ZERO;
+        }
+        let next = round.begun.map_or(now, |begun| begun.plus(every));
+        Duration::from_micros(u64::try_from(next.micros_since(now)).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_turn_in_each_round() {
+        let (now, every) = (Timestamp::from_secs(1_000), Duration::from_secs(60));
+        let rounds = Rounds::default();
+        assert!(rounds.wants_members(now));
+        rounds.members(vec!["a".into(), "b".into()], now);
+        assert!(!rounds.wants_members(now));
+        let turn = |now| rounds.next(now, every);
+        assert_eq!([turn(now), turn(now), turn(now)], [Some("a".into()), Some("b".into()), None]);
+        assert_eq!(rounds.wait(now.plus(Duration::from_secs(20)), every), Duration::from_secs(40));
+        assert_eq!(turn(now.plus(every)), Some("a".into()));
+        rounds.again("a".into());
+        assert_eq!(turn(now.plus(every)), Some("a".into()));
+        assert!(rounds.wants_members(now.plus(MEMBERS_LAST)));
+    }
+}

@@ -1,0 +1,205 @@
+//! Jobs whose logs are wanted: known to have ended, not yet had. They are part of a cursor, so that none is forgotten.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
+use serde::{Deserialize, Serialize};
+
+use super::cursors::moved;
+use super::http::Answer;
+use super::{CollectError, Cursors, Fetched, Held, Next, PAGE_BYTES, Page};
+use crate::limits::Limits;
+
+const STREAM: &str = "wanted";
+/// Most jobs that wait: beyond it none are looked for.
+const WAITING_MAX: usize = 500;
+/// Logs tried at a time.
+const TRIES: usize = 10;
+/// How often a log that is not there yet is asked for: over about twenty minutes.
+const TRIES_MAX: u32 = 8;
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// How often what was seen is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// Jobs remembered so that one that is seen and listed is fetched once.
+const RECENT: usize = 20_000;
+/// Records of our log that may have to be read again after a restart.
+const BEHIND_MAX: u64 = 100_000;
+
+/// Jobs that wait, and how far what was seen was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Wanted {
+    /// Where to go on in our log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    jobs: Vec<Waiting>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Waiting {
+    job: super::FinishedJob,
+    #[serde(default)]
+    tries: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<Timestamp>,
+}
+
+/// Where logs are had.
+#[async_trait]
+pub(super) trait Logs: Send + Sync {
+    /// Whether this job's log may be asked for here.
+    fn has(&self, job: &super::FinishedJob) -> bool;
+
+    /// A job's log.
+    async fn log(&self, job: &super::FinishedJob, body_max: usize) -> Result<Answer, CollectError>;
+}
+
+/// Jobs asked for lately, and how far our log was read for more.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    jobs: Mutex<(BTreeSet<String>, VecDeque<String>)>,
+    read: AtomicU64,
+}
+
+impl Recent {
+    /// Whether it is new.
+    fn add(&self, key: String) -> bool {
+        let mut recent = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, order) = &mut *recent;
+        if !known.insert(key.clone()) {
+            return false;
+        }
+        order.push_back(key);
+        if order.len() > RECENT
+            && let Some(oldest) = order.pop_front()
+        {
+            known.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Wanted {
+    pub(super) fn read(cursors: &Cursors, recent: &Recent) -> Result<Self, CollectError> {
+        let wanted: Self = cursors.read(STREAM)?.unwrap_or_default();
+        for waiting in &wanted.jobs {
+            recent.add(waiting.job.key());
+        }
+        Ok(wanted)
+    }
+
+    pub(super) fn moved(&self, before: &Self, page: &mut Page) -> Result<(), CollectError> {
+        if self != before {
+            page.cursors.push(moved(STREAM, self)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.jobs.len() >= WAITING_MAX
+    }
+
+    /// When to come again: `more` was seen, or rounds go on after `wait`.
+    pub(super) fn next(&self, more: bool, sees: bool, now: Timestamp, wait: Duration) -> Next {
+        if more || self.is_due(now) || wait.is_zero() {
+            return Next::Now;
+        }
+        // Logs that are not there yet are asked for again within seconds.
+        Next::After(if sees || !self.jobs.is_empty() { LOOK.min(wait) } else { wait })
+    }
+
+    /// Whether a log may be asked for now.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.jobs.iter().any(|waiting| waiting.after.is_none_or(|after| after <= now))
+    }
+
+    /// Wants a job's log, if it is not wanted or had already.
+    pub(super) fn want(&mut self, job: super::FinishedJob, recent: &Recent) {
+        if recent.add(job.key()) {
+            self.jobs.push(Waiting { job, tries: 0, after: None });
+        }
+    }
+
+    /// Looks for jobs that this node saw end.
+    pub(super) async fn look(
+        &mut self,
+        held: &dyn Held,
+        source: &str,
+        logs: &dyn Logs,
+        recent: &Recent,
+    ) -> Result<bool, CollectError> {
+        if self.is_full() {
+            return Ok(false);
+        }
+        // What is written down may be behind what was read: that other sources wrote is worth no record of its own.
+        let from = self.seen.map(|seen| seen.max(recent.read.load(Ordering::Relaxed)));
+        let seen = held.finished(source, from).await?;
+        recent.read.store(seen.next, Ordering::Relaxed);
+        if !seen.jobs.is_empty() || self.seen.is_none_or(|before| seen.next.saturating_sub(before) > BEHIND_MAX) {
+            self.seen = Some(seen.next);
+        }
+        for job in seen.jobs.into_iter().filter(|job| logs.has(job)) {
+            self.want(job, recent);
+        }
+        Ok(seen.more)
+    }
+
+    /// Fetches what is due, as much as fits a page. An error that concerns all of them ends it; it is told if nothing was had.
+    pub(super) async fn fetch(&mut self, logs: &dyn Logs, now: Timestamp, page: &mut Page) -> Result<(), CollectError> {
+        let (mut tried, mut bytes) = (0, 0);
+        let mut kept = Vec::new();
+        let body_max = Limits::default().body_bytes_max;
+        let mut jobs = std::mem::take(&mut self.jobs).into_iter();
+        let mut trouble = None;
+        for mut waiting in jobs.by_ref() {
+            if tried == TRIES || bytes > PAGE_BYTES || waiting.after.is_some_and(|after| after > now) {
+                kept.push(waiting);
+                continue;
+            }
+            tried += 1;
+            let key = waiting.job.key();
+            match logs.log(&waiting.job, body_max).await {
+                Ok(answer) => {
+                    if answer.cut {
+                        page.lost.push(format!("log of {key}: only its first {body_max} bytes were fetched"));
+                    }
+                    bytes += answer.body.len();
+                    let mut item = Fetched::new(answer.body);
+                    item.query = waiting.job.query();
+                    page.items.push(item);
+                }
+                Err(CollectError::Missing { status: 410, .. }) => {
+                    page.lost.push(format!("log of {key}: its provider keeps it no more"));
+                }
+                // A log may be written after its job has ended; an address may have expired.
+                Err(
+                    error @ (CollectError::Missing { .. } | CollectError::Answer { .. } | CollectError::Content { .. }),
+                ) => {
+                    waiting.tries += 1;
+                    if waiting.tries >= TRIES_MAX {
+                        page.lost.push(format!("log of {key}: {error}"));
+                    } else {
+                        waiting.after = Some(now.plus(FIRST_WAIT * (1 << waiting.tries)));
+                        kept.push(waiting);
+                    }
+                }
+                Err(error) => {
+                    kept.push(waiting);
+                    trouble = Some(error);
+                    break;
+                }
+            }
+        }
+        kept.extend(jobs);
+        self.jobs = kept;
+        match trouble {
+            Some(error) if page.items.is_empty() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Runs collectors: a page is fetched, its items are made durable, then how far it came, as a control record. What failed is
+//! told in words and tried again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::future::join_all;
+use pipeproof_engine::control::{Collected, Control};
+use pipeproof_engine::record::CollectionMode;
+use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::collect::{Collector, Cursors, Fetched, Next, Page, back_off};
+use pipeproof_ingest::receive::Refusal;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::NotTaken;
+use super::reading::{Kept, Offered, RETRY, keep, pause};
+use crate::config::Config;
+use crate::node::{NodeError, Shared};
+
+/// Items taken in at a time, so that they share their syncs.
+const TOGETHER: usize = 32;
+/// Most losses that a record names, and how much of each.
+const LOST_MAX: usize = 100;
+const LOST_CHARS: usize = 300;
+/// What collectors say they lost, kept to be told.
+const LOST_TOLD: usize = 5;
+
+/// Collectors that run, and how they do.
+#[derive(Debug, Default)]
+pub(crate) struct Collecting {
+    states: RwLock<BTreeMap<(String, String), State>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How a collector does.
+#[derive(Clone, Debug, Default, Serialize)]
+struct State {
+    /// When it last heard from its provider what it asked for.
+    last_success: Option<Timestamp>,
+    /// Items since the start.
+    items: u64,
+    last_error: Option<Failure>,
+    /// Failures since the last success.
+    failures: u32,
+    /// When it comes next.
+    next: Option<Timestamp>,
+    /// What it could not have, the last few.
+    lost: Vec<String>,
+    /// Requests the provider said are left for now.
+    requests_left: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Failure {
+    at: Timestamp,
+    error: String,
+}
+
+impl Collecting {
+    /// The collectors of a source, for people and programs.
+    pub(crate) fn told(&self, shared: &Shared, source: &str) -> Vec<Value> {
+        let registry = shared.registry();
+        let so_far = registry.collected.get(source);
+        let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
+        let own = states.iter().filter(|((of, _), _)| of == source);
+        own.map(|((_, name), state)| {
+            let mut told = json!(state);
+            let so_far = so_far.and_then(|all| all.get(name));
+            told["collector"] = json!(name);
+            told["state"] = json!(if state.failures > 0 { "failing" } else { "ok" });
+            told["position"] = json!(so_far.map(|so_far| &so_far.cursors));
+            told["moved"] = json!(so_far.map(|so_far| so_far.at));
+            told["items_ever"] = json!(so_far.map_or(0, |so_far| so_far.items));
+            told["lost_ever"] = json!(so_far.map_or(0, |so_far| so_far.lost));
+            told
+        })
+        .collect()
+    }
+
+    /// Ends what runs; what was in the middle is done again.
+    pub(crate) fn stop(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
+    fn tell(&self, source: &str, name: &str, change: impl FnOnce(&mut State)) {
+        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
+        change(states.entry((source.to_owned(), name.to_owned())).or_default());
+    }
+}
+
+/// Starts the collectors that a configuration names, in place of those that run.
+pub(crate) fn start(shared: &Arc<Shared>, config: &Config) -> Result<(), NodeError> {
+    let mut collectors = Vec::new();
+    for source in &config.sources {
+        for collect in &source.collects {
+            let built = collect.collector(shared, &source.name).map_err(NodeError::part("connect a collector"))?;
+            collectors.push((source.name.clone(), built));
+        }
+    }
+    let collecting = &shared.collecting;
+    collecting.stop();
+    let names: Vec<(String, String)> =
+        collectors.iter().map(|(source, collector)| (source.clone(), collector.name())).collect();
+    let mut states = collecting.states.write().unwrap_or_else(PoisonError::into_inner);
+    states.retain(|name, _| names.contains(name));
+    for name in names {
+        states.entry(name).or_default();
+    }
+    drop(states);
+    let mut tasks = collecting.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    for (source, collector) in collectors {
+        tasks.push(tokio::spawn(run(Arc::clone(shared), source, collector)));
+    }
+    Ok(())
+}
+
+/// Collects until the node stops.
+async fn run(shared: Arc<Shared>, source: String, collector: Arc<dyn Collector>) {
+    let name = collector.name();
+    let mut stopping = shared.stopping.subscribe();
+    let mut failures = 0_u32;
+    loop {
+        let cursors = cursors(&shared, &source, &name);
+        let now = shared.clock.now();
+        let page = tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => return,
+            page = collector.page(&cursors, now) => page,
+        };
+        let now = shared.clock.now();
+        let mut wait = Duration::ZERO;
+        match page {
+            Ok(page) => {
+                failures = 0;
+                if let Next::After(time) = page.next {
+                    wait = time;
+                }
+                if take(&shared, &source, &*collector, page, &mut stopping).await.is_none() {
+                    return;
+                }
+                shared.collecting.tell(&source, &name, |state| {
+                    state.last_success = Some(now);
+                    state.failures = 0;
+                });
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                let asked = error.again(now).map(|until| span(until.micros_since(now)));
+                wait = asked.unwrap_or_default().max(back_off(failures, rand::random()));
+                let error = crate::chain(&error);
+                tracing::warn!(source, collector = name, error, "cannot collect just now");
+                if let Some(source) = shared.source(&source) {
+                    shared.metrics.collect_failures.with_label_values(&[source.source_type.name()]).inc();
+                }
+                shared.collecting.tell(&source, &name, |state| {
+                    state.last_error = Some(Failure { at: now, error });
+                    state.failures = failures;
+                });
+            }
+        }
+        let left = collector.left();
+        shared.collecting.tell(&source, &name, |state| {
+            state.next = Some(shared.clock.now().plus(wait));
+            state.requests_left = left;
+        });
+        if !wait.is_zero() && pause(&mut stopping, wait).await {
+            return;
+        }
+    }
+}
+
+fn cursors(shared: &Shared, source: &str, name: &str) -> Cursors {
+    let registry = shared.registry();
+    let so_far = registry.collected.get(source).and_then(|all| all.get(name));
+    so_far.map(|so_far| so_far.cursors.clone()).unwrap_or_default().into_iter().collect()
+}
+
+/// Makes a page durable: first its items, then how far it came. `None` if the node stops or the source is gone.
+async fn take(
+    shared: &Arc<Shared>,
+    source: &str,
+    collector: &dyn Collector,
+    page: Page,
+    stopping: &mut watch::Receiver<bool>,
+) -> Option<()> {
+    let name = collector.name();
+    let mut lost = page.lost;
+    let items = page.items.len() as u64;
+    let mut rest = page.items.into_iter();
+    loop {
+        let some: Vec<Offered> = rest.by_ref().take(TOGETHER).map(offered).collect();
+        if some.is_empty() {
+            break;
+        }
+        for kept in join_all(some.iter().map(|offered| keep(shared, source, offered))).await {
+            match kept {
+                // A job that printed nothing.
+                Kept::Yes | Kept::No(NotTaken::Refused(Refusal::Empty)) => {}
+                Kept::No(error) => lost.push(crate::chain(&error)),
+                Kept::Over => return None,
+            }
+        }
+    }
+    for reason in &lost {
+        tracing::warn!(source, collector = name, reason, "something that should have been there cannot be had");
+    }
+    if let Some(source) = shared.source(source).filter(|_| items > 0) {
+        shared.metrics.collected.with_label_values(&[source.source_type.name()]).inc_by(items);
+    }
+    shared.collecting.tell(source, &name, |state| {
+        state.items += items;
+        state.lost.extend(lost.iter().cloned());
+        let old = state.lost.len().saturating_sub(LOST_TOLD);
+        state.lost.drain(..old);
+    });
+    if !page.cursors.is_empty() || !lost.is_empty() {
+        lost.truncate(LOST_MAX);
+        let short = |text: String| text.chars().take(LOST_CHARS).collect();
+        let record = Collected {
+            name: source.to_owned(),
+            collector: name.clone(),
+            cursors: page.cursors.into_iter().collect(),
+            items,
+            lost: lost.into_iter().map(short).collect(),
+        };
+        write_down(shared, record, stopping).await?;
+    }
+    if !page.receipts.is_empty()
+        && let Err(error) = collector.taken(&page.receipts).await
+    {
+        tracing::warn!(source, collector = name, error = %crate::chain(&error), "its provider was not told what was taken");
+    }
+    Some(())
+}
+
+/// Writes down how far a collector came, however long it takes.
+async fn write_down(shared: &Arc<Shared>, record: Collected, stopping: &mut watch::Receiver<bool>) -> Option<()> {
+    loop {
+        match shared.control(Control::Collected(record.clone())).await {
+            Ok(_) => return Some(()),
+            Err(error) => tracing::warn!(error = %error, "cannot write down how far a collector came"),
+        }
+        if pause(stopping, RETRY).await {
+            return None;
+        }
+    }
+}
+
+fn offered(item: Fetched) -> Offered {
+    let Fetched { headers, query, body, way } = item;
+    Offered { headers, query, body, way, mode: CollectionMode::Collected }
+}
+
+fn span(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}

@@ -1,0 +1,243 @@
+//! What nobody pushed is fetched: after being down nothing is missing, nothing is there twice.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, Setup, eventually};
+use crate::provider::{Provider, TOKEN, guids};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SECRET: &str = "a-secret-of-the-webhook";
+
+fn config(provider: &Provider) -> String {
+    let api = format!("api: {}, token: {{env: GITHUB_TOKEN}}, every: 1s", provider.url);
+    format!(
+        "sources:
+  - {{name: hooks, type: github.webhook, secrets: [{{env: HOOK_SECRET}}], collects: {{github: {{{api}, repositories: [acme/shop]}}}}}}
+  - {{name: logs, type: github.joblog, collects: {{github: {{{api}, repositories: [acme/shop], seen_by: hooks}}}}}}
+  - {{name: audit, type: github.audit, collects: {{github: {{{api}, organization: acme}}}}}}
+  - {{name: ledger, type: provider.ledger, collects: {{github: {{{api}, repositories: [acme/shop]}}}}}}
+"
+    )
+}
+
+fn start(provider: &Provider, data: &Path) -> Server {
+    Setup::new().on(data).config(&config(provider)).env("GITHUB_TOKEN", TOKEN).env("HOOK_SECRET", SECRET).start()
+}
+
+fn job_payload(run: u64, job: u64, attempt: u64) -> Value {
+    json!({
+        "action": "completed",
+        "workflow_job": {
+            "id": job, "run_id": run, "run_attempt": attempt, "status": "completed", "conclusion": "success",
+            "name": "build", "workflow_name": "ci", "head_branch": "main", "head_sha": "abc", "labels": [],
+            "started_at": "2026-11-26T05:34:27Z", "completed_at": "2026-11-26T05:35:27Z",
+        },
+        "repository": {"full_name": "acme/shop"}, "sender": {"login": "octocat", "type": "User"},
+    })
+}
+
+/// What a source holds by a column, with how often.
+async fn held(server: &Server, source: &str, column: &str) -> BTreeSet<String> {
+    server.settled().await;
+    let query = format!("SELECT {column}, count(*) FROM events WHERE source = '{source}' AND sub = 0 GROUP BY 1");
+    let rows = server.sql(&query).await;
+    for row in &rows {
+        assert_eq!(row[1], 1, "{source} holds {} more than once", row[0]);
+    }
+    rows.iter().map(|row| row[0].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Waits until a source holds exactly these.
+async fn holds(server: &Server, source: &str, column: &str, expected: &BTreeSet<String>) {
+    eventually(&format!("{source} holds all of {}", expected.len()), || async {
+        let held = held(server, source, column).await;
+        assert!(held.is_subset(expected), "{source} holds what it should not: {held:?}");
+        (held == *expected).then_some(())
+    })
+    .await;
+}
+
+fn set(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+    names.into_iter().collect()
+}
+
+/// Ten minutes of a provider's life, which started ten minutes ago.
+fn ten_minutes(provider: &Provider, first: u64) {
+    for number in first..first + 12 {
+        let ago = MINUTE * 10 - Duration::from_secs(30) * u32::try_from(number - first).unwrap();
+        let (run, job) = (10_000 + number, 20_000 + number);
+        provider.ran(run, job, ago);
+        provider.delivered("workflow_job", &job_payload(run, job, 1), ago, 502);
+        provider.delivered(
+            "push",
+            &json!({"ref": "refs/heads/main", "after": format!("{number}"), "repository": {"full_name": "acme/shop"}}),
+            ago,
+            502,
+        );
+        provider.audited(&format!("doc-{number}"), ago);
+        provider.merged(number, ago);
+    }
+    // A job of an old run that was started again: only its webhook tells.
+    let job = 30_000 + first;
+    provider.kept.lock().unwrap().logs.insert(job, format!("2026-11-26T05:34:27.0000000Z job {job}\n"));
+    provider.delivered("workflow_job", &job_payload(5, job, 2), MINUTE * 5, 502);
+}
+
+async fn everything_is_there(server: &Server, provider: &Provider) {
+    holds(server, "hooks", "item", &set(guids(provider).into_iter().map(|guid| format!("id:{guid}")))).await;
+    let (audit, logs, runs, changes) = {
+        let kept = provider.kept.lock().unwrap();
+        (
+            set(kept.audit.iter().map(|entry| format!("id:{}", entry["_document_id"].as_str().unwrap()))),
+            set(kept.logs.keys().map(ToString::to_string)),
+            set(kept.runs.iter().map(|run| format!("id:github/run/acme/shop/{}/1", run["id"]))),
+            set(kept.changes.iter().map(|change| format!("id:github/change/acme/shop/{}", change["number"]))),
+        )
+    };
+    holds(server, "audit", "item", &audit).await;
+    holds(server, "logs", "ci_job_id", &logs).await;
+    holds(server, "ledger", "item", &runs.union(&changes).cloned().collect()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_while_we_were_down_is_there_afterwards_and_once() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let provider = Provider::start().await;
+    let server = start(&provider, &data);
+    // One that arrives as it should, a minute and more ago for the provider.
+    let payload = job_payload(1, 2, 1);
+    provider.kept.lock().unwrap().logs.insert(2, "2026-11-26T05:34:27.0000000Z job 2\n".to_owned());
+    let guid = provider.delivered("workflow_job", &payload, MINUTE * 2, 200);
+    server.send_github("hooks", SECRET, "workflow_job", &guid, payload.to_string().as_bytes()).await.expect(200);
+    holds(&server, "logs", "ci_job_id", &set(["2".to_owned()])).await;
+    let live = server.sql("SELECT mode, auth FROM events WHERE source = 'hooks'").await;
+    assert_eq!(live, [[json!("live"), json!("hmac")]], "what was delivered is not fetched");
+    server.kill();
+
+    ten_minutes(&provider, 0);
+    provider.kept.lock().unwrap().trouble_every = 7;
+    let server = start(&provider, &data);
+    everything_is_there(&server, &provider).await;
+    let fetched =
+        server.sql("SELECT DISTINCT mode, auth FROM events WHERE source IN ('audit', 'logs', 'ledger')").await;
+    assert_eq!(fetched, [[json!("collected"), json!("fetched")]]);
+    assert_eq!(server.actions("hooks").await["git.push"], 12, "a fetched delivery decodes as a pushed one");
+
+    // Nothing is fetched twice once it is there, and asking costs next to nothing.
+    provider.kept.lock().unwrap().trouble_every = 0;
+    let (logs, deliveries) = (provider.asked("/logs"), provider.asked("/deliveries/"));
+    eventually("lists are asked for again", || async {
+        (provider.kept.lock().unwrap().not_modified > 4).then_some(())
+    })
+    .await;
+    assert_eq!((provider.asked("/logs"), provider.asked("/deliveries/")), (logs, deliveries));
+    assert_eq!(provider.kept.lock().unwrap().offences, [] as [String; 0]);
+
+    let sources = server.get("/v1/sources").await;
+    let of = |name: &str| {
+        sources["sources"].as_array().unwrap().iter().find(|source| source["name"] == name).unwrap().clone()
+    };
+    let collector = &of("hooks")["collectors"][0];
+    assert_eq!((&collector["collector"], &collector["state"]), (&json!("github.deliveries/acme/shop"), &json!("ok")));
+    assert!(
+        collector["last_success"].is_string() && collector["next"].is_string() && collector["position"].is_object(),
+        "{collector}"
+    );
+    assert_eq!(collector["items_ever"], 25);
+    let log = server.log().join("\n");
+    assert!(!log.contains(TOKEN) && !log.contains("sig=secret"), "no credentials in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_of_collecting_it_goes_on_where_it_was() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let provider = Provider::start().await;
+    ten_minutes(&provider, 0);
+    for kill in 0..4_usize {
+        let before = provider.kept.lock().unwrap().asked.len();
+        let server = start(&provider, &data);
+        // At another place each time.
+        let more = 5 + 9 * kill;
+        eventually("it is collecting", || async {
+            (provider.kept.lock().unwrap().asked.len() >= before + more).then_some(())
+        })
+        .await;
+        server.kill();
+    }
+    ten_minutes(&provider, 100);
+    let server = start(&provider, &data);
+    everything_is_there(&server, &provider).await;
+    server.terminate();
+    // The cursors are in the log: a start without the saved copy finds them there.
+    std::fs::remove_file(data.join("registry.json")).unwrap();
+    let logs = provider.asked("/logs");
+    let server = start(&provider, &data);
+    let asked = provider.asked("/audit-log");
+    eventually("it collects", || async { (provider.asked("/audit-log") > asked + 2).then_some(()) }).await;
+    everything_is_there(&server, &provider).await;
+    assert_eq!(provider.asked("/logs"), logs, "no log is fetched again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_provider_refuses_is_told_in_words() {
+    let provider = Provider::start().await;
+    let config = format!(
+        "sources:\n  - {{name: audit, type: github.audit, collects: {{github: {{api: {}, token: {{env: GITHUB_TOKEN}}, organization: acme}}}}}}\n",
+        provider.url
+    );
+    let server = Setup::new().config(&config).env("GITHUB_TOKEN", "ghp_expiredexpiredexpired").start();
+    let collector = eventually("the refusal is told", || async {
+        let sources = server.get("/v1/sources").await;
+        let collector = sources["sources"][0]["collectors"][0].clone();
+        (collector["state"] == "failing").then_some(collector)
+    })
+    .await;
+    let error = collector["last_error"]["error"].as_str().unwrap();
+    for part in ["/orgs/acme/audit-log", "401", "Bad credentials", "permissions"] {
+        assert!(error.contains(part), "{part} is missing in: {error}");
+    }
+    assert!(collector["last_success"].is_null() && collector["next"].is_string(), "{collector}");
+    let listed = crate::harness::stdout(&server.cli(&["sources", "list"]));
+    assert!(listed.contains("Bad credentials"), "{listed}");
+    assert!(!server.log().join("\n").contains("ghp_expired"), "the token is in the log");
+}
+
+#[test]
+fn what_is_wrong_with_a_collector_is_named() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("p.yaml");
+    let text = "version: 1
+sources:
+  - {name: a, type: github.audit, collects: {github: {repositories: [acme/shop], token: {env: NOT_SET_ANYWHERE}}}}
+  - {name: b, type: vault.audit, collects: {github: {organization: acme, app: {id: '1', installation: 2, key: {file: /nowhere}}}}}
+  - {name: c, type: provider.ledger, collects: {gitlab: {api: 'ftp://x', group: g, token: {env: PATH}, what: [everything], every: soon}}}
+";
+    std::fs::write(&path, text).unwrap();
+    let output = crate::harness::run([
+        "serve",
+        "--config",
+        path.to_str().unwrap(),
+        "--data",
+        folder.path().join("d").to_str().unwrap(),
+    ]);
+    let said = crate::harness::stderr(&output);
+    for part in [
+        "sources[0].collects.github.token",
+        "NOT_SET_ANYWHERE",
+        "organization: NAME",
+        "sources[1].collects.github",
+        "vault.audit",
+        "sources[1].collects.github.app.key",
+        "sources[2].collects.gitlab.api",
+        "sources[2].collects.gitlab.what",
+        "sources[2].collects.gitlab.every",
+    ] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+}
