@@ -10,7 +10,7 @@ use std::time::Duration;
 use pipeproof_engine::control::EnrichmentFile;
 use pipeproof_engine::record::RECORD_BYTES_MAX;
 use pipeproof_engine::source::SourceType;
-use pipeproof_ingest::authentic::Issuer;
+use pipeproof_ingest::authentic::{AcceptedCertificate, Issuer};
 use pipeproof_ingest::log::LogOptions;
 use pipeproof_ingest::receive::Secret;
 use serde::Deserialize;
@@ -21,11 +21,14 @@ use crate::intake::configured::{RawReads, Reads};
 use crate::intake::identity::{Accepted, KeysAt};
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
 use crate::roles::Retention;
+use crate::tls::TlsFiles;
 
 /// A checked configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(crate) listen: Option<String>,
+    /// Certificate and key of the HTTP server; plain HTTP without.
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) sources: Vec<ConfiguredSource>,
     pub(crate) targets: Vec<ConfiguredTarget>,
     /// Folder of further rules.
@@ -55,6 +58,8 @@ pub(crate) struct ConfiguredSource {
     pub(crate) secrets: Vec<Secret>,
     /// Whose identity tokens it accepts.
     pub(crate) identity: Option<Accepted>,
+    /// Whose client certificates it accepts.
+    pub(crate) certificate: Option<AcceptedCertificate>,
     /// Where it is read from, besides what is sent.
     pub(crate) reads: Reads,
     /// What is fetched for it.
@@ -111,6 +116,7 @@ pub(crate) enum ConfigError {
 struct Raw {
     version: u32,
     listen: Option<String>,
+    tls: Option<TlsFiles>,
     #[serde(default)]
     sources: Vec<RawSource>,
     #[serde(default)]
@@ -171,19 +177,32 @@ struct RawSource {
     collects: RawCollects,
 }
 
-/// Whose identity tokens (JWT) a source accepts: Pub/Sub push sends one of Google's.
+/// Whom a source accepts: identity tokens (JWT), as Pub/Sub push sends one of Google's, or client certificates.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawIdentity {
     /// `iss`. Google unless set.
     issuer: Option<String>,
     /// `aud`, as the sender was told.
-    audience: String,
+    audience: Option<String>,
     /// The one account that may send.
     email: Option<String>,
     /// The issuer's keys (JSON Web Key Set): a file, or where to fetch them. Google's unless set.
     keys_file: Option<PathBuf>,
     keys_url: Option<String>,
+    client_certificate: Option<RawCertificate>,
+}
+
+/// Which client certificates are accepted. Everything that is set must fit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCertificate {
+    /// The whole subject, as `openssl x509 -subject -nameopt RFC2253` prints it.
+    subject: Option<String>,
+    /// One of its alternative names: DNS, IP address, e-mail or URI.
+    san: Option<String>,
+    /// Its SPIFFE id; with `/*` at its end, all below it.
+    spiffe: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +216,7 @@ struct RawTarget {
     allow_private: bool,
 }
 
-/// Where a secret is read from.
+/// Where a secret is; never the secret itself.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawSecret {
@@ -268,6 +287,7 @@ impl Config {
         }
         let mut config = Self {
             listen: raw.listen,
+            tls: raw.tls,
             rules: raw.rules.dir,
             shipped_rules: raw.rules.shipped,
             archive_every: ARCHIVE_EVERY,
@@ -305,6 +325,7 @@ impl Config {
             match source_type {
                 Ok(source_type) => config.sources.push(ConfiguredSource {
                     reads: source.reads.checked(&here, &source.name, &mut problems),
+                    certificate: source.identity.as_ref().and_then(|raw| certificate(raw, &here, &mut problems)),
                     collects: source.collects.checked(&here, source_type, &mut problems),
                     identity: source.identity.and_then(|raw| accepted(raw, &here, &mut problems)),
                     name: source.name,
@@ -328,6 +349,17 @@ impl Config {
                 allow_private: target.allow_private,
             });
         }
+        if let Some(tls) = &config.tls {
+            tls.check("tls", &mut problems);
+        }
+        for (at, source) in config.sources.iter().enumerate().filter(|(_, source)| source.certificate.is_some()) {
+            let syslog = source.reads.syslog.as_ref().and_then(|syslog| syslog.tls.as_ref());
+            if !config.tls.iter().chain(syslog).any(|tls| tls.client_ca.is_some()) {
+                problems.push(format!(
+                    "sources[{at}].identity.client_certificate: nobody asks for one: set tls.client_ca, or client_ca where syslog listens"
+                ));
+            }
+        }
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Problems { path: path.to_owned(), problems }) }
     }
 }
@@ -335,7 +367,21 @@ impl Config {
 const GOOGLE: &str = "https://accounts.google.com";
 const GOOGLE_KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
 
+fn certificate(raw: &RawIdentity, here: &str, problems: &mut Vec<String>) -> Option<AcceptedCertificate> {
+    let RawCertificate { subject, san, spiffe } = raw.client_certificate.as_ref()?;
+    AcceptedCertificate::new(subject.as_deref(), san.as_deref(), spiffe.as_deref())
+        .map_err(|error| problems.push(format!("{here}.identity.client_certificate: {error}")))
+        .ok()
+}
+
 fn accepted(raw: RawIdentity, here: &str, problems: &mut Vec<String>) -> Option<Accepted> {
+    let says_nothing = raw.issuer.is_none() && raw.email.is_none() && raw.keys_file.is_none() && raw.keys_url.is_none();
+    let Some(audience) = raw.audience else {
+        if raw.client_certificate.is_none() || !says_nothing {
+            problems.push(format!("{here}.identity.audience: the audience of the tokens is missing"));
+        }
+        return None;
+    };
     let issuer = raw.issuer.unwrap_or_else(|| GOOGLE.to_owned());
     let keys = match (raw.keys_file, raw.keys_url) {
         (Some(path), None) => KeysAt::File(path),
@@ -353,11 +399,11 @@ fn accepted(raw: RawIdentity, here: &str, problems: &mut Vec<String>) -> Option<
         problems.push(format!("{here}.identity.keys_url: `{url}` is not https"));
         return None;
     }
-    if raw.audience.is_empty() {
+    if audience.is_empty() {
         problems.push(format!("{here}.identity.audience: empty, every token of the issuer would do"));
         return None;
     }
-    Some(Accepted { issuer: Issuer { issuer, audience: raw.audience, email: raw.email }, keys })
+    Some(Accepted { issuer: Issuer { issuer, audience, email: raw.email }, keys })
 }
 
 fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {

@@ -21,6 +21,7 @@ mod scope;
 mod secret_keys;
 mod sender;
 mod server;
+mod tls;
 
 use std::process::ExitCode;
 

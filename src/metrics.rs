@@ -3,7 +3,9 @@
 use pipeproof_engine::commit::Commit;
 use pipeproof_engine::detect::DetectCounters;
 use pipeproof_engine::invariant::Invariant;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// The metrics of one node.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Metrics {
     pub(crate) log_first: IntGauge,
     pub(crate) reloads_refused: IntGauge,
     pub(crate) violations: IntCounterVec,
+    pub(crate) tls_handshakes_failed: IntCounterVec,
+    pub(crate) tls_not_after: IntGaugeVec,
 }
 
 impl Metrics {
@@ -72,8 +76,22 @@ impl Metrics {
         for invariant in Invariant::ALL {
             violations.with_label_values(&[invariant.name()]).reset();
         }
+        let tls_not_after = IntGaugeVec::new(
+            Opts::new(
+                "pipeproof_tls_certificate_not_after_seconds",
+                "when a listener's certificate ends, seconds since 1970",
+            ),
+            &["endpoint"],
+        )?;
+        registry.register(Box::new(tls_not_after.clone()))?;
         Ok(Self {
             violations,
+            tls_handshakes_failed: counters(
+                "pipeproof_tls_handshakes_failed_total",
+                "TLS connections that came to nothing, by listener",
+                &["endpoint"],
+            )?,
+            tls_not_after,
             log_first: gauge("pipeproof_log_first_record", "first record that the log still holds as data")?,
             reloads_refused: gauge(
                 "pipeproof_configuration_refused",

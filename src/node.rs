@@ -17,6 +17,7 @@ use pipeproof_engine::detect::{DetectCounters, Detector, ExceptionStatus, Restor
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::authentic::{AcceptedCertificate, ClientCertificate};
 use pipeproof_ingest::enrich::{AddressFiles, Decoder};
 use pipeproof_ingest::log::{AppendError, Log, LogOptions};
 use pipeproof_ingest::receive::{Receiver, ReceiverKeys, Secret, SourceSettings};
@@ -27,7 +28,7 @@ use pipeproof_reports::keys::Keys;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, ConfiguredSource};
 use crate::http::hec::Channels;
 use crate::intake::collecting::Collecting;
 use crate::intake::identity::Identities;
@@ -37,6 +38,7 @@ use crate::roles;
 use crate::roles::Retention;
 use crate::rules::{ChangeError, RuleSets, SetError};
 use crate::secret_keys::SecretKeys;
+use crate::tls::{Endpoints, TlsError};
 
 /// Log partition of a single machine.
 pub(crate) const PARTITION: u32 = 0;
@@ -73,7 +75,7 @@ pub(crate) enum NodeError {
         source: SetError,
     },
     #[error("the configuration is not valid: {0}")]
-    Targets(String),
+    Configuration(String),
 }
 
 impl NodeError {
@@ -104,6 +106,10 @@ pub(crate) struct Shared {
     /// Held while a control record is appended and folded in, so that the registry follows the log's order.
     administration: tokio::sync::Mutex<()>,
     configured_secrets: RwLock<BTreeMap<String, Vec<Secret>>>,
+    /// Whose client certificates sources accept.
+    configured_certificates: RwLock<BTreeMap<String, AcceptedCertificate>>,
+    /// What listeners present in TLS handshakes.
+    pub(crate) tls: Endpoints,
     pub(crate) log: Log,
     pub(crate) seal: Log,
     pub(crate) store: SqliteStore,
@@ -186,10 +192,13 @@ impl Node {
         let detector = restore(&restored, &rules, registry.rules.is_some())?;
         let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };
         let deliverer = roles::deliverer(config, &store, &clock).await?;
+        let tls = Endpoints::open(config).map_err(not_valid)?;
         let shared = Arc::new(Shared {
             run: hex::encode(rand::random::<[u8; 8]>()),
             receiver: Receiver::new(receiver_keys, pipeproof_ingest::limits::Limits::default()),
             configured_secrets: RwLock::new(secrets_of(config)),
+            configured_certificates: RwLock::new(certificates_of(config)),
+            tls,
             hec: Channels::default(),
             identities: Identities::new(config.identities()),
             collecting: Collecting::default(),
@@ -259,8 +268,11 @@ impl Node {
         let shared = &self.shared;
         // What can be refused comes first: nothing is changed by halves.
         let deliverer = roles::deliverer(config, &shared.store, &shared.clock).await?;
+        let tls = shared.tls.prepare(config).map_err(not_valid)?;
         connect(shared, config).await?;
+        tls.apply();
         *shared.configured_secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets_of(config);
+        *shared.configured_certificates.write().unwrap_or_else(PoisonError::into_inner) = certificates_of(config);
         shared.deliverer.send_replace(deliverer);
         crate::intake::collecting::start(shared, config)
     }
@@ -340,6 +352,19 @@ impl Shared {
         Some(registry::settings(&implied, &self.secret_keys.source, &[]))
     }
 
+    /// Whether a source accepts a client certificate.
+    pub(crate) fn accepts_certificate(&self, source: &str, certificate: &ClientCertificate, now: Timestamp) -> bool {
+        let accepted = self.configured_certificates.read().unwrap_or_else(PoisonError::into_inner);
+        accepted.get(source).is_some_and(|accepted| accepted.accepts(certificate, now))
+    }
+
+    /// The sources that accept a client certificate.
+    pub(crate) fn sources_accepting(&self, certificate: &ClientCertificate, now: Timestamp) -> Vec<String> {
+        let accepted = self.configured_certificates.read().unwrap_or_else(PoisonError::into_inner);
+        let accepting = accepted.iter().filter(|(_, accepted)| accepted.accepts(certificate, now));
+        accepting.map(|(source, _)| source.clone()).collect()
+    }
+
     /// Appends a control record, folds it into the registry and returns its index. Durable when this returns.
     pub(crate) async fn control(&self, control: Control) -> Result<u64, AppendError> {
         let _turn = self.administration.lock().await;
@@ -411,6 +436,15 @@ impl Shared {
     pub(crate) fn tell_status(&self, change: impl FnOnce(&mut DetectStatus)) {
         change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+fn not_valid(error: TlsError) -> NodeError {
+    NodeError::Configuration(crate::chain(&error))
+}
+
+fn certificates_of(config: &Config) -> BTreeMap<String, AcceptedCertificate> {
+    let accepted = |source: &ConfiguredSource| Some((source.name.clone(), source.certificate.clone()?));
+    config.sources.iter().filter_map(accepted).collect()
 }
 
 fn secrets_of(config: &Config) -> BTreeMap<String, Vec<Secret>> {

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pipeproof_engine::control::{Approval, Collected, Control, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
-use pipeproof_ingest::authentic;
+use pipeproof_ingest::authentic::{self, ClientCertificate};
 use pipeproof_ingest::enrich::History;
 use pipeproof_ingest::receive::{Secret, SourceSettings};
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,10 @@ pub(crate) struct Caller {
     pub(crate) scopes: Vec<String>,
     /// The one source it may send to.
     pub(crate) source: Option<String>,
+    /// The client certificate proved on the connection.
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
+    /// Whether a token was presented; else the certificate alone stands for the sender.
+    pub(crate) by_token: bool,
 }
 
 /// Why a token is refused.
@@ -223,7 +228,13 @@ impl Registry {
         if record.expires.is_some_and(|expires| expires <= now) {
             return Err(TokenRefusal::Expired);
         }
-        Ok(Caller { id: record.id.clone(), scopes: record.scopes.clone(), source: record.source.clone() })
+        Ok(Caller {
+            id: record.id.clone(),
+            scopes: record.scopes.clone(),
+            source: record.source.clone(),
+            certificate: None,
+            by_token: true,
+        })
     }
 }
 

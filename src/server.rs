@@ -2,7 +2,7 @@
 //! server has the data folder.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::node::{Node, NodeError, Shared};
 use crate::registry::new_token;
 use crate::rules::{self, ChangeError, Mandate};
 use crate::scope::Scope;
+use crate::tls::{self, TlsListener};
 
 /// Note of the token that a server makes for commands on the same machine.
 const LOCAL: &str = "commands on this machine";
@@ -29,7 +30,8 @@ pub(crate) struct Server {
     node: Node,
     pub(crate) address: SocketAddr,
     pub(crate) local_token: String,
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: Vec<JoinHandle<std::io::Result<()>>>,
+    encrypted: bool,
 }
 
 /// Where a running server is, for commands on the same machine. The file is readable by its owner only.
@@ -47,15 +49,34 @@ impl Server {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let node = Node::start(data, config, clock).await?;
         let local_token = local_token(&node.shared).await?;
-        let whereabouts = Whereabouts { url: format!("http://{address}"), token: local_token.clone() };
+        let mut serving = Vec::new();
+        let endpoint = node.shared.tls.get(tls::SERVER);
+        let encrypted = endpoint.is_some();
+        let local = match endpoint {
+            None => {
+                serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
+                address
+            }
+            Some(endpoint) => {
+                // Commands on this machine cannot know the name in the certificate: they have a door of their own, which
+                // no other machine reaches.
+                let own = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(NodeError::part("listen"))?;
+                let local = own.local_addr().map_err(NodeError::part("listen"))?;
+                let failed = node.shared.metrics.tls_handshakes_failed.clone();
+                let listener = TlsListener::new(listener, endpoint, failed);
+                serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
+                serving.push(tokio::spawn(http::serve(own, Arc::clone(&node.shared))));
+                local
+            }
+        };
+        let whereabouts = Whereabouts { url: format!("http://{local}"), token: local_token.clone() };
         write_whereabouts(&node.shared.data, &whereabouts).map_err(NodeError::part("say where the server is"))?;
-        let serving = tokio::spawn(http::serve(listener, Arc::clone(&node.shared)));
-        Ok(Self { node, address, local_token, serving })
+        Ok(Self { node, address, local_token, serving, encrypted })
     }
 
     /// The address as a URL.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.encrypted { "https" } else { "http" }, self.address)
     }
 
     /// Reads the configured folder of rules again. What is wrong with it is logged and shown; the rules before stay.
@@ -92,10 +113,10 @@ impl Server {
         }
         revoke_local_tokens(&shared).await;
         self.node.stop().await?;
-        match self.serving.await {
-            Ok(served) => served.map_err(NodeError::part("serve HTTP")),
-            Err(error) => Err(NodeError::part("serve HTTP")(error)),
+        for serving in self.serving {
+            serving.await.map_err(NodeError::part("serve HTTP"))?.map_err(NodeError::part("serve HTTP"))?;
         }
+        Ok(())
     }
 }
 

@@ -58,6 +58,9 @@ pub enum Authenticity {
     Fetched,
     /// Nobody vouches for it: it came from a file or a listener that the operator configured.
     Unverified,
+    /// The sender proved on the connection that it has the key of a certificate that was accepted (TLS client
+    /// authentication, RFC 8446 §4.4.2).
+    Mtls,
 }
 
 /// How a record came to us.

@@ -2,6 +2,7 @@
 //!
 //! What it is not: the check of API tokens. The binary keeps those and tells which one was presented.
 
+mod certificate;
 mod identity;
 mod schemes;
 
@@ -13,6 +14,7 @@ use engine::time::Timestamp;
 use http::HeaderMap;
 use pipeproof_engine as engine;
 
+pub use self::certificate::{AcceptedCertificate, CertificateError, ClientCertificate, IdentityRuleError};
 pub use self::identity::{IdentityError, Issuer};
 use self::schemes::Scheme;
 

@@ -1,30 +1,23 @@
 //! Topics of Apache Kafka and what speaks its protocol, read as a consumer group. An offset is committed once its message is
 //! durable with us; what was not is read again, and recognised by topic, partition and offset where it has no id.
 
+mod settings;
+
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use engine::record::Authenticity;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pipeproof_engine as engine;
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
+pub use self::settings::{Mechanism, Sasl, Security, Settings, Tls};
 use crate::receive::Way;
-
-/// Where to read.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Brokers to begin with, `host:port`.
-    pub brokers: Vec<String>,
-    /// Topics.
-    pub topics: Vec<String>,
-    /// Name of the consumer group: who reads on where it stopped.
-    pub group: String,
-}
 
 /// A message, as something a source sent.
 #[derive(Clone, Debug)]
@@ -40,7 +33,58 @@ pub struct Arrived {
 
 /// A consumer of topics.
 pub struct Topics {
-    consumer: StreamConsumer,
+    consumer: StreamConsumer<Told>,
+}
+
+/// Why topics cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicsError {
+    /// librdkafka does not take the settings: a file is missing, or a certificate and its key do not fit.
+    #[error("cannot use these settings for the brokers")]
+    Settings(#[source] KafkaError),
+    /// Brokers, or the way to them. Reading may go on.
+    #[error("cannot read from the brokers{}", why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default())]
+    Read {
+        /// What the library told last of a connection: a certificate that is not trusted, a name or password refused.
+        why: Option<String>,
+        /// What it answers.
+        #[source]
+        source: KafkaError,
+    },
+}
+
+/// What librdkafka tells of its connections: its errors alone do not say why.
+#[derive(Debug, Default)]
+struct Told {
+    last: Mutex<Option<String>>,
+}
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, message, "librdkafka");
+        if (level as i32) <= RDKafkaLogLevel::Warning as i32 || facility == "FAIL" {
+            self.keep(message);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(error = %error, reason, "librdkafka");
+        self.keep(reason);
+    }
+}
+
+impl ConsumerContext for Told {}
+
+impl Told {
+    fn keep(&self, why: &str) {
+        // Where in the library it happened says nothing to who reads it.
+        let why = why.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")).map_or(why, |(_, why)| why);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.trim().chars().take(500).collect());
+    }
+
+    fn take(&self) -> Option<String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl std::fmt::Debug for Topics {
@@ -53,32 +97,36 @@ impl Topics {
     /// Joins the group. What no member ever read is read from the beginning.
     ///
     /// # Errors
-    /// [`KafkaError`] for settings that librdkafka does not take. That no broker answers is no error: one may later.
-    pub fn join(settings: &Settings) -> Result<Self, KafkaError> {
-        let consumer: StreamConsumer = ClientConfig::new()
-            .set("bootstrap.servers", settings.brokers.join(","))
-            .set("group.id", &settings.group)
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            // What a killed reader held is free again after so long; the default is 45 s.
-            .set("session.timeout.ms", "10000")
-            // What waits for us in memory at most.
-            .set("queued.max.messages.kbytes", "16384")
-            .create()?;
-        consumer.subscribe(&settings.topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+    /// [`TopicsError::Settings`] for settings that librdkafka does not take. That no broker answers is no error: one may later.
+    pub fn join(settings: &Settings) -> Result<Self, TopicsError> {
+        let mut config = ClientConfig::new();
+        for (name, value) in settings::properties(settings) {
+            config.set(name, value);
+        }
+        let consumer: StreamConsumer<Told> =
+            config.create_with_context(Told::default()).map_err(TopicsError::Settings)?;
+        let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(TopicsError::Settings)?;
         Ok(Self { consumer })
     }
 
     /// The next messages: waits for one, and takes those that are there already, up to `max`.
     ///
     /// # Errors
-    /// [`KafkaError`] from the broker or on the way; reading may go on.
-    pub async fn next(&self, max: usize) -> Result<Vec<Arrived>, KafkaError> {
-        let mut arrived = vec![arrived(&self.consumer.recv().await?)];
+    /// [`TopicsError::Read`] from the broker or on the way; reading may go on.
+    pub async fn next(&self, max: usize) -> Result<Vec<Arrived>, TopicsError> {
+        let first = self.consumer.recv().await;
+        let first = first.map_err(|source| TopicsError::Read { why: self.consumer.context().take(), source })?;
+        let mut arrived = vec![arrived(&first)];
         while arrived.len() < max {
             // Only what has arrived already.
             match tokio::time::timeout(std::time::Duration::ZERO, self.consumer.recv()).await {
-                Ok(message) => arrived.push(self::arrived(&message?)),
+                Ok(Ok(message)) => arrived.push(self::arrived(&message)),
+                // What came before it is here and must not be lost with it: a later commit would pass over it.
+                Ok(Err(error)) => {
+                    tracing::debug!(error = %error, "cannot read on from the brokers just now");
+                    break;
+                }
                 Err(_) => break,
             }
         }
@@ -155,6 +203,7 @@ mod tests {
             brokers: vec![cluster.bootstrap_servers()],
             topics: vec!["audit".to_owned()],
             group: "pipeproof".to_owned(),
+            security: Security::default(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod follow;
 pub mod kafka;
 pub mod limits;
 pub mod log;
+pub mod objects;
 pub mod receive;
 pub mod redact;
 mod skim;

@@ -121,6 +121,12 @@ pub(crate) struct ServeOptions {
     /// Address to listen on; port 0 takes a free one
     #[arg(long)]
     pub(crate) listen: Option<SocketAddr>,
+    /// Certificate of the server and what stands between it and its authority (PEM)
+    #[arg(long, requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Serve plain HTTP to other machines: something in front must do TLS
     #[arg(long)]
     pub(crate) allow_plaintext: bool,

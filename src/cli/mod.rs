@@ -62,7 +62,7 @@ impl Failure {
         match self {
             Self::Found => 1,
             Self::Usage(_) | Self::Node(crate::node::NodeError::Rules(_)) => 2,
-            Self::Config(_) | Self::Configuration(_) | Self::Node(crate::node::NodeError::Targets(_)) => 3,
+            Self::Config(_) | Self::Configuration(_) | Self::Node(crate::node::NodeError::Configuration(_)) => 3,
             Self::Client(crate::client::ClientError::Refused { status: 400 | 404 | 409 | 413, .. }) => 2,
             Self::Backup(crate::backup::BackupError::Asked(_)) => 2,
             Self::Backup(crate::backup::BackupError::Damaged { .. }) => 5,

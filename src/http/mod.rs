@@ -21,12 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
-use tokio::net::TcpListener;
+use axum::serve::{IncomingStream, Listener};
 
 pub(crate) use answers::{Answer, ApiError};
 pub(crate) use sender::MODE_HEADER;
@@ -34,6 +35,7 @@ pub(crate) use sender::MODE_HEADER;
 use crate::node::Shared;
 use crate::registry::{Caller, TokenRefusal};
 use crate::scope::Scope;
+use crate::tls::Peer;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug)]
@@ -288,11 +290,17 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// Serves until the node stops, then lets requests under way finish.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+pub(crate) async fn serve<L>(listener: L, shared: Arc<Shared>) -> std::io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+    for<'a> Peer: Connected<IncomingStream<'a, L>>,
+{
     let mut stopping = shared.stopping.subscribe();
     // A sender that is gone means the node is, too.
     let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-    let served = axum::serve(listener, router(Arc::clone(&shared))).with_graceful_shutdown(stop).into_future();
+    let service = router(Arc::clone(&shared)).into_make_service_with_connect_info::<Peer>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(stop).into_future();
     let mut stopped = shared.stopping.subscribe();
     tokio::select! {
         served = served => served,
@@ -308,7 +316,9 @@ async fn guarded(shared: Arc<Shared>, access: Access, mut request: Request, next
     match access {
         Public => next.run(request).await,
         Source => {
-            let sender = sender::sender(&shared, request.headers());
+            let peer = request.extensions().get::<ConnectInfo<Peer>>();
+            let certificate = peer.and_then(|ConnectInfo(peer)| peer.certificate.clone());
+            let sender = sender::sender(&shared, request.headers(), certificate);
             request.extensions_mut().insert(sender);
             next.run(request).await
         }

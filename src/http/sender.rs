@@ -10,11 +10,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use pipeproof_engine::record::{Authenticity, CollectionMode};
+use pipeproof_ingest::authentic::ClientCertificate;
 use pipeproof_ingest::log::AppendError;
 use pipeproof_ingest::receive::{Framing, SourceSettings, Way};
 
 use super::ApiError;
-use crate::intake::{self, Arrival, NotTaken, Taken};
+use crate::intake::{self, Arrival, CLIENT_SUBJECT, NotTaken, Taken};
 use crate::node::Shared;
 use crate::registry::{Caller, TOKEN_PREFIX, TokenRefusal};
 use crate::scope::Scope;
@@ -46,12 +47,25 @@ pub(super) fn token(headers: &HeaderMap) -> Option<String> {
     }
 }
 
-/// Whose token it is. Anything that is not one of ours is none: a provider may send what it likes beside its signature.
-pub(super) fn sender(shared: &Shared, headers: &HeaderMap) -> Sender {
-    match token(headers).filter(|token| token.starts_with(TOKEN_PREFIX)) {
-        Some(token) => shared.registry().caller(&token, &shared.secret_keys.token, shared.clock.now()),
-        None => Err(TokenRefusal::Missing),
+/// Whose token it is, or else whose certificate. Anything that is not one of our tokens is none: a provider may send what
+/// it likes beside its signature.
+pub(super) fn sender(shared: &Shared, headers: &HeaderMap, certificate: Option<Arc<ClientCertificate>>) -> Sender {
+    let now = shared.clock.now();
+    if let Some(token) = token(headers).filter(|token| token.starts_with(TOKEN_PREFIX)) {
+        let caller = shared.registry().caller(&token, &shared.secret_keys.token, now)?;
+        return Ok(Caller { certificate, ..caller });
     }
+    let certificate = certificate.ok_or(TokenRefusal::Missing)?;
+    let mut sources = shared.sources_accepting(&certificate, now);
+    let source = sources.pop().ok_or(TokenRefusal::Missing)?;
+    Ok(Caller {
+        id: certificate.key_id(),
+        scopes: vec![Scope::EventsWrite.name().to_owned()],
+        // Accepted by several, it names none.
+        source: sources.is_empty().then_some(source),
+        certificate: Some(certificate),
+        by_token: false,
+    })
 }
 
 /// A source, and who may send to it.
@@ -60,6 +74,8 @@ pub(super) struct Allowed {
     pub(super) source: SourceSettings,
     bearer: Option<String>,
     proven: Option<(Authenticity, Option<String>)>,
+    /// Subject of the client certificate that proves the sender.
+    subject: Option<String>,
 }
 
 /// Whether a sender may send to this source. Who may not is told before a byte of the body is read; whether the source
@@ -70,7 +86,14 @@ pub(super) async fn allowed(
     headers: &HeaderMap,
     name: &str,
 ) -> Result<Allowed, ApiError> {
+    // A certificate that other sources accept says nothing here, but there may be a signature.
+    let by_certificate = sender.as_ref().ok().and_then(|caller| certificate(shared, caller, name));
+    let sender = match sender {
+        Ok(caller) if !caller.by_token && by_certificate.is_none() => &Err(TokenRefusal::Missing),
+        sender => sender,
+    };
     let bearer = match sender {
+        Ok(caller) if !caller.by_token => None,
         Ok(caller) => {
             may_send(caller)?;
             if caller.source.as_deref().is_some_and(|bound| bound != name) {
@@ -87,6 +110,9 @@ pub(super) async fn allowed(
             None => TokenRefusal::Missing.into(),
         });
     };
+    if let Some(certificate) = by_certificate {
+        return Ok(Allowed::by(source, bearer, certificate));
+    }
     let proven = match token(headers).filter(|token| bearer.is_none() && token.matches('.').count() == 2) {
         Some(token) => {
             let key = shared.identities.verify(name, &token, shared.clock.now()).await;
@@ -94,7 +120,13 @@ pub(super) async fn allowed(
         }
         None => None,
     };
-    Ok(Allowed { source, bearer, proven })
+    Ok(Allowed { source, bearer, proven, subject: None })
+}
+
+/// The certificate of a caller, if this source accepts it now.
+fn certificate<'a>(shared: &Shared, caller: &'a Caller, source: &str) -> Option<&'a ClientCertificate> {
+    let certificate = caller.certificate.as_deref()?;
+    shared.accepts_certificate(source, certificate, shared.clock.now()).then_some(certificate)
 }
 
 /// The source of an endpoint whose address names none: the one the sender's token is bound to, or else the one that
@@ -106,8 +138,16 @@ pub(super) fn bound(shared: &Shared, sender: &Sender, named: Option<&str>) -> Re
         let message = "this address names no source: use a token that is bound to one (`token create --source NAME`)";
         ApiError::new(403, "no_source", message)
     })?;
+    let certificate = certificate(shared, caller, name);
+    if !caller.by_token && certificate.is_none() {
+        return Err(ApiError::new(403, "other_source", "the client certificate is accepted for other sources only"));
+    }
     let source = shared.source(name).ok_or_else(|| unknown(name))?;
-    Ok(Allowed { source, bearer: Some(caller.id.clone()), proven: None })
+    let bearer = caller.by_token.then(|| caller.id.clone());
+    Ok(match certificate {
+        Some(certificate) => Allowed::by(source, bearer, certificate),
+        None => Allowed { source, bearer, proven: None, subject: None },
+    })
 }
 
 fn may_send(caller: &Caller) -> Result<(), ApiError> {
@@ -123,6 +163,12 @@ fn unknown(name: &str) -> ApiError {
 }
 
 impl Allowed {
+    /// Allowed by a client certificate, which proves more than a token beside it.
+    fn by(source: SourceSettings, bearer: Option<String>, certificate: &ClientCertificate) -> Self {
+        let proven = Some((Authenticity::Mtls, Some(certificate.key_id())));
+        Self { source, bearer, proven, subject: Some(certificate.subject.clone()) }
+    }
+
     /// Whether a token stands for the sender already: there is no body that could be signed.
     pub(super) fn has_token(&self) -> Result<(), ApiError> {
         if self.bearer.is_some() || self.proven.is_some() { Ok(()) } else { Err(TokenRefusal::Missing.into()) }
@@ -138,7 +184,8 @@ impl Allowed {
         body: Bytes,
     ) -> Result<Taken, ApiError> {
         let mode = mode(&headers)?;
-        let way = Way { framing, proven: self.proven, ..Way::default() };
+        let attributes = self.subject.map(|subject| (CLIENT_SUBJECT, subject)).into_iter().collect();
+        let way = Way { framing, proven: self.proven, attributes, ..Way::default() };
         let arrival = Arrival { source: self.source, headers, query, body, bearer: self.bearer, mode, way };
         Ok(intake::take(shared, arrival).await?)
     }

@@ -34,6 +34,9 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     set(&shared.metrics.detected, *shared.detected.borrow());
     set(&shared.metrics.archived, *shared.archived.borrow());
     set(&shared.metrics.log_first, shared.log.first());
+    for (endpoint, not_after) in shared.tls.ends() {
+        shared.metrics.tls_not_after.with_label_values(&[endpoint]).set(not_after.as_micros() / 1_000_000);
+    }
     shared.check_invariants();
     set(&shared.metrics.queued_bytes, shared.log.queued().1 as u64);
     shared.metrics.ready.set(i64::from(shared.not_ready().is_none()));

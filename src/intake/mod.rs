@@ -30,6 +30,10 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::node::{NodeError, Shared};
+use crate::tls::{self, TlsListener};
+
+/// Attribute of a record: subject of the client certificate that proved its sender.
+pub(crate) const CLIENT_SUBJECT: &str = "tls.client_subject";
 
 /// A role's name and its task.
 type Task = (&'static str, JoinHandle<()>);
@@ -42,9 +46,21 @@ pub(crate) async fn spawn(shared: &Arc<Shared>, config: &Config) -> Result<Vec<T
             let following = files::follow(Arc::clone(shared), source.name.clone(), path.clone());
             tasks.push(("files", tokio::spawn(following)));
         }
-        if let Some(address) = source.reads.syslog {
-            let listener = TcpListener::bind(address).await.map_err(NodeError::part("listen for syslog"))?;
-            tasks.push(("syslog", tokio::spawn(syslog::listen(Arc::clone(shared), source.name.clone(), listener))));
+        if let Some(settings) = &source.reads.syslog {
+            let listener = TcpListener::bind(settings.listen).await.map_err(NodeError::part("listen for syslog"))?;
+            let (shared, name) = (Arc::clone(shared), source.name.clone());
+            let named = source.certificate.is_some();
+            let task = match shared.tls.get(&tls::syslog(&name)) {
+                Some(endpoint) => {
+                    let failed = shared.metrics.tls_handshakes_failed.clone();
+                    let listener = TlsListener::new(listener, endpoint, failed);
+                    tokio::spawn(syslog::listen(shared, syslog::Receiving { source: name, named }, listener))
+                }
+                None => {
+                    tokio::spawn(syslog::listen(shared, syslog::Receiving { source: name, named: false }, listener))
+                }
+            };
+            tasks.push(("syslog", task));
         }
         if let Some(settings) = &source.reads.kafka {
             let topics = Topics::join(settings).map_err(NodeError::part("read topics"))?;

@@ -1,19 +1,21 @@
-//! Syslog over TCP. A sender gets no answer; it waits in its own buffers while we cannot take anything.
+//! Syslog over TCP and TLS (RFC 5425). A sender gets no answer; it waits in its own buffers while we cannot take anything.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::Listener;
 use http::HeaderMap;
 use pipeproof_engine::record::{Authenticity, RECORD_BYTES_MAX};
 use pipeproof_ingest::receive::{Framing, Way};
 use pipeproof_ingest::syslog::{Frames, counted};
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Semaphore;
 
+use super::CLIENT_SUBJECT;
 use super::reading::kept;
 use crate::node::Shared;
+use crate::tls::Peer;
 
 /// Most senders at once.
 const CONNECTIONS_MAX: usize = 1_000;
@@ -24,37 +26,69 @@ const READ_BYTES: usize = 64 << 10;
 /// Most messages taken in at a time.
 const BATCH: usize = 5_000;
 
+/// For which source is listened.
+#[derive(Clone, Debug)]
+pub(super) struct Receiving {
+    pub(super) source: String,
+    /// Whether the source says whose certificates it accepts; else any certificate of the trusted authorities will do.
+    pub(super) named: bool,
+}
+
+/// A connection's other end, however it came.
+pub(super) trait Remote {
+    fn peer(self) -> Peer;
+}
+
+impl Remote for Peer {
+    fn peer(self) -> Peer {
+        self
+    }
+}
+
+impl Remote for SocketAddr {
+    fn peer(self) -> Peer {
+        Peer { address: self, certificate: None }
+    }
+}
+
 /// Takes in what senders connect with, until the node stops.
-pub(super) async fn listen(shared: Arc<Shared>, source: String, listener: TcpListener) {
+pub(super) async fn listen<L: Listener<Addr: Remote>>(shared: Arc<Shared>, receiving: Receiving, mut listener: L) {
     let mut stopping = shared.stopping.subscribe();
     let open = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let source = receiving.source.as_str();
     loop {
-        let accepted = tokio::select! {
+        let (stream, remote) = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors: some will be closed.
-                tracing::warn!(source, error = %error, "cannot accept a syslog connection");
-                tokio::time::sleep(super::reading::RETRY).await;
-                continue;
-            }
-        };
+        let peer = remote.peer();
         let Ok(place) = Arc::clone(&open).try_acquire_owned() else {
-            tracing::warn!(source, %peer, "more than {CONNECTIONS_MAX} syslog connections: one more is closed");
+            tracing::warn!(source, peer = %peer.address, "more than {CONNECTIONS_MAX} syslog connections: one more is closed");
             continue;
         };
-        let (shared, source) = (Arc::clone(&shared), source.clone());
+        let (shared, receiving) = (Arc::clone(&shared), receiving.clone());
         tokio::spawn(async move {
-            read(&shared, &source, stream, peer).await;
+            read(&shared, &receiving, stream, &peer).await;
             drop(place);
         });
     }
 }
 
-async fn read(shared: &Arc<Shared>, source: &str, mut stream: TcpStream, peer: SocketAddr) {
+impl Receiving {
+    /// What the connection proves about the sender; `None` if it may not send.
+    fn proven(&self, shared: &Shared, peer: &Peer) -> Option<(Authenticity, Option<String>)> {
+        let Some(certificate) = &peer.certificate else {
+            return (!self.named).then_some((Authenticity::Unverified, None));
+        };
+        let now = shared.clock.now();
+        let accepted =
+            now <= certificate.not_after && (!self.named || shared.accepts_certificate(&self.source, certificate, now));
+        accepted.then(|| (Authenticity::Mtls, Some(certificate.key_id())))
+    }
+}
+
+async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving, mut stream: S, peer: &Peer) {
+    let source = receiving.source.as_str();
     let mut stopping = shared.stopping.subscribe();
     let mut frames = Frames::new(RECORD_BYTES_MAX);
     let mut buffer = vec![0; READ_BYTES];
@@ -70,7 +104,7 @@ async fn read(shared: &Arc<Shared>, source: &str, mut stream: TcpStream, peer: S
                 false
             }
             Ok(Err(error)) => {
-                tracing::debug!(source, %peer, error = %error, "a syslog connection broke");
+                tracing::debug!(source, peer = %peer.address, error = %error, "a syslog connection broke");
                 true
             }
         };
@@ -87,7 +121,7 @@ async fn read(shared: &Arc<Shared>, source: &str, mut stream: TcpStream, peer: S
             if batch.is_empty() {
                 break;
             }
-            if !take(shared, source, peer, &batch).await {
+            if !take(shared, receiving, peer, &batch).await {
                 return;
             }
         }
@@ -97,18 +131,20 @@ async fn read(shared: &Arc<Shared>, source: &str, mut stream: TcpStream, peer: S
     }
 }
 
-async fn take(shared: &Arc<Shared>, source: &str, peer: SocketAddr, batch: &[bytes::Bytes]) -> bool {
+async fn take(shared: &Arc<Shared>, receiving: &Receiving, peer: &Peer, batch: &[bytes::Bytes]) -> bool {
+    // Asked each time: a connection may outlive its certificate, and the configuration it was let in under.
+    let Some(proven) = receiving.proven(shared, peer) else {
+        let shown = peer.certificate.as_ref().map_or("none", |certificate| certificate.subject.as_str());
+        tracing::warn!(source = receiving.source, peer = %peer.address, shown, "a syslog sender whose certificate the source does not accept is cut off");
+        return false;
+    };
     // A message of RFC 3164 does not name its year.
     let now = shared.clock.now().to_string();
     let year = now.get(..4).and_then(|year| year.parse().ok()).unwrap_or(1970);
-    let way = Way {
-        framing: Framing::Syslog { year },
-        proven: Some((Authenticity::Unverified, None)),
-        attributes: vec![("syslog.peer", peer.ip().to_string())],
-        keep: true,
-        ..Way::default()
-    };
+    let mut attributes = vec![("syslog.peer", peer.address.ip().to_string())];
+    attributes.extend(peer.certificate.as_ref().map(|certificate| (CLIENT_SUBJECT, certificate.subject.clone())));
+    let way = Way { framing: Framing::Syslog { year }, proven: Some(proven), attributes, keep: true, ..Way::default() };
     let body = counted(batch);
     // Nothing but line breaks.
-    body.is_empty() || kept(shared, source, &HeaderMap::new(), &body, &way).await
+    body.is_empty() || kept(shared, &receiving.source, &HeaderMap::new(), &body, &way).await
 }

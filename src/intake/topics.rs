@@ -29,7 +29,7 @@ pub(super) async fn read(shared: Arc<Shared>, source: String, topics: Topics) {
                 }
             }
             Err(error) => {
-                tracing::warn!(source, error = %error, "cannot read topics just now");
+                tracing::warn!(source, error = %crate::chain(&error), "cannot read topics just now");
                 if pause(&mut stopping, RETRY).await {
                     return;
                 }

@@ -55,7 +55,8 @@ pub(crate) async fn deliverer(
     for target in &config.targets {
         let mut secrets = Vec::new();
         for secret in &target.secrets {
-            secrets.push(WebhookSecret::parse(&secret.0).map_err(|error| NodeError::Targets(crate::chain(&error)))?);
+            secrets
+                .push(WebhookSecret::parse(&secret.0).map_err(|error| NodeError::Configuration(crate::chain(&error)))?);
         }
         let settings = TargetSettings {
             name: target.name.clone(),
@@ -65,7 +66,7 @@ pub(crate) async fn deliverer(
             allow_private: target.allow_private,
             schedule: Schedule::Page,
         };
-        targets.push(Target::new(settings).map_err(|error| NodeError::Targets(crate::chain(&error)))?);
+        targets.push(Target::new(settings).map_err(|error| NodeError::Configuration(crate::chain(&error)))?);
     }
     let options = DeliverOptions::new(Arc::clone(clock));
     let deliverer =

@@ -128,12 +128,16 @@ pub(crate) struct Setup {
     config: Option<String>,
     data: Option<PathBuf>,
     env: Vec<(String, String)>,
+    args: Vec<String>,
 }
 
 /// A running server.
 pub(crate) struct Server {
     child: Child,
+    /// Where commands of the same machine find it: plain HTTP.
     url: String,
+    /// What it says it listens on.
+    public: String,
     data: PathBuf,
     /// Keeps a folder of our own alive.
     _own: Option<TempDir>,
@@ -144,7 +148,7 @@ pub(crate) struct Server {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { config: Some(BRISK.to_owned()), data: None, env: Vec::new() }
+        Self { config: Some(BRISK.to_owned()), data: None, env: Vec::new(), args: Vec::new() }
     }
 
     /// Starts with this added to the configuration; `{data}` in it is the data folder.
@@ -156,6 +160,12 @@ impl Setup {
     /// Starts without a configuration file.
     pub(crate) fn without_config(mut self) -> Self {
         self.config = None;
+        self
+    }
+
+    /// Starts with further arguments.
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
         self
     }
 
@@ -180,7 +190,7 @@ impl Setup {
             std::fs::write(&path, config.replace("{data}", &data.display().to_string())).unwrap();
             command.arg("--config").arg(path);
         }
-        command.arg("--data").arg(&data);
+        command.arg("--data").arg(&data).args(&self.args);
         command.envs(self.env).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -201,7 +211,9 @@ impl Setup {
             panic!("the server did not become ready: {:#?}", log.lock().unwrap_or_else(PoisonError::into_inner))
         });
         let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
-        let mut server = Server { child, url, data, _own: own, log, http, admin: String::new() };
+        let public = url.clone();
+        let url = if public.starts_with("https://") { local_url(&data) } else { url };
+        let mut server = Server { child, url, public, data, _own: own, log, http, admin: String::new() };
         server.admin = server.token(&["admin"], &[]);
         server
     }
@@ -222,6 +234,11 @@ impl Server {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where it listens for senders: the same, or TLS.
+    pub(crate) fn public_url(&self) -> &str {
+        &self.public
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -433,6 +450,12 @@ impl Server {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+/// Where commands on this machine find the server of a folder.
+fn local_url(data: &Path) -> String {
+    let whereabouts = std::fs::read(data.join("run/server.json")).unwrap();
+    serde_json::from_slice::<Value>(&whereabouts).unwrap()["url"].as_str().unwrap().to_owned()
 }
 
 /// A webhook body's `X-Hub-Signature-256`.

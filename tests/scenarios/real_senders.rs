@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::{Server, Setup, eventually, fixture, has_tool, left_out, python_with, token_of};
 
 /// A program that is ended with its test.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -26,7 +26,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn arrives(server: &Server, source: &str, count: i64) {
+pub(crate) async fn arrives(server: &Server, source: &str, count: i64) {
     eventually(&format!("{count} events of {source}"), || async {
         server.settled().await;
         let query =
@@ -143,17 +143,18 @@ async fn rsyslog_forwards_over_tcp_in_both_framings() {
 }
 
 /// Sends lines to a topic.
-fn produce(brokers: &str, lines: &[String]) {
+pub(crate) fn produce(brokers: &str, lines: &[String]) {
     let mut kcat =
         Command::new("kcat").args(["-b", brokers, "-t", "audit", "-P"]).stdin(Stdio::piped()).spawn().unwrap();
     kcat.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
     assert!(kcat.wait().unwrap().success());
 }
 
-#[tokio::test]
-async fn kcat_produces_and_a_restart_goes_on_where_it_was() {
+/// A broker and its address, if kcat is there to bring one; else says so.
+pub(crate) fn broker() -> Option<(Running, String)> {
     if !has_tool("kcat") {
-        return left_out("Kafka", "kcat is not installed");
+        left_out("Kafka", "kcat is not installed");
+        return None;
     }
     // Its library brings a broker, which lives as long as a client that asks for one. A producer waits for its input; a
     // consumer would end where it finds no topic.
@@ -165,11 +166,20 @@ async fn kcat_produces_and_a_restart_goes_on_where_it_was() {
         .spawn()
         .unwrap();
     let mut said = BufReader::new(broker.stderr.take().unwrap()).lines();
-    let _running = Running(broker);
+    let running = Running(broker);
     let address = |line: &str| Some(line.split_once("replaced with ")?.1.trim().to_owned());
     let Some(brokers) = said.find_map(|line| address(&line.ok()?)) else {
-        return left_out("Kafka", "this kcat brings no broker");
+        left_out("Kafka", "this kcat brings no broker");
+        return None;
     };
+    // Read on, so that what it says does not fill the pipe and hold it up.
+    std::thread::spawn(move || said.for_each(drop));
+    Some((running, brokers))
+}
+
+#[tokio::test]
+async fn kcat_produces_and_a_restart_goes_on_where_it_was() {
+    let Some((_running, brokers)) = broker() else { return };
     let events = |from: usize, to: usize| -> Vec<String> {
         (from..to).map(|n| json!({"action": "kafka.event", "n": n}).to_string()).collect()
     };

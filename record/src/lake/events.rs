@@ -219,6 +219,7 @@ const fn auth_name(auth: Authenticity) -> &'static str {
         Authenticity::Jwt => "jwt",
         Authenticity::Fetched => "fetched",
         Authenticity::Unverified => "unverified",
+        Authenticity::Mtls => "mtls",
     }
 }
 
