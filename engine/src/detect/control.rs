@@ -57,13 +57,17 @@ impl Detector {
                     }),
                 }
             }
+            Control::Collected(record) => {
+                if let Some((from, to)) = record.whole {
+                    self.state.coverage.whole(&record.name, from, to);
+                }
+            }
             Control::SqlRun(run) => self.sql_run(&run, now, batch),
             Control::Started { .. }
             | Control::Stopped { .. }
             | Control::TokenCreated(_)
             | Control::TokenRevoked { .. }
             | Control::EnrichmentLoaded { .. }
-            | Control::Collected(_)
             | Control::DeadLettersReplayed { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

@@ -30,7 +30,10 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         "deployment" => "ledger.deployment",
         "change" => "ledger.change",
         _ => {
-            return Err(Undecodable::Shape { expected: EXPECTED, problem: "its kind is not run, deployment or change" });
+            return Err(Undecodable::Shape {
+                expected: EXPECTED,
+                problem: "its kind is not run, deployment or change",
+            });
         }
     };
     let mut draft = Draft::new(action, "ledger");
