@@ -140,6 +140,9 @@ pub struct Collected {
     pub collector: String,
     /// Where it goes on, by stream, for the streams that moved; in its own words. Null: the stream is over.
     pub cursors: std::collections::BTreeMap<String, serde_json::Value>,
+    /// From when to when everything that the provider lists of what it sent is held: start and end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<(Timestamp, Timestamp)>,
     /// Items fetched since the record before.
     #[serde(default)]
     pub items: u64,

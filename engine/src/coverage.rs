@@ -3,7 +3,7 @@
 //! | source type | what establishes a window |
 //! |---|---|
 //! | `pipeproof` | our own ticks: whole unless we were down |
-//! | `github.webhook` | nothing yet: deliveries are not numbered. Down at all → gap, because GitHub never delivers again by itself |
+//! | `github.webhook` | a collector that found every delivery held that GitHub lists; without one nothing, and down at all → gap, because GitHub never delivers again by itself |
 //! | every other | nothing yet: events are not numbered, and the sender repeats what we did not accept |
 
 use std::collections::BTreeMap;
@@ -98,6 +98,21 @@ impl Coverage {
                 judge(window);
                 *changed = true;
             }
+        }
+    }
+
+    /// Everything that the provider lists of what it sent from `from` to `to` is held: windows inside are whole.
+    pub fn whole(&mut self, source: &str, from: Timestamp, to: Timestamp) {
+        for Kept { window, changed } in self.windows.get_mut(source).into_iter().flat_map(BTreeMap::values_mut) {
+            if window.start < from || window.end > to || window.status == Completeness::Complete {
+                continue;
+            }
+            window.status = Completeness::Complete;
+            window.basis = "everything that the provider lists as sent is held".to_owned();
+            if window.down_secs > 0 {
+                window.basis.push_str(&format!("; not receiving for {} s, fetched afterwards", window.down_secs));
+            }
+            *changed = true;
         }
     }
 
@@ -210,6 +225,12 @@ mod tests {
         assert_eq!((by("hooks").status, by("hooks").down_secs, by("hooks").events), (Completeness::Gap, 30, 2));
         assert_eq!((by("k8s").status, by("k8s").down_secs), (Completeness::NotEstablished, 30));
         assert!(coverage.take_changed().is_empty());
+        coverage.whole("hooks", hour.minus(HOUR), hour.plus(HOUR / 2));
+        assert!(coverage.take_changed().is_empty(), "half an hour is not the hour");
+        coverage.whole("hooks", hour, hour.plus(HOUR));
+        let [whole] = &coverage.take_changed()[..] else { panic!("one window changed") };
+        assert_eq!((whole.source.as_str(), whole.status), ("hooks", Completeness::Complete));
+        assert!(whole.basis.contains("not receiving for 30 s"), "{}", whole.basis);
         coverage.close(hour.plus(HOUR * 3));
         assert_eq!(coverage.iter().count(), 0);
     }

@@ -220,9 +220,9 @@ const fn vendor(kind: SourceType) -> &'static str {
     match kind {
         SourceType::GithubWebhook | SourceType::GithubJoblog | SourceType::GithubAudit => "GitHub",
         SourceType::GitlabWebhook | SourceType::GitlabAudit | SourceType::GitlabJoblog => "GitLab",
-        SourceType::Jenkins => "Jenkins",
+        SourceType::Jenkins | SourceType::JenkinsJoblog => "Jenkins",
         SourceType::CircleciWebhook | SourceType::CircleciAudit => "CircleCI",
-        SourceType::Buildkite => "Buildkite",
+        SourceType::Buildkite | SourceType::BuildkiteJoblog => "Buildkite",
         SourceType::VaultAudit => "HashiCorp",
         SourceType::AwsCloudtrail => "AWS",
         SourceType::GcpAudit => "Google",
@@ -251,6 +251,7 @@ const fn vendor(kind: SourceType) -> &'static str {
         | SourceType::SbomSpdx
         | SourceType::Sarif
         | SourceType::Json
+        | SourceType::ProviderLedger
         | SourceType::Pipeproof => "pipeproof",
     }
 }

@@ -84,6 +84,8 @@ pub struct Page {
     pub receipts: Vec<String>,
     /// What should have been there and cannot be had any more, or only in part: it is written down with the cursors.
     pub lost: Vec<String>,
+    /// From when to when everything that the provider lists of what it sent is held, this page's items included.
+    pub whole: Option<(Timestamp, Timestamp)>,
     /// When to come again.
     pub next: Next,
 }

@@ -218,7 +218,7 @@ async fn take(
         let old = state.lost.len().saturating_sub(LOST_TOLD);
         state.lost.drain(..old);
     });
-    if !page.cursors.is_empty() || !lost.is_empty() {
+    if !page.cursors.is_empty() || !lost.is_empty() || page.whole.is_some() {
         lost.truncate(LOST_MAX);
         let short = |text: String| text.chars().take(LOST_CHARS).collect();
         let record = Collected {
@@ -226,6 +226,7 @@ async fn take(
             collector: name.clone(),
             cursors: page.cursors.into_iter().collect(),
             items,
+            whole: page.whole,
             lost: lost.into_iter().map(short).collect(),
         };
         write_down(shared, record, stopping).await?;

@@ -14,6 +14,8 @@ use crate::node::{PARTITION, Shared};
 
 /// How long the lake may take in what was detected.
 const FRESH: Duration = Duration::from_secs(5);
+/// How far back items are looked for: longer than repetitions are recognised.
+const LOOKED_BACK: Duration = Duration::from_secs(8 * 24 * 3_600);
 /// Records of the log read at a time.
 const READ_RECORDS: usize = 4_096;
 /// Bytes of the log read at a time.
@@ -43,8 +45,11 @@ impl Held for Here {
         if !self.0.flush_lake(FRESH).await {
             tracing::debug!(source, "what is held is asked before the lake has taken in everything");
         }
-        let query =
-            format!("SELECT DISTINCT item FROM events WHERE source = '{source}' AND item IN ({})", list.join(", "));
+        let since = self.0.clock.now().minus(LOOKED_BACK);
+        let query = format!(
+            "SELECT DISTINCT item FROM events WHERE source = '{source}' AND received >= TIMESTAMP '{since}' AND item IN ({})",
+            list.join(", ")
+        );
         let pin = self.0.lake.pin();
         let session = Sql::over(&pin, None, Limits::CONSOLE).await.map_err(|error| CollectError::Held(error.into()))?;
         let rows = session.query_json(&query, &[]).await.map_err(|error| CollectError::Held(error.into()))?;

@@ -57,6 +57,11 @@ impl Detector {
                     }),
                 }
             }
+            Control::Collected(record) => {
+                if let Some((from, to)) = record.whole {
+                    self.state.coverage.whole(&record.name, from, to);
+                }
+            }
             Control::SqlRun(run) => self.sql_run(&run, now, batch),
             Control::Started { .. }
             | Control::Stopped { .. }
@@ -65,7 +70,6 @@ impl Detector {
             | Control::EnrichmentLoaded { .. }
             | Control::ConfigurationRefused { .. }
             | Control::ConfigurationMended { .. }
-            | Control::Collected(_)
             | Control::DeadLettersReplayed { .. }
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}

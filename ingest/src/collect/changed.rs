@@ -18,6 +18,8 @@ use super::http::Api;
 const OVERLAP: Duration = Duration::from_secs(120);
 /// Pages read at a time.
 const PAGES_MAX: usize = 30;
+/// Pages read at a time of a list that cannot be cut.
+const PAGES_LAST: usize = 300;
 /// The widest window: GitLab answers for thirty days at most.
 const WIDEST: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Narrower than this a window is not halved.
@@ -112,6 +114,9 @@ impl Changed {
             }
             let listed = api.get(&path).await?;
             pages += 1;
+            if pages > PAGES_LAST {
+                return Err(listed.wrong("more is new than is read at a time: begin later (`since`)"));
+            }
             for (bytes, element) in listed.elements(None, ELEMENTS_MAX)? {
                 let at = element.get(question.time).and_then(Value::as_str).and_then(Timestamp::parse);
                 let at = at.ok_or_else(|| listed.wrong("an entry has no time"))?;

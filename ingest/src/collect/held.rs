@@ -12,8 +12,8 @@ use super::CollectError;
 /// What this node has, for collectors that fetch what is missing.
 #[async_trait]
 pub trait Held: Send + Sync + std::fmt::Debug {
-    /// Which of these items of a source are durable here. `items` are the source's own ids. It may not know the newest yet:
-    /// what is fetched twice is recognised.
+    /// Which of these items of a source came in the last days and are durable here. `items` are the source's own ids. It may
+    /// not know the newest yet: what is fetched twice is recognised.
     ///
     /// # Errors
     /// [`CollectError::Held`].

@@ -95,6 +95,9 @@ pub struct Deliveries {
 struct Cursor {
     /// Deliveries up to this id are done.
     done: u64,
+    /// From when to when every delivery that is listed is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    whole: Option<(Timestamp, Timestamp)>,
     /// The walk that goes on, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     walk: Option<Walk>,
@@ -104,8 +107,26 @@ struct Cursor {
 struct Walk {
     /// Newest id of the walk.
     top: u64,
+    /// When it began.
+    began: Timestamp,
+    /// Whether all of it is held so far.
+    whole: bool,
     /// Path and query of the page to ask for.
     page: String,
+}
+
+impl Cursor {
+    /// A walk came to its end.
+    fn ended(&mut self, walk: &Walk) {
+        self.done = self.done.max(walk.top);
+        let to = walk.began.minus(SETTLED);
+        self.whole = match self.whole {
+            // What is missing now stays missing; what was asked for again shows in the next walk.
+            _ if !walk.whole => Some((to, to)),
+            Some((from, _)) => Some((from, to)),
+            None => Some((to.minus(KEPT), to)),
+        };
+    }
 }
 
 /// A delivery in the list.
@@ -237,12 +258,14 @@ impl Collector for Deliveries {
         let mut missing: Vec<&Listing> = missing.into_values().collect();
         missing.sort_by_key(|delivery| delivery.id);
         let mut page = Page::default();
-        let mut bytes = 0;
+        let (mut bytes, mut asked_again) = (0, false);
+        let walked_on = cursor.walk.is_some();
         for delivery in missing {
             // What did not arrive the second time either will not the third.
             if self.redeliver && !delivery.again {
                 let again = format!("{path}/{}/attempts", delivery.id);
                 self.api.post(&again, Bytes::new(), self.hook == Hook::App).await?;
+                asked_again = true;
                 continue;
             }
             if bytes > PAGE_BYTES {
@@ -264,21 +287,32 @@ impl Collector for Deliveries {
                 Err(error) => return Err(error),
             }
         }
-        let top = new.iter().map(|delivery| delivery.id).max();
-        let top = cursor.walk.as_ref().map(|walk| walk.top).or(top).unwrap_or(cursor.done);
-        let before = (cursor.done, cursor.walk.is_some());
+        let fresh = Walk {
+            top: new.iter().map(|delivery| delivery.id).max().unwrap_or(cursor.done),
+            began: now,
+            whole: true,
+            page: String::new(),
+        };
+        let mut walk = cursor.walk.take().unwrap_or(fresh);
+        walk.whole &= !asked_again && page.lost.is_empty();
         match listed.next.filter(|_| !ends) {
             Some(next) => {
-                cursor.walk = Some(Walk { top, page: next });
+                walk.page = next;
+                cursor.walk = Some(walk);
+                page.cursors.push(moved(STREAM, &cursor)?);
                 page.next = Next::Now;
             }
             None => {
-                cursor = Cursor { done: top.max(cursor.done), walk: None };
+                let before = cursor.clone();
+                cursor.ended(&walk);
+                // Without news once an hour is enough: windows are hours.
+                let hour = |cursor: &Cursor| cursor.whole.map(|(from, to)| (from, to.hour()));
+                if cursor.done != before.done || walked_on || hour(&cursor) != hour(&before) {
+                    page.whole = cursor.whole;
+                    page.cursors.push(moved(STREAM, &cursor)?);
+                }
                 page.next = Next::After(self.every);
             }
-        }
-        if before != (cursor.done, cursor.walk.is_some()) || page.next == Next::Now {
-            page.cursors.push(moved(STREAM, &cursor)?);
         }
         Ok(page)
     }
@@ -364,6 +398,8 @@ mod tests {
         let page = collector.page(&cursors, at(NOW)).await.unwrap();
         assert_eq!((page.items.len(), page.next), (1, Next::After(Duration::from_secs(60))));
         assert_eq!(script.asked().len(), 2, "one page and one delivery");
+        let settled = at(NOW).minus(SETTLED);
+        assert_eq!(page.whole, Some((settled.minus(KEPT), settled)));
     }
 
     #[tokio::test]
@@ -371,7 +407,8 @@ mod tests {
         let script = Script::new();
         script.json(LIST, &list(&[entry(13, "g1", 5)]));
         let page = collector(&script, &Arc::default(), false).page(&Cursors::default(), at(NOW)).await.unwrap();
-        assert!(page.items.is_empty() && page.cursors.is_empty());
+        assert!(page.items.is_empty());
+        assert_eq!(page.cursors[0].1["done"], 0);
     }
 
     #[tokio::test]
@@ -391,6 +428,8 @@ mod tests {
         script.answer("/repos/acme/shop/hooks/7/deliveries/13", 404, &[], "{\"message\":\"Not Found\"}");
         let page = collector(&script, &Arc::default(), false).page(&Cursors::default(), at(NOW)).await.unwrap();
         assert!(page.lost[0].contains("13 (g1)"), "{:?}", page.lost);
+        let (from, to) = page.whole.unwrap();
+        assert_eq!(from, to, "nothing is said about the time before");
     }
 
     #[tokio::test]
