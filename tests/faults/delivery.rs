@@ -29,7 +29,10 @@ pub(crate) async fn black_hole(seed: u64) -> Row {
     server.kill();
     let waiting = {
         let server = world.server();
-        let waiting = server.number("deliveries_queued").await + server.number("deliveries_retry").await;
+        let waiting = async || server.number("deliveries_queued").await + server.number("deliveries_retry").await;
+        // What was not queued before the kill is queued after it.
+        wait(Duration::from_secs(20), || async { waiting().await >= required }).await;
+        let waiting = waiting().await;
         server.kill();
         waiting
     };
@@ -57,10 +60,11 @@ pub(crate) async fn failing(seed: u64, manner: Manner) -> Row {
     server.settled().await;
     let receiver = world.receiver.as_ref().map(|(receiver, _)| receiver.clone()).unwrap();
     let required = server.number("messages").await;
-    // What waits for a minute waits for half a second here.
+    // Messages of one incident keep their order: all wait for the first. What waits for a quarter of an hour waits for half a
+    // second here.
     let (mut ahead, began) = (0, Instant::now());
     while (receiver.taken().len() as u64) < required && began.elapsed() < Duration::from_secs(150) {
-        ahead += 61;
+        ahead += 901;
         world.move_clock(ahead);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

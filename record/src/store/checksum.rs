@@ -16,8 +16,10 @@ use super::{SqliteStore, StoreError, schema};
 
 /// Rows that get their checksums with one statement.
 const AT_ONCE: usize = 1_000;
-/// Left out: the checksum itself, and states, which have SHA-256 digests in a column that is not left out.
-const NOT_SUMMED: &[&str] = &["checksum", "state", "delta"];
+/// Left out in tables of states, which have SHA-256 digests of these in a column that is not left out.
+const STATES: &[&str] = &["state", "delta"];
+/// The columns of such a table that are read for its checksums.
+const OF_STATES: &str = "partition, position, digest, checksum";
 
 /// A table and the columns that name a row of it.
 #[derive(Debug)]
@@ -34,7 +36,11 @@ impl Table {
 
     /// A table of states, which are not read for their checksums.
     const fn of_states(name: &'static str, keys: &'static [&'static str]) -> Self {
-        Self { name, keys, columns: "partition, position, digest, checksum" }
+        Self { name, keys, columns: OF_STATES }
+    }
+
+    fn leaves_out(&self, column: &str) -> bool {
+        column == "checksum" || (self.columns == OF_STATES && STATES.contains(&column))
     }
 
     /// What names the row.
@@ -99,7 +105,7 @@ fn sum(table: &Table, row: &SqliteRow) -> Result<i64, sqlx::Error> {
         hash.update(bytes);
     };
     for (place, column) in row.columns().iter().enumerate() {
-        if NOT_SUMMED.contains(&column.name()) {
+        if table.leaves_out(column.name()) {
             continue;
         }
         let value = row.try_get_raw(place)?;

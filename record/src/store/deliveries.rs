@@ -3,6 +3,8 @@
 //! A message is due at a target only when every earlier message of its incident is delivered there or dead, so a target
 //! sees an incident's messages in their order. Nothing is sent here.
 
+use std::time::Duration;
+
 use engine::commit::Message;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
@@ -17,6 +19,9 @@ use super::{SqliteStore, StoreError, limit, number, unsigned};
 
 /// Longest part of an answer that is kept, in bytes.
 const RESPONSE_HEAD_BYTES: usize = 512;
+
+/// A try that ended so much later than now was timed by a clock that has gone back since.
+const CLOCK_WENT_BACK: Duration = Duration::from_secs(60);
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,9 +208,13 @@ impl SqliteStore {
             ", o.kind, o.at, o.body FROM deliveries d JOIN outbox o ON o.id = d.message
              WHERE d.state IN ('queued', 'retry') AND d.target = ",
         );
-        query.push_bind(target.to_owned()).push(" AND d.next_at <= ").push_bind(now.as_micros());
+        query.push_bind(target.to_owned());
+        // A clock that went back must not keep an alert for as long as it was ahead: what was never tried is due, and so is what was
+        // tried in the future.
+        query.push(" AND (d.state = 'queued' OR d.next_at <= ").push_bind(now.as_micros());
+        query.push(" OR d.last_at > ").push_bind(now.plus(CLOCK_WENT_BACK).as_micros());
         query.push(
-            " AND (d.incident IS NULL OR NOT EXISTS (
+            ") AND (d.incident IS NULL OR NOT EXISTS (
                 SELECT 1 FROM deliveries e WHERE e.target = d.target AND e.incident = d.incident
                 AND e.incident IS NOT NULL AND e.message_seq < d.message_seq AND e.state IN ('queued', 'retry')))
               ORDER BY d.message_seq LIMIT ",

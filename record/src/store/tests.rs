@@ -344,6 +344,8 @@ async fn a_target_gets_an_incidents_messages_in_order() {
     // The second message of the incident waits for the first, not only for its time.
     assert_eq!(due(START).await, ["m-3", "m-4"]);
     assert_eq!(due(later).await, ["m-1", "m-3", "m-4"]);
+    // The clock went back: it was tried in what is now the future.
+    assert_eq!(due(START.minus(Duration::from_secs(3_600))).await, ["m-1", "m-3", "m-4"]);
     store.record_attempt(first, &attempt(later, AttemptOutcome::Dead)).await.unwrap();
     assert_eq!(due(later).await, ["m-2", "m-3", "m-4"]);
     // A dead one that is queued again comes first again.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::outbox::{Due, Outbox};
 use super::receipt::Receipt;
-use super::retry::Verdict;
+use super::retry::{RETRY_AFTER_MAX, Verdict};
 use super::send::{Attempted, PAUSE, Sender, Timeouts};
 use super::target::{CONCURRENCY, Target, TargetError};
 
@@ -299,7 +299,8 @@ impl<O: Outbox> Deliverer<O> {
             TargetState::Active => {}
         }
         if let Some(until) = pace.hold.max(pace.probe) {
-            if until > now {
+            // Nothing waits longer than this: a clock that went back by more ends the wait.
+            if until > now && until <= now.plus(PAUSE.max(RETRY_AFTER_MAX)) {
                 return Admission::Wait(Some(until));
             }
             (pace.hold, pace.probe) = (None, None);
