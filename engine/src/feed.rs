@@ -110,11 +110,6 @@ pub const FEEDS: &[Feed] = &[
         title: "deployments",
         sources: &[Github, Kubernetes, Argocd, Flux, Gitlab, Cdevents],
     },
-    Feed {
-        name: "provider.ledger",
-        title: "what providers themselves list of runs, deployments and merged changes",
-        sources: &[ProviderLedger],
-    },
     Feed { name: "identity.signin", title: "sign-ins of people", sources: &[Okta, Entra, Json] },
 ];
 

@@ -165,7 +165,7 @@ async fn answer(
             page(&provider, &path, &newest, from, |next| format!("cursor=v1_{next}"))
         }
         ("GET", ["repos", "acme", "shop", "hooks", "7", "deliveries", id]) => {
-            let found = kept.deliveries.iter().find(|delivery| delivery["id"].to_string() == **id);
+            let found = kept.deliveries.iter().find(|delivery| delivery["id"].as_u64() == id.parse().ok());
             found.map_or_else(|| refusal(404, "Not Found", &[]), |found| axum::Json(found).into_response())
         }
         ("GET", ["orgs", "acme", "audit-log"]) => {
@@ -177,7 +177,7 @@ async fn answer(
         }
         ("GET", ["repos", "acme", "shop", "actions", "runs"]) => kept.list_runs(&provider, &path, &query, &headers),
         ("GET", ["repos", "acme", "shop", "actions", "runs", run, "jobs"]) => {
-            let jobs: Vec<&Value> = kept.jobs.iter().filter(|job| job["run_id"].to_string() == **run).collect();
+            let jobs: Vec<&Value> = kept.jobs.iter().filter(|job| job["run_id"].as_u64() == run.parse().ok()).collect();
             axum::Json(json!({"total_count": jobs.len(), "jobs": jobs})).into_response()
         }
         ("GET", ["repos", "acme", "shop", "actions", "jobs", job, "logs"]) => {

@@ -93,10 +93,10 @@ pub(super) fn on_host(body: &mut Object, class: Class, event: &Event, taken: &Ta
 /// A connection or a look-up: `None` where neither side is told.
 pub(super) fn network(body: &mut Object, class: Class, taken: &Taken<'_>) -> Option<()> {
     let far = destination(taken);
-    if class == Class::DNS {
-        if let Some(name) = taken.text(Field::NetDomain) {
-            body.set("query", Object::default().with("hostname", name));
-        }
+    if class == Class::DNS
+        && let Some(name) = taken.text(Field::NetDomain)
+    {
+        body.set("query", Object::default().with("hostname", name));
     }
     let near = taken.text(Field::K8sName).map(|name| Object::default().with("name", name));
     let near =

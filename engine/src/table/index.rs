@@ -146,10 +146,8 @@ impl Index {
             } else {
                 span.earliest.minus(Duration::from_secs(1 << class).max(span.at_least))
             };
-            if first <= span.latest {
-                if rows.any((class, first, FIRST), (class, span.latest, LAST), &mut accept) {
-                    return true;
-                }
+            if first <= span.latest && rows.any((class, first, FIRST), (class, span.latest, LAST), &mut accept) {
+                return true;
             }
             match class.checked_add(1) {
                 Some(next) => from = next,

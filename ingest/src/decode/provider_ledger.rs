@@ -63,6 +63,36 @@ fn person(fields: &mut Fields, who: Option<String>) {
     fields.text(Field::ActorId, who);
 }
 
+/// How it went, in any provider's words; none while it goes on.
+fn verdict(state: &str) -> Option<&'static str> {
+    const GOOD: &[&str] = &[
+        "success",
+        "neutral",
+        "skipped",
+        "passed",
+        "not_run",
+        "not_built",
+        // A deployment that another has taken the place of succeeded before.
+        "inactive",
+    ];
+    const BAD: &[&str] = &[
+        "failure",
+        "failed",
+        "error",
+        "canceled",
+        "cancelled",
+        "aborted",
+        "timed_out",
+        "action_required",
+        "stale",
+        "startup_failure",
+        "unstable",
+        "broken",
+    ];
+    let good = GOOD.contains(&state);
+    (good || BAD.contains(&state)).then(|| outcome(good))
+}
+
 fn run(fields: &mut Fields, provider: &str, scope: &str, id: &str, entry: Value<'_>) -> Option<Timestamp> {
     // The id of an entry may end with the attempt; events name runs without it.
     let id = if provider == "github" { id.split('/').next().unwrap_or(id) } else { id };
@@ -76,8 +106,7 @@ fn run(fields: &mut Fields, provider: &str, scope: &str, id: &str, entry: Value<
         _ => entry.str_at(&["result"]),
     };
     if let Some(result) = result.map(str::to_lowercase) {
-        let good = ["success", "neutral", "skipped", "passed", "not_run", "not_built"].contains(&result.as_str());
-        fields.text(Field::Outcome, Some(outcome(good)));
+        fields.text(Field::Outcome, verdict(&result));
         fields.text(Field::Reason, Some(result));
     }
     let workflow = match provider {
@@ -110,8 +139,7 @@ fn deployment(fields: &mut Fields, id: &str, entry: Value<'_>, status: Option<Va
     fields.text(Field::ConfigId, Some(id));
     let state = status.and_then(|status| status.str_at(&["state"])).or_else(|| entry.str_at(&["status"]));
     if let Some(state) = state {
-        // One that another has taken the place of succeeded before.
-        fields.text(Field::Outcome, Some(outcome(matches!(state, "success" | "inactive"))));
+        fields.text(Field::Outcome, verdict(state));
         fields.text(Field::Reason, Some(state));
     }
     let environment = first(entry, &[&["environment", "name"], &["environment"]]);

@@ -283,8 +283,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn reading_never_panics(text in ".{0,400}", key in "[%+a-zA-Z0-9]{0,20}") {
-            let _ = Notice::read(&text).is_ok();
-            let _ = decoded(&key).is_some();
+            Notice::read(&text).ok();
+            decoded(&key);
         }
     }
 }
