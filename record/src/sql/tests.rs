@@ -187,7 +187,7 @@ async fn every_relation_has_its_columns_even_when_empty() {
         }
         relations += 1;
     }
-    assert_eq!(relations, 36);
+    assert_eq!(relations, 37);
 }
 
 #[tokio::test]
