@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pipeproof_engine::control::Control;
 use pipeproof_engine::record::{Position, encode_parts};
 use pipeproof_engine::time::Timestamp;
-use pipeproof_record::lake::{Table, parquet_bytes, whole_envelope};
+use pipeproof_record::lake::{Table, parquet_bytes};
 use pipeproof_record::sql::{Limits, Parameter, Sql};
 use pipeproof_record::store::Pack as StoredPack;
 use pipeproof_reports::checkpoint::Checkpoint;
@@ -220,7 +220,6 @@ fn raw_records(answer: &pipeproof_record::sql::Answer) -> Result<(Vec<RawRecord>
         let column = |name: &str| batch.column_by_name(name).ok_or_else(missing);
         let partitions = column("partition")?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
         let indexes = column("index")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
-        let items = column("item")?.as_string_opt::<i32>().ok_or_else(missing)?;
         let envelopes = column("envelope")?.as_string_opt::<i32>().ok_or_else(missing)?;
         let salts = column("salt")?.as_binary_opt::<i32>().ok_or_else(missing)?;
         let bodies = column("body")?.as_binary_opt::<i32>().ok_or_else(missing)?;
@@ -228,9 +227,8 @@ fn raw_records(answer: &pipeproof_record::sql::Answer) -> Result<(Vec<RawRecord>
             let index = u64::try_from(indexes.value(row)).unwrap_or(0);
             end = end.max(index + 1);
             let Ok(salt) = <[u8; 16]>::try_from(salts.value(row)) else { continue };
-            let envelope = whole_envelope(envelopes.value(row), items.value(row));
-            let leaf =
-                encode_parts(envelope.as_bytes(), &salt, bodies.value(row)).map_err(part("write a record again"))?;
+            let leaf = encode_parts(envelopes.value(row).as_bytes(), &salt, bodies.value(row))
+                .map_err(part("write a record again"))?;
             let partition = u32::try_from(partitions.value(row)).unwrap_or(0);
             records.push(RawRecord { position: Position { partition, index }, leaf: Bytes::from(leaf) });
         }

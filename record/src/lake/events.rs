@@ -1,6 +1,6 @@
 //! Rows of the `events` table: a record of the log, the events decoded from it, and the exact leaf to prove them by.
 //!
-//! The row with number 0 keeps envelope (see [`whole_envelope`]), salt and body, from which the leaf is written again byte for byte
+//! The row with number 0 keeps envelope, salt and body, from which the leaf is written again byte for byte
 //! ([`engine::record::encode_parts`]). A record without events (a dead letter, a tick) is such a row alone, so every
 //! record that is no repetition can be proved.
 
@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-    new_null_array,
 };
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::ArrowError;
 use bytes::Bytes;
 use engine::event::{Event, EventId};
 use engine::fields::{Field, FieldKind, Fields, Value};
+use engine::merkle::{Hash, leaf_hash};
 use engine::record::{Authenticity, CollectionMode, LeafParts, Position, Record, RecordError};
 use engine::source::SourceType;
 use engine::time::Timestamp;
@@ -49,27 +49,10 @@ pub struct EventRow {
     pub fields: Fields,
     /// Why it could not be decoded.
     pub dead_letter: Option<String>,
+    /// RFC 6962 leaf hash of the record.
+    pub leaf_hash: Hash,
     /// The record itself; on the row with number 0 only.
     pub leaf: Option<LeafColumns>,
-}
-
-/// What stands in an envelope of the lake in the place of its item, which is a column of its own: it is as long as a hash, and
-/// cannot be compressed.
-const NO_ITEM: &str = r#""item":"""#;
-
-/// The envelope without its item, if that can be put back.
-fn without_item(envelope: &str, item: &str) -> Option<String> {
-    let named = format!(r#""item":{}"#, serde_json::to_string(item).ok()?);
-    let short = envelope.replacen(&named, NO_ITEM, 1);
-    (whole_envelope(&short, item) == envelope).then_some(short)
-}
-
-/// The exact text of an envelope, from what the lake keeps of it and the column `item` of the same row.
-#[must_use]
-pub fn whole_envelope(envelope: &str, item: &str) -> String {
-    // Inside of a text, the quotes would be escaped.
-    let named = serde_json::to_string(item).map(|item| format!(r#""item":{item}"#));
-    named.map_or_else(|_| envelope.to_owned(), |named| envelope.replacen(NO_ITEM, &named, 1))
 }
 
 /// A record as the lake keeps it.
@@ -110,6 +93,7 @@ pub fn event_rows(
         mode: envelope.mode,
         fields: Fields::default(),
         dead_letter: decoded.err().map(str::to_owned),
+        leaf_hash: leaf_hash(leaf),
         leaf: None,
     };
     let mut rows: Vec<_> = decoded
@@ -156,18 +140,14 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
     columns.extend(Field::ALL.iter().map(|field| field_cells(rows, *field)));
     let leaf = |row: &'_ EventRow| row.leaf.as_ref().map(|leaf| (leaf.envelope.clone(), leaf.salt, leaf.body.clone()));
     let leaves: Vec<_> = each().map(leaf).collect();
-    let envelopes: Vec<Option<String>> = leaves
+    let envelopes: Vec<Option<&str>> = leaves
         .iter()
-        .zip(each())
-        .map(|(leaf, row)| {
-            // An envelope is JSON, checked when its record was read.
-            let envelope = std::str::from_utf8(&leaf.as_ref()?.0).ok()?;
-            Some(without_item(envelope, &row.item).unwrap_or_else(|| envelope.to_owned()))
-        })
+        // An envelope is JSON, checked when its record was read.
+        .map(|leaf| leaf.as_ref().and_then(|(envelope, _, _)| std::str::from_utf8(envelope).ok()))
         .collect();
     columns.extend([
         cells::maybe_texts(each().map(|row| row.dead_letter.as_deref())),
-        new_null_array(&DataType::Binary, rows.len()),
+        Arc::new(BinaryArray::from_iter_values(each().map(|row| row.leaf_hash))) as ArrayRef,
         Arc::new(StringArray::from(envelopes)),
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, salt, _)| salt)).collect::<BinaryArray>()),
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, _, body)| body)).collect::<BinaryArray>()),

@@ -37,7 +37,7 @@ pub use check::Damage;
 pub use columns::{Table, field_column};
 pub use durable::DurableFileSystem;
 pub(crate) use events::batch as events_batch;
-pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
+pub use events::{EventRow, LeafColumns, event_rows};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
 pub use replay::{Findings, Records, Skip, StoredRecord};

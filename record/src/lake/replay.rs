@@ -21,7 +21,6 @@ use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 
 use super::columns::Table;
-use super::events::whole_envelope;
 use super::{LakeError, Snapshot, delta};
 
 /// Rows read from one file at once: bodies may have up to 1 MiB each.
@@ -188,7 +187,7 @@ struct Cursor {
 
 impl Cursor {
     fn open(path: &Path, partition: i32) -> Result<Self, LakeError> {
-        let reader = reader(path, Table::Events, &["partition", "index", "item", "envelope", "salt", "body"])?;
+        let reader = reader(path, Table::Events, &["partition", "index", "envelope", "salt", "body"])?;
         let mut cursor = Self { path: path.to_owned(), partition, reader, batch: None, row: 0, next: None };
         cursor.next = cursor.read()?;
         Ok(cursor)
@@ -224,7 +223,6 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
     let column = |name: &str| batch.column_by_name(name).ok_or_else(missing);
     let partitions = column("partition")?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
     let indexes = column("index")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
-    let items = column("item")?.as_string_opt::<i32>().ok_or_else(missing)?;
     let envelopes = column("envelope")?.as_string_opt::<i32>().ok_or_else(missing)?;
     let salts = column("salt")?.as_binary_opt::<i32>().ok_or_else(missing)?;
     let bodies = column("body")?.as_binary_opt::<i32>().ok_or_else(missing)?;
@@ -235,7 +233,7 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
         salts.value(row).try_into().map_err(|_| ParquetError::General("a salt is not 16 bytes".to_owned()))?;
     Ok(Some(StoredRecord {
         index: u64::try_from(indexes.value(row)).unwrap_or(0),
-        envelope: whole_envelope(envelopes.value(row), items.value(row)),
+        envelope: envelopes.value(row).to_owned(),
         salt,
         body: Bytes::copy_from_slice(bodies.value(row)),
     }))
