@@ -12,6 +12,7 @@ mod changed;
 mod cursors;
 mod entry;
 mod error;
+mod following;
 pub mod github;
 pub mod gitlab;
 mod held;
@@ -88,6 +89,20 @@ pub struct Page {
     pub whole: Option<(Timestamp, Timestamp)>,
     /// When to come again.
     pub next: Next,
+}
+
+impl Page {
+    /// Whether taking it would change anything.
+    fn has_news(&self) -> bool {
+        !(self.items.is_empty() && self.cursors.is_empty() && self.lost.is_empty())
+    }
+
+    /// Adds what another found.
+    fn add(&mut self, other: Self) {
+        self.items.extend(other.items);
+        self.cursors.extend(other.cursors);
+        self.lost.extend(other.lost);
+    }
 }
 
 /// When to come again.

@@ -9,8 +9,11 @@ use futures::future::join_all;
 use pipeproof_engine::control::{Collected, Control};
 use pipeproof_engine::record::CollectionMode;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::collect::auth::Credentials;
+use pipeproof_ingest::collect::http::Quota;
 use pipeproof_ingest::collect::{Collector, Cursors, Fetched, Next, Page, back_off};
 use pipeproof_ingest::receive::Refusal;
+use reqwest::Url;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -34,7 +37,11 @@ const LOST_TOLD: usize = 5;
 pub(crate) struct Collecting {
     states: RwLock<BTreeMap<(String, String), State>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    quotas: Mutex<BTreeMap<Account, Arc<Quota>>>,
 }
+
+/// Address of an API, and [`Credentials::account`].
+type Account = (String, [u8; 32]);
 
 /// How a collector does.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -79,6 +86,12 @@ impl Collecting {
             told
         })
         .collect()
+    }
+
+    /// The quota of an account at a provider.
+    pub(super) fn quota(&self, api: &Url, credentials: &Credentials) -> Arc<Quota> {
+        let name = (api.to_string(), credentials.account());
+        Arc::clone(self.quotas.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default())
     }
 
     /// Ends what runs; what was in the middle is done again.
@@ -151,7 +164,8 @@ async fn run(shared: Arc<Shared>, source: String, collector: Arc<dyn Collector>)
             Err(error) => {
                 failures = failures.saturating_add(1);
                 let asked = error.again(now).map(|until| span(until.micros_since(now)));
-                wait = asked.unwrap_or_default().max(back_off(failures, rand::random()));
+                // Who names a time is taken at their word.
+                wait = asked.unwrap_or_else(|| back_off(failures, rand::random()));
                 let error = crate::chain(&error);
                 tracing::warn!(source, collector = name, error, "cannot collect just now");
                 if let Some(source) = shared.source(&source) {
@@ -218,7 +232,7 @@ async fn take(
         let old = state.lost.len().saturating_sub(LOST_TOLD);
         state.lost.drain(..old);
     });
-    if !page.cursors.is_empty() || !lost.is_empty() || page.whole.is_some() {
+    if items > 0 || !page.cursors.is_empty() || !lost.is_empty() || page.whole.is_some() {
         lost.truncate(LOST_MAX);
         let short = |text: String| text.chars().take(LOST_CHARS).collect();
         let record = Collected {

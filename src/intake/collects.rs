@@ -162,6 +162,7 @@ impl Access {
         let policy = if plain || self.allow_private { EgressPolicy::AllowPrivate } else { EgressPolicy::Public };
         let outside: Arc<dyn Transport> = Arc::new(Web::new(policy, plain)?);
         let clock = Arc::clone(&shared.clock);
-        Ok(Api::new(self.url.clone(), Arc::clone(&self.credentials), inside, outside, clock))
+        let quota = shared.collecting.quota(&self.url, &self.credentials);
+        Ok(Api::new(self.url.clone(), Arc::clone(&self.credentials), inside, outside, clock).within(quota))
     }
 }

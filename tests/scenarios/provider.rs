@@ -19,6 +19,8 @@ use crate::harness::now;
 const PAGE: usize = 4;
 /// How long the address of a log is good.
 const SIGNED: Duration = Duration::from_secs(5);
+/// How long a request that was sent before a refusal was read may take.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
 /// The token it knows.
 pub(crate) const TOKEN: &str = "ghs_standinstandinstandinstandinstandin1";
 
@@ -40,7 +42,8 @@ pub(crate) struct Kept {
     /// Answers that said that nothing changed.
     pub(crate) not_modified: u64,
     signed: BTreeMap<String, (u64, Instant)>,
-    until: Option<Instant>,
+    /// From when to when it must not be asked.
+    closed: Option<(Instant, Instant)>,
     troubles: u64,
 }
 
@@ -214,7 +217,7 @@ impl Kept {
 
     /// What goes wrong now and then, in turns.
     fn trouble(&mut self) -> Option<Response> {
-        if self.until.is_some_and(|until| until > Instant::now()) {
+        if self.closed.is_some_and(|(from, until)| from < Instant::now() && Instant::now() < until) {
             self.offences.push("it was asked before the time it had named".to_owned());
         }
         if self.trouble_every == 0 || !(self.asked.len() as u64).is_multiple_of(self.trouble_every) {
@@ -222,7 +225,8 @@ impl Kept {
         }
         self.troubles += 1;
         // Clocks count in whole seconds; what was on its way already is no offence.
-        let mut hold = |millis| self.until = Some(Instant::now() + Duration::from_millis(millis));
+        let now_is = Instant::now();
+        let mut hold = |millis| self.closed = Some((now_is + ON_ITS_WAY, now_is + Duration::from_millis(millis)));
         Some(match self.troubles % 4 {
             0 => refusal(500, "Server Error", &[]),
             1 => {

@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use pipeproof_engine as engine;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::CollectError;
 
@@ -120,6 +121,17 @@ fn pkcs1(pkcs8: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Credentials {
+    /// A name for the account, from which nobody learns the secret: limits are the account's.
+    #[must_use]
+    pub fn account(&self) -> [u8; 32] {
+        let parts = match self {
+            Self::Bearer(secret) | Self::PrivateToken(secret) => vec!["token", &secret.0],
+            Self::Basic { user, password } => vec!["basic", user, &password.0],
+            Self::App(app) => return Sha256::digest(format!("app\0{}\0{}", app.id, app.installation)).into(),
+        };
+        Sha256::digest(parts.join("\0")).into()
+    }
+
     /// The header to send; `None` if a token has to be fetched first. `as_app` asks for the App's own, where there is one.
     pub(super) fn header(
         &self,

@@ -13,7 +13,6 @@ use pipeproof_engine as engine;
 use serde_json::Value;
 
 use super::changed::{Changed, Question};
-use super::cursors::moved;
 use super::entry::{Kind, entry};
 use super::http::{Answer, Api, escaped};
 use super::rounds::Rounds;
@@ -37,15 +36,9 @@ impl Builds {
         now: Timestamp,
         page: &mut Page,
     ) -> Result<(Vec<(Bytes, Value)>, bool), CollectError> {
-        let known: Option<Changed> = cursors.read(STREAM)?;
-        let mut changed = known.clone().unwrap_or_else(|| Changed::since(now.minus(self.since)));
         let path = format!("/organizations/{}/builds?per_page=100&state=finished", escaped(&self.organization));
         let question = Question { path, after: "finished_from", before: None, time: "finished_at" };
-        let found = changed.look(&self.api, &question, now).await?;
-        if known.as_ref() != Some(&changed) {
-            page.cursors.push(moved(STREAM, &changed)?);
-        }
-        Ok(found)
+        Changed::follow(&self.api, &question, (STREAM.to_owned(), self.since), cursors, now, page).await
     }
 }
 
@@ -132,13 +125,13 @@ impl Collector for JobLogs {
             if self.rounds.wants_members(now) {
                 self.rounds.members(vec![String::new()], now);
             }
-            if let Some(member) = self.rounds.next(now, self.every) {
+            if self.rounds.turn(now, self.every).is_some() {
                 let (found, more) = self.builds.look(cursors, now, &mut page).await?;
                 for (_, build) in &found {
                     self.want(build, &mut wanted);
                 }
-                if more {
-                    self.rounds.again(member);
+                if !more {
+                    self.rounds.done();
                 }
             }
         }

@@ -11,8 +11,9 @@ use pipeproof_engine as engine;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::CollectError;
+use super::cursors::moved;
 use super::http::Api;
+use super::{CollectError, Cursors, Page};
 
 /// What is asked for again.
 const OVERLAP: Duration = Duration::from_secs(120);
@@ -50,12 +51,30 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    pub(super) const fn since(from: Timestamp) -> Self {
+    const fn since(from: Timestamp) -> Self {
         Self { from, had: Vec::new() }
     }
 
+    /// What changed since the cursor `stream`, or since `since` before the first time; `page` moves it.
+    pub(super) async fn follow(
+        api: &Api,
+        question: &Question,
+        (stream, since): (String, Duration),
+        cursors: &Cursors,
+        now: Timestamp,
+        page: &mut Page,
+    ) -> Result<(Vec<(Bytes, Value)>, bool), CollectError> {
+        let known: Option<Self> = cursors.read(&stream)?;
+        let mut changed = known.clone().unwrap_or_else(|| Self::since(now.minus(since)));
+        let found = changed.look(api, question, now).await?;
+        if known.as_ref() != Some(&changed) {
+            page.cursors.push(moved(&stream, &changed)?);
+        }
+        Ok(found)
+    }
+
     /// What changed, oldest first, and whether there is more now.
-    pub(super) async fn look(
+    async fn look(
         &mut self,
         api: &Api,
         question: &Question,

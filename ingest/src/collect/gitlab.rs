@@ -12,12 +12,12 @@ use pipeproof_engine as engine;
 use serde_json::Value;
 
 use super::changed::{Changed, Question};
-use super::cursors::moved;
 use super::entry::{Kind, entry};
+use super::following::{EndedRun, Following, Runs};
 use super::http::{Answer, Api, escaped};
 use super::rounds::Rounds;
-use super::waiting::{Logs, Recent, Wanted};
-use super::{CollectError, Collector, Cursors, Fetched, FinishedJob, Held, Next, Page};
+use super::waiting::Logs;
+use super::{CollectError, Collector, Cursors, Fetched, FinishedJob, Held, Page};
 
 /// Elements of a page at most.
 const ELEMENTS_MAX: usize = 1_000;
@@ -126,24 +126,18 @@ impl Collector for AuditEvents {
             };
             self.rounds.members(members, now);
         }
-        if let Some(member) = self.rounds.next(now, self.every) {
+        if let Some(member) = self.rounds.turn(now, self.every) {
             let path = format!("{member}/audit_events?pagination=keyset&order_by=id&per_page=100");
             let (after, before, time) = ("created_after", Some("created_before"), "created_at");
             let question = Question { path, after, before, time };
-            let stream = format!("audit-events{member}");
-            let known: Option<Changed> = cursors.read(&stream)?;
-            let mut changed = known.clone().unwrap_or_else(|| Changed::since(now.minus(self.since)));
-            let (found, more) = changed.look(&self.api, &question, now).await?;
+            let stream = (format!("audit-events{member}"), self.since);
+            let (found, more) = Changed::follow(&self.api, &question, stream, cursors, now, &mut page).await?;
             page.items.extend(found.into_iter().map(|(bytes, _)| Fetched::new(bytes)));
-            if known.as_ref() != Some(&changed) {
-                page.cursors.push(moved(&stream, &changed)?);
-            }
-            if more {
-                self.rounds.again(member);
+            if !more {
+                self.rounds.done();
             }
         }
-        let wait = self.rounds.wait(now, self.every);
-        page.next = if wait.is_zero() { Next::Now } else { Next::After(wait) };
+        page.next = self.rounds.next(now, self.every);
         Ok(page)
     }
 }
@@ -153,12 +147,8 @@ impl Collector for AuditEvents {
 pub struct Traces {
     api: Arc<Api>,
     scope: Scope,
-    held: Arc<dyn Held>,
-    seen_by: Option<String>,
     since: Duration,
-    every: Duration,
-    rounds: Rounds,
-    recent: Recent,
+    following: Following,
 }
 
 impl Traces {
@@ -172,61 +162,7 @@ impl Traces {
         since: Duration,
         every: Duration,
     ) -> Self {
-        Self { api, scope, held, seen_by, since, every, rounds: Rounds::default(), recent: Recent::default() }
-    }
-
-    async fn list(
-        &self,
-        path: String,
-        wanted: &mut Wanted,
-        cursors: &Cursors,
-        now: Timestamp,
-        page: &mut Page,
-    ) -> Result<(), CollectError> {
-        let stream = format!("pipelines/{path}");
-        let known: Option<Changed> = cursors.read(&stream)?;
-        let mut changed = known.clone().unwrap_or_else(|| Changed::since(now.minus(self.since)));
-        let (found, more) = changed.look(&self.api, &pipelines(&path), now).await?;
-        for (_, pipeline) in found.iter().filter(|(_, pipeline)| has_ended(pipeline)) {
-            self.jobs(&path, pipeline, wanted).await?;
-        }
-        if known.as_ref() != Some(&changed) {
-            page.cursors.push(moved(&stream, &changed)?);
-        }
-        if more {
-            self.rounds.again(path);
-        }
-        Ok(())
-    }
-
-    async fn jobs(&self, path: &str, pipeline: &Value, wanted: &mut Wanted) -> Result<(), CollectError> {
-        let run = pipeline.get("id").and_then(Value::as_u64).unwrap_or_default();
-        let mut next = Some(format!("{}/pipelines/{run}/jobs?include_retried=true&per_page=100", project(path)));
-        while let Some(list) = next {
-            let listed = match self.api.get(&list).await {
-                Err(CollectError::Missing { .. }) => return Ok(()),
-                listed => listed?,
-            };
-            for (_, job) in listed.elements(None, ELEMENTS_MAX)? {
-                let text = |key: &str| job.get(key).and_then(Value::as_str).map(ToOwned::to_owned);
-                // What never ran printed nothing.
-                let ran = has_ended(&job) && text("started_at").is_some();
-                let Some(id) = job.get("id").and_then(Value::as_u64).filter(|_| ran) else { continue };
-                let job = FinishedJob {
-                    repo: path.to_owned(),
-                    run: run.to_string(),
-                    job: id.to_string(),
-                    attempt: 1,
-                    name: text("name"),
-                    reference: text("ref"),
-                    sha: pipeline.get("sha").and_then(Value::as_str).map(ToOwned::to_owned),
-                    ..FinishedJob::default()
-                };
-                wanted.want(job, &self.recent);
-            }
-            next = listed.next;
-        }
-        Ok(())
+        Self { api, scope, since, following: Following::new(held, seen_by, every) }
     }
 }
 
@@ -242,6 +178,60 @@ impl Logs for Traces {
 }
 
 #[async_trait]
+impl Runs for Traces {
+    async fn members(&self) -> Result<Vec<String>, CollectError> {
+        projects(&self.api, &self.scope).await
+    }
+
+    async fn ended(
+        &self,
+        member: &str,
+        cursors: &Cursors,
+        now: Timestamp,
+        page: &mut Page,
+    ) -> Result<(Vec<EndedRun>, bool), CollectError> {
+        let stream = (format!("pipelines/{member}"), self.since);
+        let (found, more) = Changed::follow(&self.api, &pipelines(member), stream, cursors, now, page).await?;
+        let ended = found.iter().filter(|(_, pipeline)| has_ended(pipeline)).map(|(_, pipeline)| EndedRun {
+            member: member.to_owned(),
+            id: pipeline.get("id").and_then(Value::as_u64).unwrap_or_default(),
+            sha: pipeline.get("sha").and_then(Value::as_str).map(ToOwned::to_owned),
+        });
+        Ok((ended.collect(), more))
+    }
+
+    async fn jobs(&self, run: &EndedRun) -> Result<Vec<FinishedJob>, CollectError> {
+        let mut jobs = Vec::new();
+        let list = format!("{}/pipelines/{}/jobs?include_retried=true&per_page=100", project(&run.member), run.id);
+        let mut next = Some(list);
+        while let Some(list) = next {
+            let listed = match self.api.get(&list).await {
+                Err(CollectError::Missing { .. }) => return Ok(jobs),
+                listed => listed?,
+            };
+            for (_, job) in listed.elements(None, ELEMENTS_MAX)? {
+                let text = |key: &str| job.get(key).and_then(Value::as_str).map(ToOwned::to_owned);
+                // What never ran printed nothing.
+                let ran = has_ended(&job) && text("started_at").is_some();
+                let Some(id) = job.get("id").and_then(Value::as_u64).filter(|_| ran) else { continue };
+                jobs.push(FinishedJob {
+                    repo: run.member.clone(),
+                    run: run.id.to_string(),
+                    job: id.to_string(),
+                    attempt: 1,
+                    name: text("name"),
+                    reference: text("ref"),
+                    sha: run.sha.clone(),
+                    ..FinishedJob::default()
+                });
+            }
+            next = listed.next;
+        }
+        Ok(jobs)
+    }
+}
+
+#[async_trait]
 impl Collector for Traces {
     fn name(&self) -> String {
         format!("gitlab.traces/{}", self.scope.name())
@@ -252,27 +242,7 @@ impl Collector for Traces {
     }
 
     async fn page(&self, cursors: &Cursors, now: Timestamp) -> Result<Page, CollectError> {
-        let mut page = Page::default();
-        let before = Wanted::read(cursors, &self.recent)?;
-        let mut wanted = before.clone();
-        let mut more = false;
-        if let Some(source) = &self.seen_by {
-            more = wanted.look(&*self.held, source, self, &self.recent).await?;
-        }
-        if !wanted.is_due(now) && !wanted.is_full() {
-            if self.rounds.wants_members(now) {
-                self.rounds.members(projects(&self.api, &self.scope).await?, now);
-            }
-            if let Some(path) = self.rounds.next(now, self.every) {
-                self.list(path, &mut wanted, cursors, now, &mut page).await?;
-            }
-        }
-        if wanted == before {
-            wanted.fetch(self, now, &mut page).await?;
-        }
-        wanted.moved(&before, &mut page)?;
-        page.next = wanted.next(more, self.seen_by.is_some(), now, self.rounds.wait(now, self.every));
-        Ok(page)
+        self.following.page(self, cursors, now).await
     }
 }
 
@@ -293,6 +263,34 @@ impl Ledger {
     pub fn new(api: Arc<Api>, scope: Scope, kinds: Vec<Kind>, since: Duration, every: Duration) -> Self {
         Self { api, scope, kinds, since, every, rounds: Rounds::default() }
     }
+
+    /// What is new of one kind in a project, and whether there is more.
+    async fn list(
+        &self,
+        kind: Kind,
+        path: &str,
+        cursors: &Cursors,
+        now: Timestamp,
+    ) -> Result<(Page, bool), CollectError> {
+        let base = project(path);
+        let question = match kind {
+            Kind::Run => pipelines(path),
+            Kind::Deployment => changed_list(format!("{base}/deployments?order_by=updated_at&sort=asc&per_page=100")),
+            Kind::Change => changed_list(format!(
+                "{base}/merge_requests?state=merged&scope=all&order_by=updated_at&sort=asc&per_page=100"
+            )),
+        };
+        let mut page = Page::default();
+        let stream = (format!("{}/{path}", kind.plural()), self.since);
+        let (found, more) = Changed::follow(&self.api, &question, stream, cursors, now, &mut page).await?;
+        for (bytes, object) in found.iter().filter(|(_, object)| kind == Kind::Change || has_ended(object)) {
+            // Merge requests are counted per project, which is how people and webhooks call them.
+            let key = if kind == Kind::Change { "iid" } else { "id" };
+            let Some(id) = object.get(key).and_then(Value::as_u64) else { continue };
+            page.items.push(entry("gitlab", kind, path, &id.to_string(), bytes, None));
+        }
+        Ok((page, more))
+    }
 }
 
 #[async_trait]
@@ -310,40 +308,24 @@ impl Collector for Ledger {
         if self.rounds.wants_members(now) {
             self.rounds.members(projects(&self.api, &self.scope).await?, now);
         }
-        if let Some(path) = self.rounds.next(now, self.every) {
+        if let Some(path) = self.rounds.turn(now, self.every) {
             let mut again = false;
             for kind in &self.kinds {
-                let base = project(&path);
-                let question = match kind {
-                    Kind::Run => pipelines(&path),
-                    Kind::Deployment => {
-                        changed_list(format!("{base}/deployments?order_by=updated_at&sort=asc&per_page=100"))
+                match self.list(*kind, &path, cursors, now).await {
+                    Ok((found, more)) => {
+                        page.add(found);
+                        again |= more;
                     }
-                    Kind::Change => changed_list(format!(
-                        "{base}/merge_requests?state=merged&scope=all&order_by=updated_at&sort=asc&per_page=100"
-                    )),
-                };
-                let stream = format!("{}/{path}", kind.plural());
-                let known: Option<Changed> = cursors.read(&stream)?;
-                let mut changed = known.clone().unwrap_or_else(|| Changed::since(now.minus(self.since)));
-                let (found, more) = changed.look(&self.api, &question, now).await?;
-                again |= more;
-                for (bytes, object) in found.iter().filter(|(_, object)| *kind == Kind::Change || has_ended(object)) {
-                    // Merge requests are counted per project, which is how people and webhooks call them.
-                    let key = if *kind == Kind::Change { "iid" } else { "id" };
-                    let Some(id) = object.get(key).and_then(Value::as_u64) else { continue };
-                    page.items.push(entry("gitlab", *kind, &path, &id.to_string(), bytes, None));
-                }
-                if known.as_ref() != Some(&changed) {
-                    page.cursors.push(moved(&stream, &changed)?);
+                    // What was had of the others counts.
+                    Err(_) if page.has_news() => return Ok(page),
+                    Err(error) => return Err(error),
                 }
             }
-            if again {
-                self.rounds.again(path);
+            if !again {
+                self.rounds.done();
             }
         }
-        let wait = self.rounds.wait(now, self.every);
-        page.next = if wait.is_zero() { Next::Now } else { Next::After(wait) };
+        page.next = self.rounds.next(now, self.every);
         Ok(page)
     }
 }
@@ -351,6 +333,7 @@ impl Collector for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::Next;
     use crate::collect::auth::{Credentials, SecretText};
     use crate::collect::script::{Here, Script, at};
 

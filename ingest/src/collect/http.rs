@@ -62,6 +62,12 @@ pub struct Api {
     inside: Arc<dyn Transport>,
     outside: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    quota: Arc<Quota>,
+}
+
+/// What a provider said of how often one may ask: of an account, whoever asks in its name.
+#[derive(Debug, Default)]
+pub struct Quota {
     /// Until when not to ask, and why.
     held: Mutex<Option<(Timestamp, String)>>,
     left: Mutex<Option<u64>>,
@@ -91,7 +97,14 @@ impl Api {
     ) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        Self { base, headers, credentials, inside, outside, clock, held: Mutex::default(), left: Mutex::default() }
+        Self { base, headers, credentials, inside, outside, clock, quota: Arc::default() }
+    }
+
+    /// The same, within the limits of others that ask in the name of the same account.
+    #[must_use]
+    pub fn within(mut self, quota: Arc<Quota>) -> Self {
+        self.quota = quota;
+        self
     }
 
     /// The same, sending this header with every request.
@@ -123,7 +136,7 @@ impl Api {
     /// Requests that the provider said are left in this window.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.quota.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A list's page. `None`: nothing changed since `etag`.
@@ -271,7 +284,7 @@ impl Api {
         body_max: usize,
     ) -> Result<Answer, CollectError> {
         let now = self.clock.now();
-        if let Some((until, why)) = &*self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        if let Some((until, why)) = &*self.quota.held.lock().unwrap_or_else(PoisonError::into_inner)
             && *until > now
         {
             return Err(CollectError::Limited { host: self.host(), until: *until, why: why.clone() });
@@ -284,15 +297,15 @@ impl Api {
         let answer = sent.map_err(|source| CollectError::Transport { asked, source })?;
         let now = self.clock.now();
         if let Some(left) = limits::remaining(&answer.headers) {
-            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+            *self.quota.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
         if let Some((until, why)) = limits::refused(answer.status, &answer.headers, &answer.body, now) {
-            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why.clone()));
+            *self.quota.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why.clone()));
             return Err(CollectError::Limited { host: self.host(), until, why });
         }
         if let Some(until) = limits::spent(&answer.headers, now) {
             let why = "no requests are left in this window".to_owned();
-            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
+            *self.quota.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
         }
         Ok(answer)
     }

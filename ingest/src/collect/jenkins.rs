@@ -18,7 +18,7 @@ use super::entry::{Kind, entry};
 use super::http::{Answer, Api, escaped};
 use super::rounds::Rounds;
 use super::waiting::{Logs, Recent, Wanted};
-use super::{CollectError, Collector, Cursors, FinishedJob, Next, Page};
+use super::{CollectError, Collector, Cursors, FinishedJob, Page};
 
 /// Folders inside folders.
 const DEPTH: usize = 6;
@@ -209,12 +209,13 @@ impl Collector for Builds {
             if self.rounds.wants_members(now) {
                 self.rounds.members(self.members().await?, now);
             }
-            if let Some(job) = self.rounds.next(now, self.every) {
+            if let Some(job) = self.rounds.turn(now, self.every) {
                 match self.turn(&job, &mut wanted, cursors, now, &mut page).await {
                     // It was deleted or renamed since it was listed.
                     Err(CollectError::Missing { .. }) if self.jobs.is_empty() => {}
                     turn => turn?,
                 }
+                self.rounds.done();
             }
         }
         if wanted == before {
@@ -223,10 +224,7 @@ impl Collector for Builds {
         wanted.moved(&before, &mut page)?;
         page.next = match self.what {
             What::Logs => wanted.next(false, false, now, self.rounds.wait(now, self.every)),
-            What::Ledger => match self.rounds.wait(now, self.every) {
-                Duration::ZERO => Next::Now,
-                wait => Next::After(wait),
-            },
+            What::Ledger => self.rounds.next(now, self.every),
         };
         Ok(page)
     }
@@ -235,6 +233,7 @@ impl Collector for Builds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::Next;
     use crate::collect::auth::{Credentials, SecretText};
     use crate::collect::script::{Script, at};
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
+use super::Next;
+
 /// Where a round stands. After a restart it begins anew.
 #[derive(Debug, Default)]
 pub(super) struct Rounds(Mutex<Round>);
@@ -35,19 +37,26 @@ impl Rounds {
         round.members_at = Some(now);
     }
 
-    /// The next member, if it is somebody's turn; rounds begin `every` so often.
-    pub(super) fn next(&self, now: Timestamp, every: Duration) -> Option<String> {
+    /// Whose turn it is, if it is somebody's; rounds begin `every` so often. It stays that member's turn until it is
+    /// [`Rounds::done`], whatever fails.
+    pub(super) fn turn(&self, now: Timestamp, every: Duration) -> Option<String> {
         let mut round = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if round.queue.is_empty() && round.begun.is_none_or(|begun| begun.plus(every) <= now) {
             round.queue = round.members.iter().cloned().collect();
             round.begun = Some(now);
         }
-        round.queue.pop_front()
+        round.queue.front().cloned()
     }
 
-    /// The same member once more.
-    pub(super) fn again(&self, member: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).queue.push_front(member);
+    /// The turn is over.
+    pub(super) fn done(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).queue.pop_front();
+    }
+
+    /// When to come again.
+    pub(super) fn next(&self, now: Timestamp, every: Duration) -> Next {
+        let wait = self.wait(now, every);
+        if wait.is_zero() { Next::Now } else { Next::After(wait) }
     }
 
     /// How long until it is somebody's turn.
@@ -72,12 +81,12 @@ mod tests {
         assert!(rounds.wants_members(now));
         rounds.members(vec!["a".into(), "b".into()], now);
         assert!(!rounds.wants_members(now));
-        let turn = |now| rounds.next(now, every);
+        let turn = |now| rounds.turn(now, every).inspect(|_| rounds.done());
         assert_eq!([turn(now), turn(now), turn(now)], [Some("a".into()), Some("b".into()), None]);
         assert_eq!(rounds.wait(now.plus(Duration::from_secs(20)), every), Duration::from_secs(40));
-        assert_eq!(turn(now.plus(every)), Some("a".into()));
-        rounds.again("a".into());
-        assert_eq!(turn(now.plus(every)), Some("a".into()));
+        assert_eq!(rounds.turn(now.plus(every), every), Some("a".into()));
+        assert_eq!(turn(now.plus(every)), Some("a".into()), "it is still its turn");
+        assert_eq!(rounds.next(now.plus(every), every), Next::Now);
         assert!(rounds.wants_members(now.plus(MEMBERS_LAST)));
     }
 }

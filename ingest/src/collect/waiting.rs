@@ -11,6 +11,7 @@ use pipeproof_engine as engine;
 use serde::{Deserialize, Serialize};
 
 use super::cursors::moved;
+use super::following::{EndedRun, Runs};
 use super::http::Answer;
 use super::{CollectError, Cursors, Fetched, Held, Next, PAGE_BYTES, Page};
 use crate::limits::Limits;
@@ -18,7 +19,7 @@ use crate::limits::Limits;
 const STREAM: &str = "wanted";
 /// Most jobs that wait: beyond it none are looked for.
 const WAITING_MAX: usize = 500;
-/// Logs tried at a time.
+/// Logs tried, and runs whose jobs are listed, at a time.
 const TRIES: usize = 10;
 /// How often a log that is not there yet is asked for: over about twenty minutes.
 const TRIES_MAX: u32 = 8;
@@ -38,6 +39,9 @@ pub(super) struct Wanted {
     seen: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     jobs: Vec<Waiting>,
+    /// Runs that ended, whose jobs are not listed yet.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    runs: VecDeque<EndedRun>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,12 +71,15 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Whether it is new.
-    fn add(&self, key: String) -> bool {
+    fn has(&self, key: &str) -> bool {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).0.contains(key)
+    }
+
+    fn add(&self, key: String) {
         let mut recent = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, order) = &mut *recent;
         if !known.insert(key.clone()) {
-            return false;
+            return;
         }
         order.push_back(key);
         if order.len() > RECENT
@@ -80,7 +87,6 @@ impl Recent {
         {
             known.remove(&oldest);
         }
-        true
     }
 }
 
@@ -106,7 +112,7 @@ impl Wanted {
 
     /// When to come again: `more` was seen, or rounds go on after `wait`.
     pub(super) fn next(&self, more: bool, sees: bool, now: Timestamp, wait: Duration) -> Next {
-        if more || self.is_due(now) || wait.is_zero() {
+        if more || self.is_due(now) || self.has_runs() || wait.is_zero() {
             return Next::Now;
         }
         // Logs that are not there yet are asked for again within seconds.
@@ -120,9 +126,33 @@ impl Wanted {
 
     /// Wants a job's log, if it is not wanted or had already.
     pub(super) fn want(&mut self, job: super::FinishedJob, recent: &Recent) {
-        if recent.add(job.key()) {
+        let key = job.key();
+        // It is remembered once it is written down: what an error takes back is wanted again.
+        if !recent.has(&key) && self.jobs.iter().all(|waiting| waiting.job.key() != key) {
             self.jobs.push(Waiting { job, tries: 0, after: None });
         }
+    }
+
+    pub(super) fn has_runs(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    pub(super) fn add_runs(&mut self, runs: impl IntoIterator<Item = EndedRun>) {
+        self.runs.extend(runs);
+    }
+
+    /// Wants the logs of some runs' jobs. An error ends it; it is told if nothing was had.
+    pub(super) async fn list_jobs(&mut self, of: &dyn Runs, recent: &Recent) -> Result<(), CollectError> {
+        for turn in 0..TRIES {
+            let Some(run) = self.runs.front() else { break };
+            match of.jobs(run).await {
+                Ok(jobs) => jobs.into_iter().for_each(|job| self.want(job, recent)),
+                Err(error) if turn == 0 => return Err(error),
+                Err(_) => break,
+            }
+            self.runs.pop_front();
+        }
+        Ok(())
     }
 
     /// Looks for jobs that this node saw end.
@@ -139,7 +169,9 @@ impl Wanted {
         // What is written down may be behind what was read: that other sources wrote is worth no record of its own.
         let from = self.seen.map(|seen| seen.max(recent.read.load(Ordering::Relaxed)));
         let seen = held.finished(source, from).await?;
-        recent.read.store(seen.next, Ordering::Relaxed);
+        if seen.jobs.is_empty() {
+            recent.read.store(seen.next, Ordering::Relaxed);
+        }
         if !seen.jobs.is_empty() || self.seen.is_none_or(|before| seen.next.saturating_sub(before) > BEHIND_MAX) {
             self.seen = Some(seen.next);
         }

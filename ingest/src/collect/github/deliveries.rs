@@ -284,6 +284,11 @@ impl Collector for Deliveries {
                 Err(error @ CollectError::Content { .. }) => {
                     page.lost.push(format!("delivery {} ({}): {error}", delivery.id, delivery.guid));
                 }
+                // What was had counts; the rest of this page is still missing next time.
+                Err(_) if !page.items.is_empty() => {
+                    page.lost.clear();
+                    return Ok(page);
+                }
                 Err(error) => return Err(error),
             }
         }

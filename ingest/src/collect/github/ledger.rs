@@ -19,7 +19,7 @@ use crate::collect::cursors::moved;
 use crate::collect::entry::{Kind, entry};
 use crate::collect::http::Api;
 use crate::collect::rounds::Rounds;
-use crate::collect::{CollectError, Collector, Cursors, Next, Page};
+use crate::collect::{CollectError, Collector, Cursors, Page};
 
 /// Most deployments that wait for their end.
 const OPEN_MAX: usize = 300;
@@ -61,18 +61,11 @@ impl Ledger {
     }
 
     async fn runs(&self, repo: &str, cursors: &Cursors, now: Timestamp, page: &mut Page) -> Result<bool, CollectError> {
-        let stream = format!("runs/{repo}");
-        let before: Option<Runs> = cursors.read(&stream)?;
-        let mut runs = before.clone().unwrap_or_else(|| Runs::since(now.minus(self.since)));
-        let found = runs.look(&self.api, repo, &self.etags, now).await?;
+        let found = Runs::follow(&self.api, repo, &self.etags, self.since, cursors, now, page).await?;
         for (bytes, run) in &found.finished {
             let part = |key: &str| run.get(key).and_then(Value::as_u64).unwrap_or_default();
             let id = format!("{}/{}", part("id"), part("run_attempt").max(1));
             page.items.push(entry("github", Kind::Run, repo, &id, bytes, None));
-        }
-        page.lost.extend(found.lost);
-        if before.as_ref() != Some(&runs) {
-            page.cursors.push(moved(&stream, &runs)?);
         }
         Ok(found.more)
     }
@@ -102,7 +95,7 @@ impl Ledger {
                 if at > walked.to {
                     (walked.to, walked.edge) = (at, Vec::new());
                 }
-                if at == walked.to {
+                if at == walked.to && !walked.edge.contains(&id) {
                     walked.edge.push(id);
                 }
                 if at > before.to || !before.edge.contains(&id) {
@@ -208,21 +201,27 @@ impl Collector for Ledger {
         if self.rounds.wants_members(now) {
             self.rounds.members(repositories(&self.api, &self.scope).await?, now);
         }
-        if let Some(repo) = self.rounds.next(now, self.every) {
+        if let Some(repo) = self.rounds.turn(now, self.every) {
             let mut more = false;
             for kind in &self.kinds {
-                match kind {
-                    Kind::Run => more = self.runs(&repo, cursors, now, &mut page).await?,
-                    Kind::Deployment => self.deployments(&repo, cursors, now, &mut page).await?,
-                    Kind::Change => self.changes(&repo, cursors, now, &mut page).await?,
+                let mut found = Page::default();
+                let listed = match kind {
+                    Kind::Run => self.runs(&repo, cursors, now, &mut found).await.map(|left| more = left),
+                    Kind::Deployment => self.deployments(&repo, cursors, now, &mut found).await,
+                    Kind::Change => self.changes(&repo, cursors, now, &mut found).await,
+                };
+                match listed {
+                    Ok(()) => page.add(found),
+                    // What was had of the others counts.
+                    Err(_) if page.has_news() => return Ok(page),
+                    Err(error) => return Err(error),
                 }
             }
-            if more {
-                self.rounds.again(repo);
+            if !more {
+                self.rounds.done();
             }
         }
-        let wait = self.rounds.wait(now, self.every);
-        page.next = if wait.is_zero() { Next::Now } else { Next::After(wait) };
+        page.next = self.rounds.next(now, self.every);
         Ok(page)
     }
 }

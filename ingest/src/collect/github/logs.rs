@@ -13,10 +13,9 @@ use serde_json::Value;
 
 use super::runs::{Etags, Runs};
 use super::{ELEMENTS_MAX, Scope, repositories, repository};
-use crate::collect::cursors::moved;
+use crate::collect::following::{self, EndedRun, Following};
 use crate::collect::http::{Answer, Api, escaped};
-use crate::collect::rounds::Rounds;
-use crate::collect::waiting::{Logs, Recent, Wanted};
+use crate::collect::waiting::Logs;
 use crate::collect::{CollectError, Collector, Cursors, FinishedJob, Held, Page};
 
 /// Collects job logs for a source of type `github.joblog`.
@@ -24,14 +23,9 @@ use crate::collect::{CollectError, Collector, Cursors, FinishedJob, Held, Page};
 pub struct JobLogs {
     api: Arc<Api>,
     scope: Scope,
-    held: Arc<dyn Held>,
-    /// The source whose webhooks tell that a job has ended.
-    seen_by: Option<String>,
     since: Duration,
-    every: Duration,
-    rounds: Rounds,
     etags: Etags,
-    recent: Recent,
+    following: Following,
 }
 
 impl JobLogs {
@@ -45,43 +39,39 @@ impl JobLogs {
         since: Duration,
         every: Duration,
     ) -> Self {
-        let (rounds, etags, recent) = (Rounds::default(), Etags::default(), Recent::default());
-        Self { api, scope, held, seen_by, since, every, rounds, etags, recent }
+        Self { api, scope, since, etags: Etags::default(), following: Following::new(held, seen_by, every) }
+    }
+}
+
+#[async_trait]
+impl following::Runs for JobLogs {
+    async fn members(&self) -> Result<Vec<String>, CollectError> {
+        repositories(&self.api, &self.scope).await
     }
 
-    /// Jobs of the finished runs of a repository.
-    async fn list(
+    async fn ended(
         &self,
-        repo: String,
-        wanted: &mut Wanted,
+        member: &str,
         cursors: &Cursors,
         now: Timestamp,
         page: &mut Page,
-    ) -> Result<(), CollectError> {
-        let stream = format!("runs/{repo}");
-        let before: Option<Runs> = cursors.read(&stream)?;
-        let mut runs = before.clone().unwrap_or_else(|| Runs::since(now.minus(self.since)));
-        let found = runs.look(&self.api, &repo, &self.etags, now).await?;
-        for (_, run) in &found.finished {
-            let id = run.get("id").and_then(Value::as_u64).unwrap_or_default();
-            self.jobs(&repo, id, wanted).await?;
-        }
-        page.lost.extend(found.lost);
-        if before.as_ref() != Some(&runs) {
-            page.cursors.push(moved(&stream, &runs)?);
-        }
-        if found.more {
-            self.rounds.again(repo);
-        }
-        Ok(())
+    ) -> Result<(Vec<EndedRun>, bool), CollectError> {
+        let found = Runs::follow(&self.api, member, &self.etags, self.since, cursors, now, page).await?;
+        let ended = found.finished.iter().map(|(_, run)| EndedRun {
+            member: member.to_owned(),
+            id: run.get("id").and_then(Value::as_u64).unwrap_or_default(),
+            sha: None,
+        });
+        Ok((ended.collect(), found.more))
     }
 
-    async fn jobs(&self, repo: &str, run: u64, wanted: &mut Wanted) -> Result<(), CollectError> {
-        let mut next = Some(format!("{}/actions/runs/{run}/jobs?filter=all&per_page=100", repository(repo)));
+    async fn jobs(&self, run: &EndedRun) -> Result<Vec<FinishedJob>, CollectError> {
+        let mut jobs = Vec::new();
+        let list = format!("{}/actions/runs/{}/jobs?filter=all&per_page=100", repository(&run.member), run.id);
+        let mut next = Some(list);
         while let Some(path) = next {
             let listed = match self.api.get(&path).await {
-                // The run was deleted meanwhile.
-                Err(CollectError::Missing { .. }) => return Ok(()),
+                Err(CollectError::Missing { .. }) => return Ok(jobs),
                 listed => listed?,
             };
             for (_, job) in listed.elements(Some("jobs"), ELEMENTS_MAX)? {
@@ -89,9 +79,9 @@ impl JobLogs {
                 let ended =
                     text("status").as_deref() == Some("completed") && text("conclusion").as_deref() != Some("skipped");
                 let Some(id) = job.get("id").and_then(Value::as_u64).filter(|_| ended) else { continue };
-                let job = FinishedJob {
-                    repo: repo.to_owned(),
-                    run: run.to_string(),
+                jobs.push(FinishedJob {
+                    repo: run.member.clone(),
+                    run: run.id.to_string(),
                     job: id.to_string(),
                     attempt: job.get("run_attempt").and_then(Value::as_i64).unwrap_or(1),
                     name: text("name"),
@@ -99,12 +89,11 @@ impl JobLogs {
                     reference: text("head_branch").map(|branch| format!("refs/heads/{branch}")),
                     sha: text("head_sha"),
                     address: None,
-                };
-                wanted.want(job, &self.recent);
+                });
             }
             next = listed.next;
         }
-        Ok(())
+        Ok(jobs)
     }
 }
 
@@ -135,28 +124,7 @@ impl Collector for JobLogs {
     }
 
     async fn page(&self, cursors: &Cursors, now: Timestamp) -> Result<Page, CollectError> {
-        let mut page = Page::default();
-        let before = Wanted::read(cursors, &self.recent)?;
-        let mut wanted = before.clone();
-        let mut more = false;
-        if let Some(source) = &self.seen_by {
-            more = wanted.look(&*self.held, source, self, &self.recent).await?;
-        }
-        if !wanted.is_due(now) && !wanted.is_full() {
-            if self.rounds.wants_members(now) {
-                self.rounds.members(repositories(&self.api, &self.scope).await?, now);
-            }
-            if let Some(repo) = self.rounds.next(now, self.every) {
-                self.list(repo, &mut wanted, cursors, now, &mut page).await?;
-            }
-        }
-        // What is wanted is written down before it is fetched: the next page brings it.
-        if wanted == before {
-            wanted.fetch(self, now, &mut page).await?;
-        }
-        wanted.moved(&before, &mut page)?;
-        page.next = wanted.next(more, self.seen_by.is_some(), now, self.rounds.wait(now, self.every));
-        Ok(page)
+        self.following.page(self, cursors, now).await
     }
 }
 

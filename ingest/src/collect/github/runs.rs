@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ELEMENTS_MAX, repository};
-use crate::collect::CollectError;
+use crate::collect::cursors::moved;
 use crate::collect::http::Api;
+use crate::collect::{CollectError, Cursors, Page};
 
 /// Results of a search at most.
 const RESULTS_MAX: u64 = 1_000;
@@ -46,7 +47,7 @@ pub(super) struct Found {
     /// Runs that finished: their bytes and their JSON.
     pub(super) finished: Vec<(Bytes, Value)>,
     /// What cannot be told any more.
-    pub(super) lost: Vec<String>,
+    lost: Vec<String>,
     /// Whether there are more now.
     pub(super) more: bool,
 }
@@ -71,18 +72,33 @@ impl Etags {
 }
 
 impl Runs {
-    pub(super) const fn since(from: Timestamp) -> Self {
+    const fn since(from: Timestamp) -> Self {
         Self { from, edge: Vec::new(), open: Vec::new() }
     }
 
-    /// Looks once; moves on.
-    pub(super) async fn look(
-        &mut self,
+    /// What finished of a repository since its cursor, or since `since` before the first time; `page` moves it.
+    pub(super) async fn follow(
         api: &Api,
         repo: &str,
         etags: &Etags,
+        since: Duration,
+        cursors: &Cursors,
         now: Timestamp,
+        page: &mut Page,
     ) -> Result<Found, CollectError> {
+        let stream = format!("runs/{repo}");
+        let before: Option<Self> = cursors.read(&stream)?;
+        let mut runs = before.clone().unwrap_or_else(|| Self::since(now.minus(since)));
+        let mut found = runs.look(api, repo, etags, now).await?;
+        page.lost.append(&mut found.lost);
+        if before.as_ref() != Some(&runs) {
+            page.cursors.push(moved(&stream, &runs)?);
+        }
+        Ok(found)
+    }
+
+    /// Looks once; moves on.
+    async fn look(&mut self, api: &Api, repo: &str, etags: &Etags, now: Timestamp) -> Result<Found, CollectError> {
         let mut found = Found::default();
         self.ask_open(api, repo, &mut found).await?;
         let mut to = None;
