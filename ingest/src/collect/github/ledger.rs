@@ -284,6 +284,10 @@ mod tests {
         let first: Vec<_> =
             round(&ledger, &mut cursors, NOW).await.into_iter().map(|entry| entry["id"].clone()).collect();
         assert_eq!(first, ["5", "7"]);
-        assert!(round(&ledger, &mut cursors, NOW + 60).await.is_empty());
+        let after = cursors.clone();
+        for turn in 1..4 {
+            assert!(round(&ledger, &mut cursors, NOW + 60 * turn).await.is_empty());
+        }
+        assert_eq!(cursors, after, "what did not change moves nothing");
     }
 }

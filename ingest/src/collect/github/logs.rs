@@ -232,6 +232,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_an_error_took_back_is_wanted_again() {
+        let (script, held) = (Script::new(), Arc::new(Here::default()));
+        let from = super::super::runs::whole(at(NOW - 3_600));
+        let list = format!("/repos/acme/shop/actions/runs?per_page=100&created=%3E%3D{from}");
+        let run = |id: u64| format!(r#"{{"id":{id},"status":"completed","created_at":"{}"}}"#, at(NOW - 600));
+        script.answer(&list, 502, &[], "");
+        let (collector, mut cursors) = (collector(&script, &held), Cursors::default());
+        assert!(collector.page(&cursors, at(NOW)).await.is_err(), "the list cannot be had");
+        script.json(&list, &format!(r#"{{"total_count":2,"workflow_runs":[{},{}]}}"#, run(6), run(5)));
+        let jobs = |run: u64| format!("/repos/acme/shop/actions/runs/{run}/jobs?filter=all&per_page=100");
+        let one = |id: u64| {
+            format!(r#"{{"jobs":[{{"id":{id},"run_attempt":1,"status":"completed","conclusion":"success"}}]}}"#)
+        };
+        script.json(&jobs(5), &one(78));
+        script.answer(&jobs(6), 502, &[], "");
+        for id in ["78", "79"] {
+            log(&script, id, "hello");
+        }
+        let mut had = Vec::new();
+        for turn in 0..12 {
+            if turn == 6 {
+                script.json(&jobs(6), &one(79));
+            }
+            let Ok(page) = collector.page(&cursors, at(NOW + turn)).await else { continue };
+            had.extend(page.items.iter().map(|item| item.query["job_id"].clone()));
+            cursors.extend(page.cursors);
+        }
+        had.sort();
+        assert_eq!(had, ["78", "79"], "each once, whatever failed in between");
+    }
+
+    #[tokio::test]
     async fn jobs_of_listed_runs_are_found_without_webhooks_and_not_fetched_twice() {
         let (script, held) = (Script::new(), Arc::new(Here::default()));
         let from = super::super::runs::whole(at(NOW - 3_600));
