@@ -19,7 +19,7 @@ const RETAIN: Duration = Duration::from_secs(90 * 86_400);
 const COLUMNS_MAX: usize = 64;
 
 /// The same for rows that a query gives: they hold until it gives them no more.
-const MAX_OPEN_ASKED: Duration = Duration::from_secs(10 * 366 * 86_400);
+const MAX_OPEN_ASKED: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// A table as written, with the places its names stand at.
 pub(crate) struct Draft {

@@ -168,12 +168,12 @@ impl Detector {
             }
             reached.push(own);
             let hears = |types: &Vec<_>| types.iter().any(|kind| heard.get(*kind as usize) == Some(&true));
-            // A table that was never filled says nothing about what it lacks.
+            let blind = !self.trusts_silence && !step.needs.iter().all(hears);
+            // A table that was never filled says nothing about what it lacks, not of history either.
             let ran = |meta: &RuleMeta| self.state.episodes.contains_key(&(meta.id.clone(), meta.digest.clone()));
-            let sees = || step.needs.iter().all(hears) && plan.asked_for(step.number).all(ran);
-            let blind = !self.trusts_silence && !sees();
+            let unfilled = !self.trusts_silence && !plan.asked_for(step.number).all(ran);
             for (lane, watermark) in [Lane::Live, Lane::Backfill].into_iter().zip(own) {
-                let moment = Moment { watermark, now, blind: blind && lane == Lane::Live };
+                let moment = Moment { watermark, now, blind: unfilled || (blind && lane == Lane::Live) };
                 let at = match step.of {
                     Turn::Correlation(at) => at,
                     Turn::Lookups => {

@@ -25,12 +25,14 @@ impl Detector {
             return;
         }
         let name = (run.rule.clone(), run.digest.clone());
+        // Until the next run says otherwise, what the first one gives held for as long as it looked back.
+        let since = if self.state.episodes.contains_key(&name) { now } else { run.from.min(now) };
         let Some((begun, forgotten)) = self.state.episodes.entry(name.clone()).or_default().run(rule, run) else {
             return;
         };
         self.counters.evicted += forgotten;
         batch.episodes.insert(name);
-        self.fill_tables(&plan, number, run, now);
+        self.fill_tables(&plan, number, run, since);
         for begun in &begun {
             let Begun { key, row, start } = begun;
             let read = |field: &str| row.get(field).cloned();
@@ -55,8 +57,8 @@ impl Detector {
             self.report(finding, batch);
         }
     }
-    /// The rows of a run are the rows of the tables its rule feeds, from now on: they are known since its record.
-    fn fill_tables(&mut self, plan: &Plan, number: usize, run: &SqlRun, now: Timestamp) {
+    /// The rows of a run are the rows of the tables its rule feeds, from `since` on.
+    fn fill_tables(&mut self, plan: &Plan, number: usize, run: &SqlRun, since: Timestamp) {
         for (table, _) in plan.table_feeds(number) {
             let (Some(declared), Some(rows)) = (plan.tables().get(*table), self.state.tables.get_mut(*table)) else {
                 continue;
@@ -73,7 +75,7 @@ impl Detector {
                 }
             }
             let position = Position { partition: self.partition, index: self.state.position.saturating_sub(1) };
-            rows.agree(now, EventId { position, sub: 0 }, &given, !run.truncated);
+            rows.agree(since, EventId { position, sub: 0 }, &given, !run.truncated);
         }
     }
 }

@@ -4,8 +4,9 @@
 //! credentials. Addresses stand in errors without their queries, which may hold signatures.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use ::http::header::{ACCEPT, AUTHORIZATION, ETAG, IF_NONE_MATCH, LINK, LOCATION};
+use ::http::header::{ACCEPT, AUTHORIZATION, ETAG, IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use super::{CollectError, limits, links};
 
 /// Largest answer that is read as JSON, bytes.
 pub const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// How long to wait before an answer that may be another in a moment is asked for again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 /// Redirects followed to a log.
 const REDIRECTS_MAX: usize = 3;
 /// What of a refusal is told.
@@ -283,18 +286,21 @@ impl Api {
         body: Bytes,
         body_max: usize,
     ) -> Result<Answer, CollectError> {
-        let now = self.clock.now();
-        if let Some((until, why)) = &*self.quota.held.lock().unwrap_or_else(PoisonError::into_inner)
-            && *until > now
-        {
-            return Err(CollectError::Limited { host: self.host(), until: *until, why: why.clone() });
-        }
         let asked = told(&method, url);
         let mut all = self.headers.clone();
         all.extend(headers);
-        let request = request(method, url, all, body, &asked)?;
-        let sent = self.inside.send(request, body_max).await;
-        let answer = sent.map_err(|source| CollectError::Transport { asked, source })?;
+        // What passes by itself does not cost the page it met: asking for something changes nothing and is done again.
+        let mut pauses = if method == Method::GET { &PAUSES[..] } else { &[] }.iter();
+        let answer = loop {
+            // Somebody else of the account may have been refused meanwhile.
+            self.may_ask()?;
+            let request = request(method.clone(), url, all.clone(), body.clone(), &asked)?;
+            let sent = self.inside.send(request, body_max).await;
+            match pauses.next().filter(|_| sent.as_ref().map_or(true, is_passing)) {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => break sent.map_err(|source| CollectError::Transport { asked, source })?,
+            }
+        };
         let now = self.clock.now();
         if let Some(left) = limits::remaining(&answer.headers) {
             *self.quota.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
@@ -308,6 +314,16 @@ impl Api {
             *self.quota.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
         }
         Ok(answer)
+    }
+
+    fn may_ask(&self) -> Result<(), CollectError> {
+        let now = self.clock.now();
+        match &*self.quota.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((until, why)) if *until > now => {
+                Err(CollectError::Limited { host: self.host(), until: *until, why: why.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The address of a path, which may have a query.
@@ -329,6 +345,11 @@ impl Api {
         };
         Ok(target.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")))
     }
+}
+
+/// An error of the server or before it, without a word on when to come again.
+fn is_passing(answer: &Answer) -> bool {
+    matches!(answer.status.as_u16(), 500 | 502 | 503 | 504) && !answer.headers.contains_key(RETRY_AFTER)
 }
 
 impl Listed {

@@ -381,7 +381,15 @@ async fn cursors_packs_and_rule_texts_are_kept() {
     };
     store.keep_rule_texts(&[text.clone(), text.clone()]).await.unwrap();
     assert_eq!(store.rule_text("d").await.unwrap(), Some(text));
-    let pack = Pack {
+    let pack = pack();
+    store.add_pack(&pack).await.unwrap();
+    store.add_pack(&Pack { digest: "other".into(), ..pack.clone() }).await.unwrap();
+    assert_eq!(store.packs().await.unwrap(), vec![pack.clone()]);
+    assert_eq!(store.pack("p1").await.unwrap(), Some(pack));
+}
+
+fn pack() -> Pack {
+    Pack {
         pack: "p1".into(),
         framework: "soc2".into(),
         from: START,
@@ -391,11 +399,7 @@ async fn cursors_packs_and_rule_texts_are_kept() {
         digest: "00".into(),
         created: START,
         body: serde_json::json!({"tests": 6}),
-    };
-    store.add_pack(&pack).await.unwrap();
-    store.add_pack(&Pack { digest: "other".into(), ..pack.clone() }).await.unwrap();
-    assert_eq!(store.packs().await.unwrap(), vec![pack.clone()]);
-    assert_eq!(store.pack("p1").await.unwrap(), Some(pack));
+    }
 }
 
 /// A statement run by somebody else on the file of the store.
@@ -420,18 +424,7 @@ async fn one_of_everything(dir: &tempfile::TempDir) -> SqliteStore {
     store.advance_cursor("pager", 5).await.unwrap();
     let text = RuleText { digest: "d".into(), id: "r".into(), title: "t".into(), file: "f".into(), body: "b".into() };
     store.keep_rule_texts(&[text]).await.unwrap();
-    let pack = Pack {
-        pack: "p1".into(),
-        framework: "soc2".into(),
-        from: START,
-        to: START,
-        as_of: START,
-        path: "packs/p1.zip".into(),
-        digest: "00".into(),
-        created: START,
-        body: serde_json::json!({"tests": 6}),
-    };
-    store.add_pack(&pack).await.unwrap();
+    store.add_pack(&pack()).await.unwrap();
     store
 }
 

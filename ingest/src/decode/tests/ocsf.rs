@@ -21,7 +21,8 @@ const SHOWN_MAX: usize = 40;
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ocsf.md");
 const HEAD: &str = "# Events as OCSF
 
-`engine::ocsf::object` makes any event an object of the Open Cybersecurity Schema Framework, version 1.8.0.
+`engine::ocsf::object` makes any event an object of the Open Cybersecurity Schema Framework, version 1.8.0. No command, address or forwarder gives
+these objects out yet.
 
 - The class follows from category and action of the event, the required attributes from its normalised fields. What has no place in the class is
   under `unmapped`, by its `cicd` name.
