@@ -45,7 +45,6 @@ fn row(index: u64, event: &SqlEvent) -> EventRow {
         mode: CollectionMode::Live,
         fields: fields(&event.fields),
         dead_letter: None,
-        leaf_hash: [0; 32],
         leaf: None,
     }
 }

@@ -1,10 +1,11 @@
 //! Distinct values by when each was last seen: what `value_count` counts and what `value_new` remembers.
 //!
-//! It grows with the values, not with the matches. Few values are a short list; many have a map beside an order. Matches
-//! mostly come in the order of time, so the order is a queue: an entry whose value was seen again later stays where it is
-//! and is passed over when it gets to the front. What comes out of order goes into a tree beside the queue.
+//! It grows with the values, not with the matches. Few values are a short list; many have a map, and an entry each in an
+//! order that is put right only when somebody looks: seeing a value again touches the map alone.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,8 +16,6 @@ use crate::time::Timestamp;
 
 /// Up to how many values a list is quicker than a map.
 const FEW: usize = 32;
-/// The queue is swept when it has so many entries for each value.
-const ENTRIES_PER_VALUE: usize = 4;
 
 /// Values and when they were last seen.
 #[derive(Clone, Debug)]
@@ -26,13 +25,13 @@ pub(super) enum Recency {
     Many(Box<Many>),
 }
 
+/// Every value has one entry, in the queue or the heap, with a time it was seen at, never later than the last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Many {
     last: HashMap<ValueId, Timestamp, Keyed>,
-    /// In the order of time; an entry counts while it is what `last` says of its value.
+    /// In the order of time: values that came in order and were not looked at as the oldest since.
     queue: VecDeque<(Timestamp, ValueId)>,
-    /// What came out of order, or was looked at as the oldest; every entry counts.
-    tree: BTreeSet<(Timestamp, ValueId)>,
+    heap: BinaryHeap<Reverse<(Timestamp, ValueId)>>,
 }
 
 /// Values come from outside: where they fall in a map must not be foreseeable.
@@ -76,59 +75,44 @@ impl Many {
 
     /// When the value was seen before.
     fn see(&mut self, value: ValueId, time: Timestamp) -> Option<Timestamp> {
-        let before = self.last.get_mut(&value).map(|last| {
+        if let Some(last) = self.last.get_mut(&value) {
             let before = *last;
             *last = before.max(time);
-            before
-        });
-        match before {
-            Some(before) if before >= time => return Some(before),
-            Some(before) if !self.tree.is_empty() => {
-                self.tree.remove(&(before, value));
-            }
-            Some(_) => {}
-            None => {
-                self.last.insert(value, time);
-            }
+            return Some(before);
         }
+        self.last.insert(value, time);
         if self.queue.back().is_none_or(|(last, _)| *last <= time) {
             self.queue.push_back((time, value));
-            if self.queue.len() > self.last.len() * ENTRIES_PER_VALUE {
-                let last = &self.last;
-                self.queue.retain(|(time, value)| last.get(value) == Some(time));
-            }
         } else {
-            self.tree.insert((time, value));
-        }
-        before
-    }
-
-    /// The time of the entry at the front of the queue that counts.
-    fn front(&mut self) -> Option<Timestamp> {
-        while let Some((time, value)) = self.queue.front() {
-            if self.last.get(value) == Some(time) {
-                return Some(*time);
-            }
-            self.queue.pop_front();
+            self.heap.push(Reverse((time, value)));
         }
         None
     }
 
-    /// The oldest by (time, value). Of the queue, all of its time move to the tree, each once.
+    /// The oldest by (time, value). An entry whose value was seen again since takes its new place: at most once for each
+    /// time a value was seen.
     fn oldest(&mut self) -> Option<(Timestamp, ValueId)> {
-        if let Some(time) = self.front()
-            && self.tree.first().is_none_or(|(other, _)| time <= *other)
-        {
-            while self.front() == Some(time) {
-                self.tree.extend(self.queue.pop_front());
+        loop {
+            // Entries of one time are in no order within the queue.
+            while let Some((time, value)) = self.queue.front()
+                && self.heap.peek().is_none_or(|Reverse((top, _))| time <= top)
+            {
+                let last = self.last.get(value).copied().unwrap_or(*time);
+                self.heap.push(Reverse((last, *value)));
+                self.queue.pop_front();
+            }
+            let mut top = self.heap.peek_mut()?;
+            let Reverse((time, value)) = &mut *top;
+            match self.last.get(value) {
+                Some(last) if last != time => *time = *last,
+                _ => return Some((*time, *value)),
             }
         }
-        self.tree.first().copied()
     }
 
     fn drop_oldest(&mut self) {
         if self.oldest().is_some()
-            && let Some((_, value)) = self.tree.pop_first()
+            && let Some(Reverse((_, value))) = self.heap.pop()
         {
             self.last.remove(&value);
         }
@@ -136,15 +120,24 @@ impl Many {
 
     /// Forgets values last seen before `limit`.
     fn expire(&mut self, limit: Timestamp) {
-        while let Some((time, value)) = self.queue.front().filter(|(time, _)| *time < limit) {
-            if self.last.get(value) == Some(time) {
-                self.last.remove(value);
+        while let Some((_, value)) = self.queue.front().filter(|(time, _)| *time < limit) {
+            match self.last.get(value) {
+                Some(last) if *last >= limit => self.heap.push(Reverse((*last, *value))),
+                _ => {
+                    self.last.remove(value);
+                }
             }
             self.queue.pop_front();
         }
-        while let Some((_, value)) = self.tree.first().filter(|(time, _)| *time < limit).copied() {
-            self.tree.pop_first();
-            self.last.remove(&value);
+        while let Some(mut top) = self.heap.peek_mut().filter(|top| top.0.0 < limit) {
+            let Reverse((time, value)) = &mut *top;
+            match self.last.get(value) {
+                Some(last) if *last >= limit => *time = *last,
+                _ => {
+                    self.last.remove(value);
+                    PeekMut::pop(top);
+                }
+            }
         }
     }
 

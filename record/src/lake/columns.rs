@@ -59,6 +59,15 @@ impl Table {
         }
     }
 
+    /// Columns that earlier versions of this program wrote and nobody reads any more.
+    pub(super) const fn former_columns(self) -> &'static [&'static str] {
+        match self {
+            // SHA-256 over 0x00 and the leaf, which other columns hold.
+            Self::Events => &["leaf_hash"],
+            _ => &[],
+        }
+    }
+
     /// Its columns.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
@@ -213,14 +222,8 @@ const EVENT_COLUMNS: &[(&str, Kind)] = &[
 ];
 
 /// The columns of `events` after the normalised fields: the record as it stands in the log.
-const RECORD_COLUMNS: &[(&str, Kind)] = &[
-    ("dead_letter", Kind::Text),
-    // Of earlier versions. It is SHA-256 over 0x00 and the leaf, which the columns after it hold.
-    ("leaf_hash", Kind::Bytes),
-    ("envelope", Kind::Text),
-    ("salt", Kind::Bytes),
-    ("body", Kind::Bytes),
-];
+const RECORD_COLUMNS: &[(&str, Kind)] =
+    &[("dead_letter", Kind::Text), ("envelope", Kind::Text), ("salt", Kind::Bytes), ("body", Kind::Bytes)];
 
 fn columns(list: &[(&str, Kind)]) -> Vec<Column> {
     // All nullable: a column added later is missing from older files.

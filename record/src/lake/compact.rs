@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::SchemaRef;
@@ -108,9 +108,10 @@ impl LakeTable {
         }))
     }
 
-    /// Removes, once a day, files that no version of the week before `now` refers to. Returns whether it did.
+    /// Removes, once a day, files to which neither a version of the week before `now` refers nor one that somebody in this process
+    /// still has. Returns whether it did.
     pub(super) async fn vacuum(&mut self, now: Timestamp) -> Result<bool, LakeError> {
-        if self.vacuumed.is_some_and(|last| last.elapsed() < VACUUM_EVERY) {
+        if self.vacuumed.is_some_and(|last| now < last.plus(VACUUM_EVERY)) {
             return Ok(false);
         }
         self.refresh().await?;
@@ -119,10 +120,10 @@ impl LakeTable {
         // Every version stays readable by its log; only data files go.
         let properties = CommitProperties::default().with_cleanup_expired_logs(Some(false));
         let vacuum = self.delta.clone().vacuum().with_retention_period(kept).with_mode(VacuumMode::Full);
-        let vacuum = vacuum.with_clock(Arc::new(At(now)));
+        let vacuum = vacuum.with_clock(Arc::new(At(now))).with_keep_versions(&self.held());
         let (delta, metrics) = vacuum.with_commit_properties(properties).await.map_err(done)?;
         self.delta = delta;
-        self.vacuumed = Some(Instant::now());
+        self.vacuumed = Some(now);
         let noted = check::note_commits(&self.folder);
         noted.map_err(|source| LakeError::Folder { path: self.folder.clone(), source })?;
         if !metrics.files_deleted.is_empty() {

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
 
 use arrow_schema::{DataType, SchemaRef};
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
@@ -13,6 +12,7 @@ use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableBuilder};
 use engine::failpoint::Failpoint;
+use engine::time::Timestamp;
 use object_store::ObjectStoreExt;
 use pipeproof_engine as engine;
 use sha2::{Digest, Sha256};
@@ -45,7 +45,9 @@ pub(super) struct LakeTable {
     /// Set when a commit failed: it may have landed or not, so the log is read again before the next.
     is_stale: bool,
     /// When files that nothing refers to were last removed by this process.
-    pub(super) vacuumed: Option<Instant>,
+    pub(super) vacuumed: Option<Timestamp>,
+    /// Versions that somebody in this process may hold, with what they hold.
+    held: Vec<(u64, Weak<[PathBuf]>)>,
 }
 
 impl LakeTable {
@@ -67,7 +69,8 @@ impl LakeTable {
                 .await
                 .map_err(LakeError::delta("create", table))?
         };
-        let mut this = Self { table, folder, delta, transactions: HashMap::new(), is_stale: false, vacuumed: None };
+        let transactions = HashMap::new();
+        let mut this = Self { table, folder, delta, transactions, is_stale: false, vacuumed: None, held: Vec::new() };
         this.add_missing_columns().await?;
         check::note_commits(&this.folder).map_err(|source| LakeError::Folder { path: this.folder.clone(), source })?;
         Ok(this)
@@ -95,7 +98,9 @@ impl LakeTable {
                 }
             }
         }
-        if let Some(newer) = kernel.fields().find(|field| self.table.schema().index_of(field.name()).is_err()) {
+        let schema = self.table.schema();
+        let mut others = kernel.fields().filter(|field| schema.index_of(field.name()).is_err());
+        if let Some(newer) = others.find(|field| !self.table.former_columns().contains(&field.name().as_str())) {
             return Err(LakeError::Schema {
                 table: self.table.name(),
                 column: newer.name().clone(),
@@ -246,8 +251,25 @@ impl LakeTable {
     }
 
     /// The table as it stands.
-    pub(super) fn pinned(&self) -> Result<PinnedTable, LakeError> {
-        pinned(self.table, &self.folder, &self.delta)
+    pub(super) fn pinned(&mut self) -> Result<PinnedTable, LakeError> {
+        let pinned = pinned(self.table, &self.folder, &self.delta)?;
+        self.hold(&pinned);
+        Ok(pinned)
+    }
+
+    /// What a version refers to stays as long as somebody has it.
+    pub(super) fn hold(&mut self, pinned: &PinnedTable) {
+        self.held.retain(|(_, files)| files.strong_count() > 0);
+        self.held.push((pinned.version, Arc::downgrade(&pinned.files)));
+    }
+
+    /// The versions that somebody in this process has.
+    pub(super) fn held(&self) -> Vec<u64> {
+        let mut held: Vec<u64> =
+            self.held.iter().filter(|(_, files)| files.strong_count() > 0).map(|(version, _)| *version).collect();
+        held.sort_unstable();
+        held.dedup();
+        held
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows of the `events` table: a record of the log, the events decoded from it, and the exact leaf to prove them by.
 //!
-//! The row with number 0 keeps envelope, salt and body, from which the leaf is written again byte for byte
+//! The row with number 0 keeps envelope ([`whole_envelope`]), salt and body, from which the leaf is written again byte for byte
 //! ([`engine::record::encode_parts`]). A record without events (a dead letter, a tick) is such a row alone, so every
 //! record that is no repetition can be proved.
 
@@ -13,7 +13,6 @@ use arrow_schema::ArrowError;
 use bytes::Bytes;
 use engine::event::{Event, EventId};
 use engine::fields::{Field, FieldKind, Fields, Value};
-use engine::merkle::{Hash, leaf_hash};
 use engine::record::{Authenticity, CollectionMode, LeafParts, Position, Record, RecordError};
 use engine::source::SourceType;
 use engine::time::Timestamp;
@@ -49,10 +48,29 @@ pub struct EventRow {
     pub fields: Fields,
     /// Why it could not be decoded.
     pub dead_letter: Option<String>,
-    /// RFC 6962 leaf hash of the record.
-    pub leaf_hash: Hash,
     /// The record itself; on the row with number 0 only.
     pub leaf: Option<LeafColumns>,
+}
+
+/// What stands in an envelope of the lake in the place of its item, which is a column of its own and as hard to compress as a hash.
+/// Items are texts, so no envelope has this of itself, and within a text the quotes would be escaped.
+pub(crate) const NO_ITEM: &str = r#""item":null"#;
+
+/// The envelope without its item, if the item can be put back as it is.
+fn without_item(envelope: &str, item: &str) -> Option<String> {
+    let short = envelope.replacen(&named(item), NO_ITEM, 1);
+    (whole_envelope(&short, item) == envelope).then_some(short)
+}
+
+fn named(item: &str) -> String {
+    format!(r#""item":"{item}""#)
+}
+
+/// The exact text of an envelope, from what the lake keeps of it and the column `item` of the same row. The relation `events` says the
+/// same in SQL.
+#[must_use]
+pub fn whole_envelope(envelope: &str, item: &str) -> String {
+    envelope.replacen(NO_ITEM, &named(item), 1)
 }
 
 /// A record as the lake keeps it.
@@ -93,7 +111,6 @@ pub fn event_rows(
         mode: envelope.mode,
         fields: Fields::default(),
         dead_letter: decoded.err().map(str::to_owned),
-        leaf_hash: leaf_hash(leaf),
         leaf: None,
     };
     let mut rows: Vec<_> = decoded
@@ -140,15 +157,18 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
     columns.extend(Field::ALL.iter().map(|field| field_cells(rows, *field)));
     let leaf = |row: &'_ EventRow| row.leaf.as_ref().map(|leaf| (leaf.envelope.clone(), leaf.salt, leaf.body.clone()));
     let leaves: Vec<_> = each().map(leaf).collect();
-    let envelopes: Vec<Option<&str>> = leaves
+    let envelopes: Vec<Option<String>> = leaves
         .iter()
-        // An envelope is JSON, checked when its record was read.
-        .map(|leaf| leaf.as_ref().and_then(|(envelope, _, _)| std::str::from_utf8(envelope).ok()))
+        .zip(each())
+        .map(|(leaf, row)| {
+            // An envelope is JSON, checked when its record was read.
+            let envelope = std::str::from_utf8(&leaf.as_ref()?.0).ok()?;
+            Some(without_item(envelope, &row.item).unwrap_or_else(|| envelope.to_owned()))
+        })
         .collect();
     columns.extend([
         cells::maybe_texts(each().map(|row| row.dead_letter.as_deref())),
-        Arc::new(BinaryArray::from_iter_values(each().map(|row| row.leaf_hash))) as ArrayRef,
-        Arc::new(StringArray::from(envelopes)),
+        Arc::new(StringArray::from(envelopes)) as ArrayRef,
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, salt, _)| salt)).collect::<BinaryArray>()),
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, _, body)| body)).collect::<BinaryArray>()),
     ]);

@@ -36,8 +36,9 @@ use crate::store::{DeliveryChange, SqliteStore, StoreError, StoredFinding, Store
 pub use check::Damage;
 pub use columns::{Table, field_column};
 pub use durable::DurableFileSystem;
+pub(crate) use events::NO_ITEM;
 pub(crate) use events::batch as events_batch;
-pub use events::{EventRow, LeafColumns, event_rows};
+pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
 pub use replay::{Findings, Records, Skip, StoredRecord};
@@ -235,7 +236,7 @@ impl Lake {
         let mut tables = Vec::new();
         let mut snapshot = Snapshot::default();
         for &table in Table::ALL {
-            let open = LakeTable::open(&folder, table).await?;
+            let mut open = LakeTable::open(&folder, table).await?;
             snapshot.tables.insert(table, open.pinned()?);
             tables.push(Mutex::new(open));
         }
@@ -263,7 +264,11 @@ impl Lake {
         let mut snapshot = Snapshot::default();
         for &table in Table::ALL {
             if let Some(&version) = versions.0.get(table.name()) {
-                snapshot.tables.insert(table, delta::at_version(&self.shared.folder, table, version).await?);
+                // Held before anybody can remove what it refers to.
+                let mut open = self.table(table)?.lock().await;
+                let pinned = delta::at_version(&self.shared.folder, table, version).await?;
+                open.hold(&pinned);
+                snapshot.tables.insert(table, pinned);
             }
         }
         Ok(snapshot)
@@ -329,7 +334,7 @@ impl Lake {
         };
         let files = encoded(Table::Events, encode).await?;
         table.append(&application, to, files).await?;
-        self.publish(Table::Events, &table)?;
+        self.publish(Table::Events, &mut table)?;
         Ok(to)
     }
 
@@ -413,7 +418,7 @@ impl Lake {
             let mut open = self.table(table)?.lock().await;
             let count = open.compact().await?;
             if open.vacuum(now).await? || count > 0 {
-                self.publish(table, &open)?;
+                self.publish(table, &mut open)?;
             }
             merged += count;
         }
@@ -437,7 +442,7 @@ impl Lake {
         };
         let files = encoded(R::TABLE, encode).await?;
         table.append(&application, last, files).await?;
-        self.publish(R::TABLE, &table)?;
+        self.publish(R::TABLE, &mut table)?;
         Ok(last)
     }
 
@@ -450,7 +455,7 @@ impl Lake {
         })
     }
 
-    fn publish(&self, table: Table, open: &LakeTable) -> Result<(), LakeError> {
+    fn publish(&self, table: Table, open: &mut LakeTable) -> Result<(), LakeError> {
         let pinned = open.pinned()?;
         self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner).tables.insert(table, pinned);
         Ok(())

@@ -17,7 +17,7 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Uncompressed bytes of one page: what is compressed at once.
 const PAGE_BYTES: usize = 8 << 20;
 /// Columns whose values are long or random: no dictionary.
-const OPAQUE: &[&str] = &["envelope", "salt", "body", "leaf_hash", "json", "note"];
+const OPAQUE: &[&str] = &["envelope", "salt", "body", "json", "note"];
 /// Columns whose values are all different: no dictionary.
 const NAMES: &[&str] = &["event_id", "item", "finding_id"];
 /// Share of row groups that are read for an item they do not have.

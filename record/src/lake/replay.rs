@@ -21,6 +21,7 @@ use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 
 use super::columns::Table;
+use super::events::whole_envelope;
 use super::{LakeError, Snapshot, delta};
 
 /// Rows read from one file at once: bodies may have up to 1 MiB each.
@@ -73,7 +74,12 @@ impl Snapshot {
     pub fn records(&self, partition: u32, skip: &Skip) -> Result<Records, LakeError> {
         let mut files: Vec<_> = self.in_order(Table::Events)?;
         files.retain(|(_, path)| !skip.leaves_out(path));
-        Ok(Records { partition: i32::try_from(partition).unwrap_or(i32::MAX), files: files.into(), open: Vec::new() })
+        Ok(Records {
+            partition: i32::try_from(partition).unwrap_or(i32::MAX),
+            files: files.into(),
+            open: Vec::new(),
+            _held: self.clone(),
+        })
     }
 
     /// Every finding, in the order they were committed.
@@ -82,7 +88,12 @@ impl Snapshot {
     /// [`LakeError::Name`] for a file that no version of this program wrote.
     pub fn findings(&self) -> Result<Findings, LakeError> {
         let files = self.in_order(Table::Findings)?;
-        Ok(Findings { files: files.into_iter().map(|(_, path)| path).collect(), open: None, ready: VecDeque::new() })
+        Ok(Findings {
+            files: files.into_iter().map(|(_, path)| path).collect(),
+            open: None,
+            ready: VecDeque::new(),
+            _held: self.clone(),
+        })
     }
 
     /// Files by the smallest number in them.
@@ -139,6 +150,8 @@ pub struct Records {
     files: VecDeque<(u64, PathBuf)>,
     /// The files being read. Within a file, records are in the order of the log.
     open: Vec<Cursor>,
+    /// Files stay while somebody reads them.
+    _held: Snapshot,
 }
 
 impl Records {
@@ -187,7 +200,7 @@ struct Cursor {
 
 impl Cursor {
     fn open(path: &Path, partition: i32) -> Result<Self, LakeError> {
-        let reader = reader(path, Table::Events, &["partition", "index", "envelope", "salt", "body"])?;
+        let reader = reader(path, Table::Events, &["partition", "index", "item", "envelope", "salt", "body"])?;
         let mut cursor = Self { path: path.to_owned(), partition, reader, batch: None, row: 0, next: None };
         cursor.next = cursor.read()?;
         Ok(cursor)
@@ -223,6 +236,7 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
     let column = |name: &str| batch.column_by_name(name).ok_or_else(missing);
     let partitions = column("partition")?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
     let indexes = column("index")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
+    let items = column("item")?.as_string_opt::<i32>().ok_or_else(missing)?;
     let envelopes = column("envelope")?.as_string_opt::<i32>().ok_or_else(missing)?;
     let salts = column("salt")?.as_binary_opt::<i32>().ok_or_else(missing)?;
     let bodies = column("body")?.as_binary_opt::<i32>().ok_or_else(missing)?;
@@ -233,7 +247,7 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
         salts.value(row).try_into().map_err(|_| ParquetError::General("a salt is not 16 bytes".to_owned()))?;
     Ok(Some(StoredRecord {
         index: u64::try_from(indexes.value(row)).unwrap_or(0),
-        envelope: envelopes.value(row).to_owned(),
+        envelope: whole_envelope(envelopes.value(row), items.value(row)),
         salt,
         body: Bytes::copy_from_slice(bodies.value(row)),
     }))
@@ -245,6 +259,8 @@ pub struct Findings {
     files: VecDeque<PathBuf>,
     open: Option<(PathBuf, ParquetRecordBatchReader)>,
     ready: VecDeque<Finding>,
+    /// Files stay while somebody reads them.
+    _held: Snapshot,
 }
 
 impl Findings {

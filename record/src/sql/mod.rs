@@ -158,11 +158,17 @@ fn first_line(error: &DataFusionError) -> String {
 pub struct Sql {
     context: SessionContext,
     limits: Limits,
+    /// Its files stay while the session does.
+    held: Snapshot,
 }
 
 impl std::fmt::Debug for Sql {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Sql").field("limits", &self.limits).finish_non_exhaustive()
+        formatter
+            .debug_struct("Sql")
+            .field("limits", &self.limits)
+            .field("held", &self.held.versions())
+            .finish_non_exhaustive()
     }
 }
 
@@ -173,7 +179,8 @@ impl Sql {
     /// # Errors
     /// [`SqlError::Open`].
     pub async fn over(snapshot: &Snapshot, as_of: Option<Timestamp>, limits: Limits) -> Result<Self, SqlError> {
-        Self::with_files(|table| Ok(snapshot.files(table).to_vec()), as_of, limits).await
+        let session = Self::with_files(|table| Ok(snapshot.files(table).to_vec()), as_of, limits).await?;
+        Ok(Self { held: snapshot.clone(), ..session })
     }
 
     /// A session over Parquet files in a folder, as an evidence pack holds them: `TABLE.parquet`, `TABLE-*.parquet` and
@@ -213,7 +220,7 @@ impl Sql {
             // Ours, so it may create; only the text in `query` comes from outside.
             context.sql(&statement).await.map_err(opened(&name))?;
         }
-        Ok(Self { context, limits })
+        Ok(Self { context, limits, held: Snapshot::default() })
     }
 
     /// Runs one query to its end. Parameters are written as `:NAME` in the text.

@@ -16,7 +16,7 @@ use pipeproof_engine as engine;
 use url::Url;
 
 use super::SqlError;
-use crate::lake::Table;
+use crate::lake::{NO_ITEM, Table};
 
 const VIEWS: &str = include_str!("views.sql");
 /// Schema of the files themselves; the relation of the same name without it is cut at `as_of`.
@@ -55,7 +55,8 @@ fn location(path: &Path) -> Result<ListingTableUrl, DataFusionError> {
 pub(super) fn views(as_of: Option<Timestamp>) -> Vec<(String, String)> {
     let known = |table: Table| {
         let name = table.name();
-        (name.to_owned(), format!("CREATE VIEW {name} AS SELECT * FROM {FILES}.{name}{}", cut(table, as_of)))
+        let columns = if table == Table::Events { whole_envelopes() } else { "*".to_owned() };
+        (name.to_owned(), format!("CREATE VIEW {name} AS SELECT {columns} FROM {FILES}.{name}{}", cut(table, as_of)))
     };
     let facts = VIEWS.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()).map(|statement| {
         let name = statement
@@ -65,6 +66,11 @@ pub(super) fn views(as_of: Option<Timestamp>) -> Vec<(String, String)> {
         (name.to_owned(), statement.to_owned())
     });
     Table::ALL.iter().map(|table| known(*table)).chain(facts).collect()
+}
+
+/// All columns of events, their envelopes with the items that the files keep apart ([`crate::lake::whole_envelope`]).
+fn whole_envelopes() -> String {
+    format!(r#"* REPLACE (replace(envelope, '{NO_ITEM}', concat('"item":"', item, '"')) AS envelope)"#)
 }
 
 /// What restricts a table to what was known before `as_of`.

@@ -57,7 +57,6 @@ fn row(index: u64, source: &str, minutes: u64, fields: &[(Field, Value)]) -> Eve
         mode: CollectionMode::Live,
         fields: set,
         dead_letter: None,
-        leaf_hash: [0; 32],
         leaf: None,
     }
 }

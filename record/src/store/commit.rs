@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
+use super::body::packed;
 use super::checksum::{self, check};
 use super::{SqliteStore, StoreError, number, unsigned};
 
@@ -179,12 +180,12 @@ async fn advance(connection: &mut SqliteConnection, commit: &Commit) -> Result<(
     Err(StoreError::Position { partition: commit.partition, from: commit.from, stands })
 }
 
-/// The JSON of a commit's rows, written before the transaction starts so that nothing can fail half way but the database.
+/// What is in a commit's rows, written before the transaction starts so that nothing can fail half way but the database.
 struct Rows {
     delta: Vec<u8>,
-    findings: Vec<String>,
-    incidents: Vec<String>,
-    outbox: Vec<String>,
+    findings: Vec<Vec<u8>>,
+    incidents: Vec<Vec<u8>>,
+    outbox: Vec<Vec<u8>>,
     windows: Vec<String>,
     duplicates: String,
     dead_letters: String,
@@ -216,9 +217,9 @@ impl Rows {
             .collect();
         Ok(Self {
             delta: compressed(&commit.delta)?,
-            findings: encode_all("finding", &commit.findings, |finding| &finding.id)?,
-            incidents: encode_all("incident", &commit.incidents, |incident| &incident.id)?,
-            outbox: commit.outbox.iter().map(|message| message.body.to_string()).collect(),
+            findings: packed(encode_all("finding", &commit.findings, |finding| &finding.id)?)?,
+            incidents: packed(encode_all("incident", &commit.incidents, |incident| &incident.id)?)?,
+            outbox: packed(commit.outbox.iter().map(|message| message.body.to_string()))?,
             windows: encode_all("source window", &commit.windows, |window| &window.source)?,
             duplicates: encode("duplicates", "of a batch", &duplicates)?,
             dead_letters: encode("dead letters", "of a batch", &dead_letters)?,

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, QueryBuilder, Sqlite};
 
+use super::body::{packed, unpacked};
 use super::checksum::{self, check};
 use super::commit::encode;
-use super::findings::{column, json, seq, time};
+use super::findings::{column, seq, time};
 use super::{SqliteStore, StoreError, limit, number, unsigned};
 
 /// Longest part of an answer that is kept, in bytes.
@@ -223,7 +224,7 @@ impl SqliteStore {
         let rows = query.build().fetch_all(self.readers()).await.map_err(StoreError::on("list due deliveries"))?;
         let due = |row: &SqliteRow| {
             let delivery = delivery(row)?;
-            let body = json("message", || delivery.message.clone(), column(row, "body")?)?;
+            let body = unpacked("message", || delivery.message.clone(), row)?;
             let message = Message {
                 id: delivery.message.clone(),
                 kind: column(row, "kind")?,
@@ -358,7 +359,7 @@ impl SqliteStore {
 fn change(row: &SqliteRow) -> Result<DeliveryChange, StoreError> {
     check(&checksum::DELIVERY_CHANGES, row)?;
     let seq = seq(row)?;
-    let delivery = json("delivery change", || seq.to_string(), column(row, "body")?)?;
+    let delivery = unpacked("delivery change", || seq.to_string(), row)?;
     Ok(DeliveryChange { seq, at: time(row, "at")?, delivery })
 }
 
@@ -377,7 +378,7 @@ async fn note_change(connection: &mut SqliteConnection, id: i64, at: Timestamp) 
     sqlx::query("INSERT INTO delivery_changes (delivery, at, body) VALUES (?, ?, ?)")
         .bind(id)
         .bind(at.as_micros())
-        .bind(encode("delivery", &id.to_string(), &delivery)?)
+        .bind(packed([encode("delivery", &id.to_string(), &delivery)?])?.pop())
         .execute(connection)
         .await
         .map_err(StoreError::on(doing))?;

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use super::body::unpacked;
 use super::checksum::{self, check};
 use super::{SqliteStore, StoreError, limit, number, unsigned};
 
@@ -315,14 +316,14 @@ pub(super) fn time(row: &SqliteRow, name: &'static str) -> Result<Timestamp, Sto
 fn finding(row: &SqliteRow) -> Result<StoredFinding, StoreError> {
     check(&checksum::FINDINGS, row)?;
     let id: String = column(row, "id")?;
-    let finding = json("finding", || id, column(row, "body")?)?;
+    let finding = unpacked("finding", || id, row)?;
     Ok(StoredFinding { seq: seq(row)?, committed: time(row, "committed")?, finding })
 }
 
 fn incident(row: &SqliteRow) -> Result<StoredIncident, StoreError> {
     check(&checksum::INCIDENTS, row)?;
     let id: String = column(row, "id")?;
-    let incident = json("incident", || id, column(row, "body")?)?;
+    let incident = unpacked("incident", || id, row)?;
     Ok(StoredIncident { committed: time(row, "committed")?, updated: time(row, "updated")?, incident })
 }
 
@@ -354,7 +355,7 @@ fn step(row: &SqliteRow) -> Result<StoredStep, StoreError> {
 fn message(row: &SqliteRow) -> Result<StoredMessage, StoreError> {
     check(&checksum::OUTBOX, row)?;
     let id: String = column(row, "id")?;
-    let body = json("message", || id.clone(), column(row, "body")?)?;
+    let body = unpacked("message", || id.clone(), row)?;
     Ok(StoredMessage {
         seq: seq(row)?,
         committed: time(row, "committed")?,

@@ -3,6 +3,7 @@
 //! All writes go through one connection; a commit of detection is one transaction. Readers have a small pool of their own
 //! and see whole commits only. It is not the archive: events live in the [lake](crate::lake).
 
+mod body;
 mod checksum;
 mod commit;
 mod coverage;

@@ -15,6 +15,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_digests.sql"),
     include_str!("migrations/0003_excepted.sql"),
     include_str!("migrations/0004_checksums.sql"),
+    include_str!("migrations/0005_packed_bodies.sql"),
 ];
 
 /// The version from which on rows have checksums.
@@ -39,6 +40,8 @@ pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection, path: &P
     if found > SCHEMA_VERSION {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
+    // A table that others refer to is replaced by another of its name. It is a setting of connections, not of transactions.
+    sqlx::raw_sql("PRAGMA foreign_keys = OFF").execute(&mut *connection).await.map_err(open)?;
     for (version, statements) in (1_i64..).zip(MIGRATIONS) {
         if version <= found {
             continue;
@@ -54,6 +57,7 @@ pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection, path: &P
         transaction.commit().await.map_err(open)?;
         tracing::info!(version, "store schema brought up to date");
     }
+    sqlx::raw_sql("PRAGMA foreign_keys = ON").execute(&mut *connection).await.map_err(open)?;
     Ok(())
 }
 
@@ -61,6 +65,7 @@ pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection, path: &P
 pub(super) async fn in_memory() -> Result<SqliteConnection, StoreError> {
     let on = || StoreError::on("define tables in memory");
     let mut connection = SqliteConnection::connect("sqlite::memory:").await.map_err(on())?;
+    sqlx::raw_sql("PRAGMA foreign_keys = OFF").execute(&mut connection).await.map_err(on())?;
     for statements in MIGRATIONS {
         sqlx::raw_sql(*statements).execute(&mut connection).await.map_err(on())?;
     }

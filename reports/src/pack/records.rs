@@ -169,7 +169,7 @@ pub struct RawRow {
     pub number: u64,
     /// Where its record stands, as the row says.
     pub position: Position,
-    /// The leaf's hash, as the row says.
+    /// The leaf's hash, as the row says; rows of the lake say none.
     pub leaf_hash: Option<Hash>,
     /// The leaf, written again from its parts; `None` if the row has no parts, as one for a further event of a record.
     pub leaf: Option<Vec<u8>>,
@@ -194,7 +194,7 @@ pub fn read(file: &Bytes, mut each: impl FnMut(RawRow)) -> Result<(), Box<dyn st
         let columns = Columns {
             partition: column("partition")?,
             index: column("index")?,
-            leaf_hash: column("leaf_hash")?,
+            leaf_hash: batch.column_by_name("leaf_hash").cloned(),
             envelope: column("envelope")?,
             salt: column("salt")?,
             body: column("body")?,
@@ -210,7 +210,7 @@ pub fn read(file: &Bytes, mut each: impl FnMut(RawRow)) -> Result<(), Box<dyn st
 struct Columns {
     partition: ArrayRef,
     index: ArrayRef,
-    leaf_hash: ArrayRef,
+    leaf_hash: Option<ArrayRef>,
     envelope: ArrayRef,
     salt: ArrayRef,
     body: ArrayRef,
@@ -222,9 +222,9 @@ impl Columns {
             partition: whole(&self.partition, at).and_then(|value| value.try_into().ok()).ok_or("no partition")?,
             index: whole(&self.index, at).and_then(|value| value.try_into().ok()).ok_or("no index")?,
         };
-        let leaf_hash = cell(&self.leaf_hash, at)?
-            .map(|bytes| <Hash>::try_from(bytes).map_err(|_| "a leaf hash is 32 bytes"))
-            .transpose()?;
+        let leaf_hash = self.leaf_hash.as_ref().map(|column| cell(column, at)).transpose()?.flatten();
+        let leaf_hash =
+            leaf_hash.map(|bytes| <Hash>::try_from(bytes).map_err(|_| "a leaf hash is 32 bytes")).transpose()?;
         let leaf = match (cell(&self.envelope, at)?, cell(&self.salt, at)?, cell(&self.body, at)?) {
             (Some(envelope), Some(salt), Some(body)) => {
                 let salt = <[u8; 16]>::try_from(salt).map_err(|_| "a salt is 16 bytes")?;

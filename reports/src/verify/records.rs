@@ -27,7 +27,7 @@ pub(super) fn check(pack: &Unpacked, report: &mut Report) -> Leaves {
                 return;
             };
             let hash = leaf_hash(&leaf);
-            if row.leaf_hash != Some(hash) {
+            if row.leaf_hash.is_some_and(|said| said != hash) {
                 check.fail(subject(), "its leaf hash is not that of its envelope, salt and body");
             }
             if leaves.insert(row.position, hash).is_some_and(|other| other != hash) {
