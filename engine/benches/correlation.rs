@@ -90,6 +90,8 @@ fn lines() -> Vec<Line> {
         line("event_count, 1 key, gte 1,000,000", Some(at_least(Metric::Events, 1_000_000)), 1, 4),
         Line { events: 6_000_000, ..line("value_count, 20 distinct a window", distinct(100_000), 10, 20) },
         Line { events: 6_000_000, ..line("value_count, 20,000 distinct a window", distinct(100_000), 10, 20_000) },
+        Line { events: 6_000_000, ..line("value_count, 20 distinct, one window", distinct(100_000), 1, 20) },
+        Line { events: 6_000_000, ..line("value_count, 20,000 distinct, one window", distinct(100_000), 1, 20_000) },
         Line { timespan: minute, ..line("value_median, 10 keys, 60,000 a window", Some(median), 10, 4) },
         Line { members: &["x", "y"], ..line("temporal_ordered, 100k keys", Some(ordered), 100_000, 4) },
         Line { members: &["x", "y"], timespan: minute, ..line("absence, 100k keys", Some(absent), 100_000, 4) },
