@@ -190,6 +190,7 @@ impl Node {
         let registry = roles::rebuild_registry(&data, &log, &lake)?;
         let rules = open_rules(&data, &registry, config)?;
         let detector = restore(&restored, &rules, registry.rules.is_some())?;
+        let delta_bytes = restored.deltas.iter().map(Vec::len).sum();
         let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };
         let deliverer = roles::deliverer(config, &store, &clock).await?;
         let tls = Endpoints::open(config).map_err(not_valid)?;
@@ -237,7 +238,7 @@ impl Node {
         });
         let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
         node.announce(config).await?;
-        node.tasks = roles::spawn(&node.shared, detector);
+        node.tasks = roles::spawn(&node.shared, detector, delta_bytes);
         node.tasks.extend(crate::intake::spawn(&node.shared, config).await?);
         crate::intake::collecting::start(&node.shared, config)?;
         Ok(node)

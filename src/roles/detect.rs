@@ -32,9 +32,10 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait before a failed write is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
-pub(super) fn spawn(shared: Arc<Shared>, detector: Detector) -> JoinHandle<()> {
+/// Goes on from a detector that was restored with this many bytes of deltas.
+pub(super) fn spawn(shared: Arc<Shared>, detector: Detector, delta_bytes: usize) -> JoinHandle<()> {
     let handle = Handle::current();
-    tokio::task::spawn_blocking(move || run(&shared, detector, &handle))
+    tokio::task::spawn_blocking(move || run(&shared, detector, delta_bytes, &handle))
 }
 
 /// Decodes one stored record. A record that this version cannot read is a dead letter, like one with no meaning.
@@ -48,12 +49,12 @@ pub(crate) fn decode_leaf(decoder: &mut Decoder, index: u64, leaf: &Bytes) -> Re
 /// Reading and decoding run ahead of detection by this many micro-batches, on a thread of their own.
 const AHEAD: usize = 1;
 
-fn run(shared: &Shared, detector: Detector, handle: &Handle) {
+fn run(shared: &Shared, detector: Detector, delta_bytes: usize, handle: &Handle) {
     let position = detector.position();
     let (sender, batches) = sync_channel(AHEAD);
     std::thread::scope(|scope| {
         scope.spawn(move || read_ahead(shared, handle, position, &sender));
-        evaluate(shared, handle, detector, &batches);
+        evaluate(shared, handle, detector, delta_bytes, &batches);
         // A reader that waits to hand on its batch is let go.
         drop(batches);
     });
@@ -105,10 +106,15 @@ fn read_ahead(shared: &Shared, handle: &Handle, mut position: u64, batches: &Syn
 }
 
 /// Evaluates and commits one micro-batch after the other until there are no more.
-fn evaluate(shared: &Shared, handle: &Handle, mut detector: Detector, batches: &Receiver<Vec<Decoded>>) {
+fn evaluate(
+    shared: &Shared,
+    handle: &Handle,
+    mut detector: Detector,
+    mut delta_bytes: usize,
+    batches: &Receiver<Vec<Decoded>>,
+) {
     let mut stopping = shared.stopping.subscribe();
     let at_start = *shared.log.durable().borrow();
-    let mut delta_bytes = 0;
     let mut told: Option<Instant> = None;
     loop {
         if detector.position() >= at_start {

@@ -24,10 +24,14 @@ pub(crate) use sql_rules::{SqlStatus, record as sql_record};
 use crate::node::Shared;
 
 /// Starts every role.
-pub(crate) fn spawn(shared: &Arc<Shared>, detector: Detector) -> Vec<(&'static str, JoinHandle<()>)> {
+pub(crate) fn spawn(
+    shared: &Arc<Shared>,
+    detector: Detector,
+    delta_bytes: usize,
+) -> Vec<(&'static str, JoinHandle<()>)> {
     vec![
         ("tick", tokio::spawn(tick::run(Arc::clone(shared)))),
-        ("detect", detect::spawn(Arc::clone(shared), detector)),
+        ("detect", detect::spawn(Arc::clone(shared), detector, delta_bytes)),
         ("archive", tokio::spawn(archive::run(Arc::clone(shared)))),
         ("seal", tokio::spawn(seal::run(Arc::clone(shared)))),
         ("retain", tokio::spawn(retain::run(Arc::clone(shared)))),

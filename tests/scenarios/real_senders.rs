@@ -1,4 +1,4 @@
-//! Programs of others send what they send: curl, the OpenTelemetry SDK, rsyslog, kcat and its broker; and files as programs
+//! Programs of others send what they send: curl, the OpenTelemetry SDK, Elasticsearch's client, rsyslog, kcat and its broker; and files as programs
 //! write and rotate them. What is not installed is left out, and said.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,6 +10,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{Server, Setup, eventually, fixture, has_tool, left_out, python_with, token_of};
+
+/// Where Debian's `rsyslog-elasticsearch` puts rsyslog's client of Elasticsearch.
+const OMELASTICSEARCH: &str = "/usr/lib/x86_64-linux-gnu/rsyslog/omelasticsearch.so";
 
 /// A program that is ended with its test.
 pub(crate) struct Running(Child);
@@ -96,6 +99,73 @@ async fn the_opentelemetry_sdk_exports_its_logs() {
     arrives(&server, "otel", 2).await;
     assert!(server.actions("otel").await.contains_key("deploy.finished"));
     assert_eq!(server.count("SELECT count(*) FROM events WHERE source = 'otel' AND time_known").await, 1);
+}
+
+const BULK: &str = r#"
+import sys
+from elasticsearch import Elasticsearch, helpers
+client = Elasticsearch(sys.argv[1], basic_auth=("pipeproof", sys.argv[2]))
+client.info()
+def documents():
+    for number in range(2500):
+        yield {"_index": "deployments", "_id": f"d-{number}", "action": "deploy.finished", "number": number}
+sent, failed = helpers.bulk(client, documents(), chunk_size=1000)
+assert (sent, failed) == (2500, []), (sent, failed)
+again = helpers.bulk(client, documents(), chunk_size=1000)
+assert again == (2500, []), again
+"#;
+
+#[tokio::test]
+async fn the_elasticsearch_client_sends_in_bulk() {
+    let Some(python) = python_with("elasticsearch") else {
+        return left_out("the Elasticsearch client", "no Python that imports it; set PIPEPROOF_PYTHON to one");
+    };
+    let server = Server::start();
+    let token = token_of(&server.add_source("elastic", "json", &[]));
+    let output = Command::new(python).args(["-c", BULK, server.url(), &token]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Documents sent again under their ids are the same ones.
+    arrives(&server, "elastic", 2_500).await;
+    assert_eq!(server.actions("elastic").await.get("deploy.finished"), Some(&2_500));
+}
+
+#[tokio::test]
+async fn rsyslog_sends_in_bulk_as_to_elasticsearch() {
+    if !has_tool("rsyslogd") || !has_tool("logger") || !Path::new(OMELASTICSEARCH).exists() {
+        return left_out("rsyslog with omelasticsearch", "rsyslogd, logger or its module is not installed");
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let server = Server::start();
+    let token = token_of(&server.add_source("hosts", "json", &[]));
+    let port = server.url().rsplit(':').next().unwrap();
+    let rules = format!(
+        "global(workDirectory=\"{}\")\nmodule(load=\"imuxsock\" SysSock.Use=\"off\")\nmodule(load=\"omelasticsearch\")\n\
+         template(name=\"plain\" type=\"list\") {{ constant(value=\"{{\\\"host\\\":\\\"\") property(name=\"hostname\") \
+         constant(value=\"\\\",\\\"message\\\":\\\"\") property(name=\"msg\" format=\"json\") constant(value=\"\\\"}}\") }}\n\
+         input(type=\"imuxsock\" Socket=\"{}\" CreatePath=\"on\")\n\
+         action(type=\"omelasticsearch\" server=\"127.0.0.1\" serverport=\"{port}\" bulkmode=\"on\" searchIndex=\"hosts\" searchType=\"\" \
+         template=\"plain\" uid=\"pipeproof\" pwd=\"{token}\" errorFile=\"{}\")\n",
+        folder.path().display(),
+        at("socket"),
+        at("errors"),
+    );
+    std::fs::write(at("rsyslog.conf"), rules).unwrap();
+    let rsyslog = Command::new("rsyslogd")
+        .args(["-n", "-f", &at("rsyslog.conf"), "-i", &at("pid")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _running = Running(rsyslog);
+    eventually("rsyslog listens", || async { Path::new(&at("socket")).exists().then_some(()) }).await;
+    for number in 0..20 {
+        let text = format!("line {number} of \"twenty\"");
+        let sent = Command::new("logger").args(["-u", &at("socket"), "-t", "deployer", &text]).status().unwrap();
+        assert!(sent.success());
+    }
+    arrives(&server, "hosts", 20).await;
+    assert!(!Path::new(&at("errors")).exists(), "{}", std::fs::read_to_string(at("errors")).unwrap_or_default());
 }
 
 #[tokio::test]
