@@ -137,10 +137,28 @@ impl Client {
         &self,
         path: &str,
         body: &impl serde::Serialize,
+        each: impl FnMut(&[u8]) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        self.read_lines(self.http.post(format!("{}{path}", self.base)).json(body), each).await
+    }
+
+    /// The same of something that is only asked for.
+    pub(crate) async fn listed(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        each: impl FnMut(&[u8]) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        self.read_lines(self.http.get(format!("{}{path}", self.base)).query(query), each).await
+    }
+
+    async fn read_lines(
+        &self,
+        request: reqwest::RequestBuilder,
         mut each: impl FnMut(&[u8]) -> Result<(), ClientError>,
     ) -> Result<(), ClientError> {
         let reach = |source| ClientError::Reach { url: self.base.clone(), source };
-        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token).json(body);
+        let request = request.bearer_auth(&self.token);
         let response = request.timeout(LONGEST).send().await.map_err(reach)?;
         if response.status() != StatusCode::OK {
             return Err(refused(response.status(), &response.bytes().await.map_err(reach)?));

@@ -20,7 +20,7 @@ use crate::intake::collects::{Collect, RawCollects};
 use crate::intake::configured::{RawReads, Reads};
 use crate::intake::identity::{Accepted, KeysAt};
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
-use crate::roles::Retention;
+use crate::roles::{Patience, RawPatience, Retention};
 use crate::tls::TlsFiles;
 
 /// A checked configuration.
@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) retention: Retention,
     /// Address files; without a configuration file, those in force stay.
     pub(crate) enrichment: Option<Configured>,
+    /// When a source is silent for too long; `None`: nobody looks.
+    pub(crate) patience: Option<Patience>,
 }
 
 /// A source that the file connects.
@@ -129,6 +131,8 @@ struct Raw {
     log: RawLog,
     #[serde(default)]
     enrichment: RawEnrichment,
+    #[serde(default)]
+    silence: RawPatience,
 }
 
 /// The queue of the log's writer. What is beyond a limit is answered 503 with Retry-After.
@@ -260,12 +264,18 @@ const fn yes() -> bool {
 impl Config {
     /// What runs without a file.
     pub(crate) fn embedded() -> Self {
-        Self { shipped_rules: true, archive_every: ARCHIVE_EVERY, seal_every: SEAL_EVERY, ..Self::default() }
+        Self {
+            shipped_rules: true,
+            archive_every: ARCHIVE_EVERY,
+            seal_every: SEAL_EVERY,
+            patience: Some(Patience::default()),
+            ..Self::default()
+        }
     }
 
     /// What a command runs for itself on stored data: it decides nothing that a server would decide.
     pub(crate) fn of_commands() -> Self {
-        Self { keep_rules: true, ..Self::embedded() }
+        Self { keep_rules: true, patience: None, ..Self::embedded() }
     }
 
     /// Whose identity tokens are accepted, by source.
@@ -310,6 +320,7 @@ impl Config {
                 _ => problems.push(format!("{name}: `{text}` is not a span such as 5s or 1m")),
             }
         }
+        config.patience = Some(raw.silence.checked(&mut problems));
         config.log = log_options(&raw.log, &mut problems);
         config.retention = retention(&raw.log, &mut problems);
         for (at, source) in raw.sources.into_iter().enumerate() {

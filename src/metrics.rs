@@ -1,4 +1,7 @@
-//! What `/metrics` shows, in Prometheus' text format. Base units, `_total` for counters, labels from closed tables only.
+//! What `/metrics` shows, in Prometheus' text format. Base units, `_total` for counters, labels from closed tables only, but for the names of
+//! sources, of which there is a bound.
+
+mod sources;
 
 use pipeproof_engine::commit::Commit;
 use pipeproof_engine::detect::DetectCounters;
@@ -6,6 +9,8 @@ use pipeproof_engine::invariant::Invariant;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+pub(crate) use sources::{Arrivals, SourceMetrics};
 
 /// The metrics of one node.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ pub(crate) struct Metrics {
     pub(crate) violations: IntCounterVec,
     pub(crate) tls_handshakes_failed: IntCounterVec,
     pub(crate) tls_not_after: IntGaugeVec,
+    pub(crate) sources: SourceMetrics,
 }
 
 impl Metrics {
@@ -85,6 +91,7 @@ impl Metrics {
         )?;
         registry.register(Box::new(tls_not_after.clone()))?;
         Ok(Self {
+            sources: SourceMetrics::new(&registry)?,
             violations,
             tls_handshakes_failed: counters(
                 "pipeproof_tls_handshakes_failed_total",
@@ -140,7 +147,8 @@ impl Metrics {
         })
     }
 
-    pub(crate) fn observe(&self, commit: &Commit, counters: &DetectCounters) {
+    pub(crate) fn observe(&self, arrivals: &Arrivals, commit: &Commit, counters: &DetectCounters) {
+        self.sources.observe(arrivals, commit);
         self.duplicates.inc_by(commit.duplicates.len() as u64);
         self.dead_letters.inc_by(commit.dead_letters.len() as u64);
         for finding in &commit.findings {

@@ -13,8 +13,11 @@ use bytes::Bytes;
 use pipeproof_engine::clock::Clock;
 use pipeproof_engine::commit::{Restored, Store};
 use pipeproof_engine::control::{Control, OWN_SOURCE, SourceRecord};
-use pipeproof_engine::detect::{DetectCounters, Detector, ExceptionStatus, RestoreError, RuleStatus, TableStatus};
+use pipeproof_engine::detect::{
+    DetectCounters, Detector, ExceptionStatus, RestoreError, RuleStatus, StreamStatus, TableStatus,
+};
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
+use pipeproof_engine::silence::Silence;
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{AcceptedCertificate, ClientCertificate};
@@ -87,12 +90,21 @@ impl NodeError {
     }
 }
 
+/// Lists of events that are read at once: each keeps a thread busy.
+const LISTINGS: usize = 4;
+
 /// What rules, tables and exceptions hold, as detection last told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DetectStatus {
     pub(crate) rules: Vec<RuleStatus>,
     pub(crate) tables: Vec<TableStatus>,
     pub(crate) exceptions: Vec<ExceptionStatus>,
+    /// How the numberings of sources stand.
+    pub(crate) streams: Vec<StreamStatus>,
+    /// How sources speak.
+    pub(crate) silences: Vec<Silence>,
+    /// The record time at which all of this was told, exceptions aside.
+    pub(crate) as_of: Timestamp,
 }
 
 /// What every role shares.
@@ -130,6 +142,7 @@ pub(crate) struct Shared {
     pub(crate) archive_now: Notify,
     pub(crate) archive_every: Duration,
     pub(crate) seal_every: Duration,
+    pub(crate) patience: Option<roles::Patience>,
     pub(crate) stopping: watch::Sender<bool>,
     /// Why the store or the lake cannot be written just now.
     pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
@@ -146,6 +159,8 @@ pub(crate) struct Shared {
     /// Everything the log held at the start has been evaluated.
     pub(crate) caught_up: AtomicBool,
     pub(crate) evidence: tokio::sync::Mutex<()>,
+    /// Lists of events that may be read at once.
+    pub(crate) listings: Arc<tokio::sync::Semaphore>,
     /// Backtests that may run.
     pub(crate) backtests: Arc<tokio::sync::Semaphore>,
 }
@@ -214,6 +229,7 @@ impl Node {
             archive_now: Notify::new(),
             archive_every: config.archive_every,
             seal_every: config.seal_every,
+            patience: config.patience,
             stopping: watch::Sender::new(false),
             trouble: RwLock::default(),
             counters: RwLock::default(),
@@ -223,6 +239,7 @@ impl Node {
             controls: AtomicU64::new(0),
             caught_up: AtomicBool::new(false),
             evidence: tokio::sync::Mutex::new(()),
+            listings: Arc::new(tokio::sync::Semaphore::new(LISTINGS)),
             backtests: Arc::new(tokio::sync::Semaphore::new(1)),
             rules,
             clock,

@@ -192,6 +192,8 @@ impl Registry {
                 *last = (*last).max(run.to);
             }
             Control::Tick {}
+            | Control::SourceSilent { .. }
+            | Control::SourceHeard { .. }
             | Control::Started { .. }
             | Control::Stopped { .. }
             | Control::IncidentStep { .. }

@@ -55,6 +55,22 @@ pub enum Control {
         /// Who removed it.
         actor: String,
     },
+    /// A source says nothing for longer than it usually does.
+    SourceSilent {
+        /// Its name.
+        name: String,
+        /// When it last spoke.
+        since: Timestamp,
+        /// What it was measured by, in words.
+        reason: String,
+    },
+    /// A source that was silent speaks again.
+    SourceHeard {
+        /// Its name.
+        name: String,
+        /// How it was silent, in words.
+        note: String,
+    },
     /// A token was created.
     TokenCreated(TokenRecord),
     /// A token was revoked.

@@ -4,12 +4,16 @@
 //! |---|---|
 //! | `pipeproof` | our own ticks: whole unless we were down |
 //! | `github.webhook` | a collector that found every delivery held that GitHub lists; without one nothing, and down at all → gap, because GitHub never delivers again by itself |
-//! | every other | nothing yet: events are not numbered, and the sender repeats what we did not accept |
+//! | any whose events their sender numbers ([`crate::sequence`]) | no number is missing before the first one of a later hour → whole; a missing one → gap until it comes |
+//! | every other | nothing: the sender repeats what we did not accept |
+//!
+//! A day after its end the verdict on an hour is final.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commit::{Completeness, SourceWindow};
+use crate::sequence::{Arrival, HourChange, JUDGED_FOR, Numbered, Numberings, StreamChange};
 use crate::source::SourceType;
 use crate::time::Timestamp;
 
@@ -22,6 +26,7 @@ pub const DOWN_AFTER: Duration = Duration::from_secs(5);
 pub struct Coverage {
     /// By source, then by the hour.
     windows: BTreeMap<String, BTreeMap<Timestamp, Kept>>,
+    numberings: Numberings,
 }
 
 #[derive(Clone, Debug)]
@@ -72,8 +77,50 @@ impl Coverage {
             status: Completeness::NotEstablished,
             basis: String::new(),
         };
-        judge(&mut window);
+        judge(&mut window, &self.numberings);
         self.windows.entry(source.to_owned()).or_default().insert(hour, Kept { window, changed: true });
+    }
+
+    /// Takes in the number that a sender, or the way, gave a record of its source. Before [`Coverage::count`] counts the record nothing is
+    /// judged: `judge_numbers` does it.
+    pub fn number(&mut self, source: &str, numbered: Numbered<'_>, arrival: Arrival) -> bool {
+        self.numberings.observe(source, numbered, arrival)
+    }
+
+    /// Judges the windows of a source by the numbers that came. What was found whole stays so.
+    pub fn judge_numbers(&mut self, source: &str, now: Timestamp) {
+        for Kept { window, changed } in self.windows.get_mut(source).into_iter().flat_map(BTreeMap::values_mut) {
+            if window.status == Completeness::Complete || !is_open(window, &self.numberings, now) {
+                continue;
+            }
+            let before = (window.status, window.basis.clone());
+            judge(window, &self.numberings);
+            *changed |= before != (window.status, window.basis.clone());
+        }
+    }
+
+    /// The numberings of all sources.
+    #[must_use]
+    pub const fn numberings(&self) -> &Numberings {
+        &self.numberings
+    }
+
+    /// Forgets the numbers of a source that was removed.
+    pub fn remove(&mut self, source: &str) {
+        self.numberings.remove(source);
+    }
+
+    /// Lets numberings go that are too old, at an hour's turn.
+    pub fn expire(&mut self, now: Timestamp) {
+        self.numberings.expire(now);
+    }
+
+    pub(crate) fn take_numbers(&mut self) -> (Vec<StreamChange>, Vec<HourChange>) {
+        self.numberings.take_changes()
+    }
+
+    pub(crate) fn restore_numbers(&mut self, streams: Vec<StreamChange>, hours: Vec<HourChange>, now: Timestamp) {
+        self.numberings.restore(streams, hours, now);
     }
 
     /// Counts a record into its source's window, which must be open.
@@ -95,7 +142,7 @@ impl Coverage {
             let end = to.min(window.end);
             if start < end {
                 window.down_secs += (end.micros_since(start) / 1_000_000).max(1);
-                judge(window);
+                judge(window, &self.numberings);
                 *changed = true;
             }
         }
@@ -116,10 +163,11 @@ impl Coverage {
         }
     }
 
-    /// Forgets windows that ended more than an hour before `now`, once their last state was taken.
+    /// Forgets windows that ended more than an hour before `now` (a day, where numbers can still tell something), once their last
+    /// state was taken.
     pub fn close(&mut self, now: Timestamp) {
         for windows in self.windows.values_mut() {
-            windows.retain(|_, kept| kept.window.end.plus(HOUR) >= now || kept.changed);
+            windows.retain(|_, kept| is_open(&kept.window, &self.numberings, now) || kept.changed);
         }
         self.windows.retain(|_, windows| !windows.is_empty());
     }
@@ -142,7 +190,28 @@ impl Coverage {
     }
 }
 
-fn judge(window: &mut SourceWindow) {
+/// Whether something may still change what is said of a window.
+fn is_open(window: &SourceWindow, numberings: &Numberings, now: Timestamp) -> bool {
+    let numbered = || numberings.since(&window.source).is_some_and(|since| since < window.end);
+    window.end.plus(HOUR) >= now || (window.end.plus(JUDGED_FOR) >= now && numbered())
+}
+
+fn judge(window: &mut SourceWindow, numberings: &Numberings) {
+    let down = window.down_secs;
+    if let Some((status, mut basis)) = numberings.judge(window) {
+        if down > 0 {
+            basis.push_str(&format!("; not receiving for {down} s"));
+        }
+        (window.status, window.basis) = (status, basis);
+        return;
+    }
+    judge_unnumbered(window);
+    if let Some(skipped) = numberings.skipped(window) {
+        window.basis.push_str(&format!("; {skipped}"));
+    }
+}
+
+fn judge_unnumbered(window: &mut SourceWindow) {
     let down = window.down_secs;
     (window.status, window.basis) = match window.source_type {
         SourceType::Pipeproof if down == 0 => (Completeness::Complete, "own ticks without a pause".to_owned()),

@@ -29,6 +29,7 @@ use crate::event::Event;
 use crate::incident::Incident;
 use crate::plan::{Plan, Routing};
 use crate::record::{Authenticity, CollectionMode, Record};
+use crate::sequence::{self, Arrival, Numbered};
 use crate::source::SourceType;
 use crate::state::{Delta, Named, QuietKey, State, StateError, named};
 use crate::table::Rows;
@@ -36,7 +37,7 @@ use crate::time::{Timestamp, micros};
 use crate::watermark::Lane;
 
 pub use replace::RestoreError;
-pub use status::{ExceptionStatus, RuleStatus, TableStatus, must_be_heard};
+pub use status::{ExceptionStatus, RuleStatus, StreamStatus, TableStatus, must_be_heard};
 pub(crate) use topology::Topology;
 
 /// How far back an outage is written into windows of their own: longer ones are shown by the windows that are missing.
@@ -168,6 +169,12 @@ impl Detector {
         self.state.position
     }
 
+    /// Record time that detection has come to: the largest received time of any record.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.state.now
+    }
+
     /// Counters since the process started.
     #[must_use]
     pub fn counters(&self) -> DetectCounters {
@@ -252,15 +259,22 @@ impl Detector {
                 hour = hour.plus(Duration::from_secs(3_600));
             }
         }
+        if before.hour() != now.hour() {
+            self.state.coverage.expire(now);
+        }
         if down || self.opened != Some(now.hour()) {
             self.opened = Some(now.hour());
             self.open_windows(now);
         }
         if down {
             self.state.coverage.down(before, now);
+            self.state.rhythms.deaf(before, now);
         }
         if !own {
             self.state.watermarks.hear(&envelope.source, Lane::from(envelope.mode), envelope.received);
+            if Lane::from(envelope.mode) == Lane::Live {
+                self.state.rhythms.hear(&envelope.source, now);
+            }
             batch.marks_moved = true;
             self.state.dedup.expire(now);
             let item = item_hash(&envelope.source, &envelope.item);
@@ -313,6 +327,28 @@ impl Detector {
             skew_secs: known().map(behind).min().map(|least| -least),
         };
         self.state.coverage.count(&envelope.source, now, observed);
+        self.note_numbers(decoded, events, duplicate, now);
+    }
+
+    fn note_numbers(&mut self, decoded: &Decoded, events: &[Event], repeated: bool, now: Timestamp) {
+        let envelope = &decoded.record.envelope;
+        let arrival = Arrival {
+            happened: events.iter().filter(|event| event.time_known).map(|event| event.time).max(),
+            received: now,
+            history: envelope.mode == CollectionMode::Backfill,
+            repeated,
+        };
+        let coverage = &mut self.state.coverage;
+        let mut changed = false;
+        if let Some(numbered) = Numbered::of(envelope) {
+            changed |= coverage.number(&envelope.source, numbered, arrival);
+        }
+        if let Some((stream, number)) = sequence::offset(envelope) {
+            changed |= coverage.number(&envelope.source, Numbered { stream: &stream, number, sparse: true }, arrival);
+        }
+        if changed {
+            coverage.judge_numbers(&envelope.source, now);
+        }
     }
 
     fn finish(&mut self, batch: Batch, from: u64, committed: Timestamp) -> Result<Commit, StateError> {
@@ -320,6 +356,7 @@ impl Detector {
         commit.windows = self.state.coverage.take_changed();
         self.state.coverage.close(self.state.now);
         commit.incidents = batch.incidents.iter().filter_map(|id| self.state.incidents.get(id).cloned()).collect();
+        let (streams, numbered) = self.state.coverage.take_numbers();
         let journal = self.journal.take().map_err(StateError::Encoding)?;
         let delta = Delta {
             position: self.state.position,
@@ -340,6 +377,9 @@ impl Detector {
             forgotten_incidents: batch.forgotten,
             windows: commit.windows.clone(),
             rule_set: self.state.rule_set.clone(),
+            streams,
+            numbered,
+            rhythms: self.state.rhythms.take_changes(),
         };
         if !self.journal.is_off() {
             commit.delta = delta.encode()?;

@@ -37,6 +37,8 @@ mod reader;
 pub mod record;
 pub mod rule;
 mod scan;
+pub mod sequence;
+pub mod silence;
 pub mod source;
 mod spelling;
 pub mod sql;

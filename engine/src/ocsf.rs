@@ -165,7 +165,8 @@ fn finish(event: &Event, class: Class, activity: &Activity, body: Object, taken:
     let severity = severity::of(taken);
     out.set("severity_id", severity.0);
     out.set("severity", severity.1);
-    out.set("message", taken.text(Field::Message).unwrap_or_else(|| action(event)));
+    let message = taken.text(Field::Message).map(str::trim).filter(|message| !message.is_empty());
+    out.set("message", message.unwrap_or_else(|| action(event)));
     out.set("raw_data_size", event.native.len());
     let hash = Object::default()
         .with("algorithm_id", 3)

@@ -20,13 +20,18 @@ use crate::exception::ExceptionCount;
 use crate::incident::{Incident, Incidents};
 use crate::plan::Plan;
 use crate::rule::{CorrelationRule, Rule};
+use crate::sequence::{HourChange, StreamChange};
+use crate::silence::{RhythmChange, Rhythms};
 use crate::sql::Episodes;
 use crate::table::{self, Rows};
 use crate::time::Timestamp;
 use crate::watermark::{Lane, Mark, Watermarks};
 
 /// Version of the encoding.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The version before. What version 3 adds are lists at the end: empty, each is one zero byte.
+pub(crate) const VERSION_BEFORE: u8 = 2;
+pub(crate) const ADDED_SINCE: &[u8] = &[0; 3];
 
 /// Why a state cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +93,7 @@ pub(crate) struct State {
     pub(crate) quiet: BTreeMap<QuietKey, Timestamp>,
     pub(crate) incidents: Incidents,
     pub(crate) coverage: Coverage,
+    pub(crate) rhythms: Rhythms,
     /// Digest of the rule set the log says is in force.
     pub(crate) rule_set: Option<String>,
 }
@@ -118,6 +124,12 @@ pub(crate) struct Delta {
     pub(crate) forgotten_incidents: Vec<String>,
     pub(crate) windows: Vec<SourceWindow>,
     pub(crate) rule_set: Option<String>,
+    /// Since version 3.
+    pub(crate) streams: Vec<StreamChange>,
+    /// Since version 3.
+    pub(crate) numbered: Vec<HourChange>,
+    /// Since version 3.
+    pub(crate) rhythms: Vec<RhythmChange>,
 }
 
 impl Delta {
@@ -133,6 +145,9 @@ impl Delta {
     fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         match bytes.split_first() {
             Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(StateError::Encoding),
+            Some((&VERSION_BEFORE, rest)) => {
+                postcard::from_bytes(&[rest, ADDED_SINCE].concat()).map_err(StateError::Encoding)
+            }
             other => Err(StateError::Version(other.map(|(version, _)| *version))),
         }
     }
@@ -255,7 +270,9 @@ impl State {
         for window in delta.windows {
             self.coverage.insert(window);
         }
+        self.coverage.restore_numbers(delta.streams, delta.numbered, self.now);
         self.coverage.close(self.now);
+        self.rhythms.restore(&delta.rhythms);
         if delta.rule_set.is_some() {
             self.rule_set = delta.rule_set;
         }
@@ -334,6 +351,7 @@ impl State {
 
     /// The whole state as one delta from nothing.
     pub(crate) fn snapshot(&self, plan: &Plan, topology: &Topology) -> Result<Vec<u8>, StateError> {
+        let (streams, numbered) = self.coverage.numberings().as_changes();
         let encode = |of: &Correlation| postcard::to_stdvec(of).map(Bytes).map_err(StateError::Encoding);
         let mut correlations = Vec::with_capacity(self.correlations.len());
         for (lanes, link) in self.correlations.iter().zip(&topology.links) {
@@ -358,6 +376,9 @@ impl State {
             forgotten_incidents: Vec::new(),
             windows: self.coverage.iter().cloned().collect(),
             rule_set: self.rule_set.clone(),
+            streams,
+            numbered,
+            rhythms: self.rhythms.as_changes(),
         }
         .encode()
     }

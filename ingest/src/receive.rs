@@ -22,6 +22,7 @@ use pipeproof_engine as engine;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
+pub(crate) use self::identity::CHUNK;
 pub use crate::authentic::Secret;
 use crate::authentic::{self, Proof};
 pub use crate::limits::Limits;

@@ -8,6 +8,7 @@ pub(crate) mod cloudevents;
 mod encoded;
 mod hec;
 mod jenkins_log;
+pub(crate) mod numbered;
 mod otlp;
 mod parts;
 mod syslog;

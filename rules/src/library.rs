@@ -22,6 +22,7 @@ const RULES: &[(&str, &str)] = texts![
     "logging/audit_stream_disabled.yml",
     "logging/configuration_broken.yml",
     "logging/coverage_hole_scm.yml",
+    "logging/source_silent.yml",
     "pipeline/action_tag_moved.yml",
     "pipeline/known_bad_action.yml",
     "pipeline/publish_burst.yml",
@@ -81,6 +82,7 @@ pub const ACTIVE: &[&str] = &[
     "secret_in_log",
     "secret_read_burst",
     "secret_store_weakened",
+    "source_silent",
     "unverified_image_admitted",
     "workflow_guardrails_loosened",
 ];

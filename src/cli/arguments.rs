@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Deliveries(ListAction),
     /// Findings, newest first
     Findings(FindingsOptions),
+    /// Stored events, a JSON line each, in the order they were received
+    Events(EventsOptions),
     /// Read-only SQL over the lake
     Sql(SqlOptions),
     /// MTTD and the MTTR family over a period
@@ -401,6 +403,40 @@ pub(crate) struct FindingsOptions {
     #[arg(long)]
     pub(crate) level: Option<String>,
     #[arg(long, default_value_t = 100)]
+    pub(crate) limit: usize,
+}
+
+/// In which words events are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventWords {
+    /// Ours: `cicd` fields and the native event
+    Json,
+    /// Objects of the Open Cybersecurity Schema Framework
+    Ocsf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsOptions {
+    /// In which words
+    #[arg(long = "as", value_enum, default_value = "json")]
+    pub(crate) words: EventWords,
+    /// Received from here on, inclusive; a day before --to if left out
+    #[arg(long, value_parser = time)]
+    pub(crate) from: Option<Timestamp>,
+    /// Received before this; now if left out
+    #[arg(long, value_parser = time)]
+    pub(crate) to: Option<Timestamp>,
+    /// Of this source
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// With this action, such as secret.read
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Those after this event id
+    #[arg(long)]
+    pub(crate) after: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 10_000)]
     pub(crate) limit: usize,
 }
 

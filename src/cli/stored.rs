@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::arguments::{
-    DeadLettersAction, FindingsOptions, Format, IncidentsAction, KpiOptions, ListAction, SourcesAction, SqlOptions,
-    TokenAction,
+    DeadLettersAction, EventWords, EventsOptions, FindingsOptions, Format, IncidentsAction, KpiOptions, ListAction,
+    SourcesAction, SqlOptions, TokenAction,
 };
 use super::{Failure, show};
 use crate::client::{Client, ClientError, Place};
@@ -64,6 +64,8 @@ pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option
                 "last_24h.duplicates",
                 "last_24h.dead_letters",
                 "last_24h.gaps",
+                "sequence.missing",
+                "silence.silent_since",
                 "this_hour.status",
                 "collecting",
             ];
@@ -157,6 +159,36 @@ pub(super) async fn findings(options: &FindingsOptions, place: &Place, format: O
     }
     let answer = with(place, async |client| client.get(&path).await).await?;
     show::rows(&list(&answer, "findings"), &["time", "level", "state", "title", "incident", "id"], format)
+}
+
+/// A line is a line in every format: whoever takes events in takes them one by one.
+pub(super) async fn events(options: &EventsOptions, place: &Place) -> Done {
+    let words = match options.words {
+        EventWords::Json => "json",
+        EventWords::Ocsf => "ocsf",
+    };
+    let mut query = vec![("format", words.to_owned()), ("limit", options.limit.to_string())];
+    let times = [("from", options.from), ("to", options.to)];
+    query.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
+    let texts = [("source", &options.source), ("action", &options.action), ("after", &options.after)];
+    query.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))));
+    let mut failed = None;
+    let asked = with(place, async |client| {
+        let each = |line: &[u8]| {
+            let shown = show::line(&String::from_utf8_lossy(line));
+            shown.map_err(|failure| {
+                let told = ClientError::Answer(failure.to_string());
+                failed = Some(failure);
+                told
+            })
+        };
+        client.listed("/v1/events", &query, each).await
+    })
+    .await;
+    match failed {
+        Some(failure) => Err(failure),
+        None => asked,
+    }
 }
 
 pub(super) async fn sql(options: &SqlOptions, place: &Place, format: Option<Format>) -> Done {

@@ -143,6 +143,7 @@ pub(crate) async fn remove_source(
         return Err(ApiError::not_found(format!("there is no source `{name}`")));
     }
     control(&shared, Control::SourceRemoved { name: name.clone(), actor: format!("token:{}", caller.id) }).await?;
+    shared.metrics.sources.remove(&name);
     Ok(Json(json!({ "removed": name })))
 }
 

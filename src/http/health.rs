@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use pipeproof_engine::commit::{Completeness, SourceWindow};
 use pipeproof_engine::control::OWN_SOURCE;
+use pipeproof_engine::detect::StreamStatus;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_record::sql::{Limits, Sql};
 use serde_json::{Value, json};
@@ -23,6 +24,9 @@ const OVER: Duration = Duration::from_secs(24 * 3_600);
 const RATE_OVER: Duration = Duration::from_secs(5 * 60);
 /// How long the lake may take in what was detected; then it is told from what is there.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// Streams of a source that are told one by one.
+const STREAMS_TOLD: usize = 20;
 
 /// Latest event, rate and lag of each source, from the lake. Only events that came live and carry a time of their own
 /// have a lag; a negative one is a clock that runs ahead.
@@ -42,6 +46,7 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
     let windows = shared.store.windows(from, Timestamp::MAX).await.map_err(internal("read the windows of sources"))?;
     let windows: Vec<SourceWindow> = windows.into_iter().map(|stored| stored.window).collect();
     let seen = seen(&shared, from, now).await?;
+    let status = shared.status();
     let mut known: BTreeMap<String, Value> = shared
         .registry()
         .sources
@@ -67,6 +72,14 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
             let own: Vec<&SourceWindow> = windows.iter().filter(|window| window.source == name).collect();
             about["this_hour"] = json!(own.iter().rfind(|window| window.end > now));
             about["last_24h"] = health(&own, seen.get(&name));
+            let streams: Vec<&StreamStatus> = status.streams.iter().filter(|stream| stream.source == name).collect();
+            if !streams.is_empty() {
+                about["sequence"] = numbers(&streams);
+            }
+            let silence = status.silences.iter().find(|silence| silence.source == name);
+            if let (Some(patience), Some(silence)) = (shared.patience, silence) {
+                about["silence"] = patience.told(silence);
+            }
             let collectors = shared.collecting.told(&shared, &name);
             if !collectors.is_empty() {
                 about["collectors"] = json!(collectors);
@@ -93,6 +106,22 @@ fn health(windows: &[&SourceWindow], seen: Option<&Vec<Value>>) -> Value {
         "dead_letters": sum(|window| window.dead_letters),
         "gaps": windows.iter().filter(|window| window.status == Completeness::Gap).count(),
         "down_s": windows.iter().map(|window| window.down_secs).sum::<i64>(),
+    })
+}
+
+/// What the numbers of a source's events say. Of many streams those with a gap come first.
+fn numbers(streams: &[&StreamStatus]) -> Value {
+    let by_sender = || streams.iter().filter(|stream| stream.by == "sender");
+    let sum = |of: fn(&StreamStatus) -> u64| by_sender().map(|stream| of(stream)).fold(0, u64::saturating_add);
+    let mut told = streams.to_vec();
+    told.sort_by_key(|stream| std::cmp::Reverse(stream.missing));
+    told.truncate(STREAMS_TOLD);
+    json!({
+        "missing": sum(|stream| stream.missing),
+        "lost": sum(|stream| stream.lost),
+        "restarts": sum(|stream| stream.restarts),
+        "streams": streams.len(),
+        "told": told,
     })
 }
 

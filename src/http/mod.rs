@@ -5,7 +5,8 @@ mod answers;
 pub(crate) mod backtest;
 mod dead_letters;
 mod elastic;
-pub(crate) mod events;
+pub(crate) mod event_list;
+mod events;
 mod evidence;
 mod findings;
 mod health;
@@ -77,6 +78,13 @@ pub(crate) const ROUTES: &[Route] = &[
         Needs(Scope::FindingsRead),
         "Positions of log, detection and lake, and counts",
         get(status::status)
+    ),
+    route!(
+        "GET",
+        "/v1/events",
+        Needs(Scope::SqlRead),
+        "Stored events as NDJSON, in our words or as OCSF objects (format, from, to, source, action, after, limit)",
+        get(event_list::list)
     ),
     route!(
         "POST",

@@ -19,6 +19,7 @@ use pipeproof_record::store::StoreError;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::metrics::Arrivals;
 use crate::node::{PARTITION, Shared};
 
 /// Records of a micro-batch at most: enough to share the cost of a transaction, few enough to keep findings prompt.
@@ -127,6 +128,7 @@ fn evaluate(
             {
                 return;
             }
+            let arrivals = Arrivals::of(&part);
             let commit = match detector.apply(part, shared.clock.now()) {
                 Ok(commit) => commit,
                 Err(error) => {
@@ -138,14 +140,21 @@ fn evaluate(
             if !commit_until_done(shared, handle, &commit, &mut stopping) {
                 return;
             }
-            published(shared, &detector, &commit);
+            published(shared, &detector, &arrivals, &commit);
         }
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             // It walks what rules hold, which may be much.
             told = Some(Instant::now());
+            let streams = detector.stream_status();
+            shared.metrics.sources.number(&streams);
+            let silences = detector.silences();
+            shared.metrics.sources.silent(&silences);
             shared.tell_status(|status| {
                 status.rules = detector.rule_status();
                 status.tables = detector.table_status();
+                status.streams = streams;
+                status.silences = silences;
+                status.as_of = detector.now();
             });
         }
         if delta_bytes > SNAPSHOT_AFTER_BYTES {
@@ -250,8 +259,8 @@ fn commit_until_done(
     }
 }
 
-fn published(shared: &Shared, detector: &Detector, commit: &Commit) {
-    shared.metrics.observe(commit, &detector.counters());
+fn published(shared: &Shared, detector: &Detector, arrivals: &Arrivals, commit: &Commit) {
+    shared.metrics.observe(arrivals, commit, &detector.counters());
     *shared.counters.write().unwrap_or_else(PoisonError::into_inner) = detector.counters();
     shared.tell_status(|status| status.exceptions = detector.exception_status());
     shared.detected.send_replace(commit.to);

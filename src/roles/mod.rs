@@ -6,6 +6,7 @@ mod detect;
 mod rebuild;
 mod retain;
 mod seal;
+mod silence;
 mod sql_rules;
 mod tick;
 
@@ -19,6 +20,7 @@ pub(crate) use detect::by_set;
 pub(crate) use rebuild::rebuild_registry;
 pub(crate) use retain::Retention;
 pub(crate) use seal::{PartitionTree, SealedTree, check_last_checkpoint, seal_now, sealed_size};
+pub(crate) use silence::{Patience, RawPatience};
 pub(crate) use sql_rules::{SqlStatus, record as sql_record};
 
 use crate::node::Shared;
@@ -35,6 +37,7 @@ pub(crate) fn spawn(
         ("archive", tokio::spawn(archive::run(Arc::clone(shared)))),
         ("seal", tokio::spawn(seal::run(Arc::clone(shared)))),
         ("retain", tokio::spawn(retain::run(Arc::clone(shared)))),
+        ("silence", tokio::spawn(silence::run(Arc::clone(shared)))),
         ("sql rules", tokio::spawn(sql_rules::run(Arc::clone(shared)))),
         ("deliver", tokio::spawn(deliver::run(Arc::clone(shared)))),
         ("tls", tokio::spawn(crate::tls::look(Arc::clone(shared)))),

@@ -33,6 +33,7 @@ mod redaction;
 mod replay;
 mod rules;
 mod rules_admin;
+mod source_health;
 mod sources;
 mod sql_rules;
 mod tidy;

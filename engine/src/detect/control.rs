@@ -42,6 +42,8 @@ impl Detector {
             Control::SourceRemoved { name, .. } => {
                 self.state.watermarks.remove(&name);
                 batch.marks_moved = true;
+                self.state.coverage.remove(&name);
+                self.state.rhythms.remove(&name);
                 self.state.sources.remove(&name);
                 batch.sources.insert(name, None);
             }
@@ -62,6 +64,8 @@ impl Detector {
                     self.state.coverage.whole(&record.name, from, to);
                 }
             }
+            Control::SourceSilent { name, since, .. } => self.state.rhythms.told(&name, Some(since)),
+            Control::SourceHeard { name, .. } => self.state.rhythms.told(&name, None),
             Control::SqlRun(run) => self.sql_run(&run, now, batch),
             Control::Started { .. }
             | Control::Stopped { .. }

@@ -8,8 +8,10 @@ use crate::correlate::Size;
 use crate::exception::ExceptionCount;
 use crate::plan::Plan;
 use crate::rule::{Filter, Rule, Table};
+use crate::silence::Silence;
 use crate::source::SourceType;
 use crate::table::Rows;
+use crate::time::Timestamp;
 
 /// What a correlation, or a rule with lookups, holds, both lanes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -48,7 +50,67 @@ pub struct ExceptionStatus {
     pub count: ExceptionCount,
 }
 
+/// How a numbering of a source's events stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamStatus {
+    /// The source.
+    #[serde(skip)]
+    pub source: String,
+    /// What is numbered: see [`crate::sequence`].
+    pub stream: String,
+    /// Who numbers: `sender`, or `transport`, whose numbers prove nothing.
+    pub by: &'static str,
+    /// Lowest number of this numbering that counts.
+    pub first: u64,
+    /// Highest number that came.
+    pub last: u64,
+    /// When it was received.
+    pub heard: Timestamp,
+    /// Numbers that did not come and are waited for.
+    pub missing: u64,
+    /// The first ranges of those, both ends included.
+    pub ranges: Vec<(u64, u64)>,
+    /// Numbers that did not come and are given up.
+    pub lost: u64,
+    /// How often the numbering began anew.
+    pub restarts: u64,
+}
+
+/// Ranges of missing numbers that are told one by one.
+const RANGES_TOLD: usize = 10;
+
 impl Detector {
+    /// How each source speaks, and for how long it has not, at the time detection has come to.
+    #[must_use]
+    pub fn silences(&self) -> Vec<Silence> {
+        self.state.rhythms.silences(self.state.now).collect()
+    }
+
+    /// How the numberings of all sources stand, by source and stream.
+    #[must_use]
+    pub fn stream_status(&self) -> Vec<StreamStatus> {
+        let numberings = self.state.coverage.numberings();
+        let of = |source: &str| {
+            let source = source.to_owned();
+            numberings
+                .of(&source)
+                .map(|(name, stream)| StreamStatus {
+                    source: source.clone(),
+                    stream: name.to_owned(),
+                    by: if stream.sparse { "transport" } else { "sender" },
+                    first: stream.first,
+                    last: stream.last,
+                    heard: stream.heard,
+                    missing: stream.open(),
+                    ranges: stream.ranges().take(RANGES_TOLD).collect(),
+                    lost: stream.lost,
+                    restarts: stream.restarts,
+                })
+                .collect::<Vec<_>>()
+        };
+        numberings.sources().flat_map(of).collect()
+    }
+
     /// What each table holds.
     #[must_use]
     pub fn table_status(&self) -> Vec<TableStatus> {

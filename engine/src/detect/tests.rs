@@ -1,5 +1,6 @@
 //! The promises of detection as a whole: results do not depend on where batches are cut or where it was restored.
 
+mod numbers;
 mod replace;
 mod tables;
 
@@ -142,7 +143,9 @@ fn control(index: u64, received: i64, control: &Control) -> Decoded {
 fn event(index: u64, received: i64, time: i64, action: &str, repo: &str, item: u64) -> Decoded {
     // Three actors, by the item.
     let actor = ["ann", "bob", "eve"][usize::try_from(item % 3).unwrap()];
-    let envelope = envelope(index, received, false, format!("id:{item}"));
+    let mut envelope = envelope(index, received, false, format!("id:{item}"));
+    envelope.attributes.insert(sequence::STREAM.to_owned(), format!("of {repo}"));
+    envelope.attributes.insert(sequence::NUMBER.to_owned(), (item + 1).to_string());
     let mut fields = Fields::default();
     fields.set(Field::Action, Value::Text(action.to_owned()));
     fields.set(Field::CiRepo, Value::Text(repo.to_owned()));

@@ -6,12 +6,28 @@ use super::taken::Taken;
 use super::{action, millis};
 use crate::event::Event;
 use crate::fields::Field;
+use crate::source::SourceType;
 
-/// The product whose API it was, or that reported.
+/// The product whose API it was, or that reported. Whoever calls it may be of another: a job of one CI system logs in to many.
 fn product(event: &Event, taken: &Taken<'_>) -> String {
-    let named = taken.text(Field::CloudService).or_else(|| taken.text(Field::CiProvider));
-    let product = named.or_else(|| event.source_type.info().native.map(|(product, _)| product));
-    product.unwrap_or(event.source.as_ref()).to_owned()
+    let service = taken.text(Field::CloudService);
+    // Read in any case: it says nothing that is not said by then.
+    let provider = taken.text(Field::CiProvider);
+    let own = event.source_type.info().native.map(|(product, _)| product);
+    let product = if is_document(event.source_type) { provider.or(own) } else { own.or(provider) };
+    service.or(product).unwrap_or(event.source.as_ref()).to_owned()
+}
+
+/// Whether a source type is a format that many products write.
+const fn is_document(kind: SourceType) -> bool {
+    matches!(
+        kind,
+        SourceType::Cdevents
+            | SourceType::IntotoStatement
+            | SourceType::SbomCyclonedx
+            | SourceType::SbomSpdx
+            | SourceType::Sarif
+    )
 }
 
 pub(super) fn user(taken: &Taken<'_>) -> Option<Object> {

@@ -1,6 +1,9 @@
 //! GitHub Actions job logs: text, whose header says more than any API (token permissions, and which commit each action
 //! resolved to).
 //!
+//! Token permissions, secret source, runner and actions stand in the first step, "Set up job", which the runner writes. What looks the same
+//! further down was printed by the job, which may print anything.
+//!
 //! Source: logs themselves; a line is `2026-06-21T05:34:27.7289936Z ` and text, continuation lines may lack the stamp.
 
 use bytes::Bytes;
@@ -10,6 +13,10 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::{DERIVED_MAX, Draft, ORIGIN, Undecodable};
+use crate::receive::CHUNK;
+
+/// Permissions of a token at most.
+const PERMISSIONS_MAX: usize = 64;
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let text = text(&record.body)?;
@@ -18,12 +25,20 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let mut derived = Vec::new();
     let mut secrets = None;
     let mut time = None;
+    // A log is cut into chunks; the runner's own words are in the first.
+    let mut setting_up = record.envelope.attributes.get(CHUNK).is_none_or(|chunk| chunk == "0");
     let mut lines = text.trim_start_matches('\u{feff}').lines();
     while let Some(line) = lines.next() {
         let (stamp, line) = split_stamp(line);
         time = stamp.or(time);
         log.time = log.time.or(time);
         if derived.len() >= DERIVED_MAX {
+            continue;
+        }
+        if let Some((action, key)) = cache(line) {
+            derived.push((time, Found::Cache(action, key.to_owned())));
+        }
+        if !setting_up {
             continue;
         }
         if let Some(reference) = line.strip_prefix("Download action repository '") {
@@ -33,10 +48,11 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         } else if let Some(source) = line.strip_prefix("Secret source: ") {
             // Actions, Dependabot, Codespaces or None: whose secrets the job may read.
             secrets = Some(format!("github.{}", source.trim().to_lowercase()));
-        } else if let Some((action, key)) = cache(line) {
-            derived.push((time, Found::Cache(action, key.to_owned())));
         } else if let Some(job) = line.strip_prefix("Complete job name: ") {
             log.fields.text(Field::Message, Some(job));
+            setting_up = false;
+        } else if line.starts_with("##[group]Run ") {
+            setting_up = false;
         } else if let Some(name) = line.strip_prefix("Runner name: ") {
             log.fields.text(Field::RunnerName, Some(name.trim_matches('\'')));
         } else if let Some(group) = line.strip_prefix("Runner group name: ") {
@@ -113,12 +129,21 @@ fn action(reference: &str) -> Option<(String, String)> {
     Some((action.to_owned(), sha.to_owned()))
 }
 
+/// `Name: level`, where the level is one there is.
+fn permission(line: &str) -> Option<(&str, &str)> {
+    let (name, level) = split_stamp(line).1.split_once(": ")?;
+    let level = level.trim();
+    matches!(level, "read" | "write" | "none" | "admin").then_some((name, level))
+}
+
 /// `Name: level` up to the end of the group, names as the workflow syntax writes them.
 fn permissions(lines: &mut std::str::Lines<'_>) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for line in lines.take(64) {
-        let (_, line) = split_stamp(line);
-        let Some((name, level)) = line.split_once(": ").filter(|_| !line.starts_with("##[")) else { break };
+    // A line that is none of the group's is left to whoever reads on.
+    while let Some((name, level)) = lines.clone().next().and_then(permission)
+        && found.len() < PERMISSIONS_MAX
+    {
+        lines.next();
         // `PullRequests` in the log is `pull-requests` in the workflow.
         let mut key = String::new();
         for char in name.chars() {
@@ -127,7 +152,7 @@ fn permissions(lines: &mut std::str::Lines<'_>) -> Vec<(String, String)> {
             }
             key.push(char.to_ascii_lowercase());
         }
-        found.push((key, level.trim().to_owned()));
+        found.push((key, level.to_owned()));
     }
     found
 }

@@ -105,7 +105,7 @@ pub(super) fn who(fields: &mut Fields, claims: &Claims) {
     fields.text(Field::ActorId, claims.identity.as_deref());
     if let Some(issuer) = &claims.issuer {
         fields.text(Field::CiProvider, subject::ci_provider(issuer));
-        fields.text(Field::ActorType, Some(subject::actor_type(issuer).unwrap_or("human")));
+        fields.text(Field::ActorType, Some(subject::signer(issuer, claims.identity.as_deref())));
     }
     fields.text(Field::CiRepo, claims.repo.as_deref());
     fields.text(Field::CiSha, claims.sha.as_deref());

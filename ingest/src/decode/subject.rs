@@ -86,30 +86,74 @@ pub(super) fn set(fields: &mut Fields, sub: &str) {
     fields.text(Field::CiProvider, subject.provider);
 }
 
-/// The CI system behind an issuer (a URL, a host, or an AWS provider ARN); `None` if it is none we know.
+/// Host and path of an issuer that is a URL, a host, or an AWS provider ARN.
+fn parts(issuer: &str) -> (&str, &str) {
+    let address = issuer.rsplit_once(":oidc-provider/").map_or(issuer, |(_, address)| address);
+    let address = address.split_once("://").map_or(address, |(_, address)| address);
+    let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
+    (host.split(':').next().unwrap_or(host), path)
+}
+
+/// The CI system behind an issuer (a URL, a host, or an AWS provider ARN); `None` if it is none we know. By its host: what anybody may
+/// name a project or a path says nothing.
 pub(super) fn ci_provider(issuer: &str) -> Option<&'static str> {
+    /// Hosts, and those below them.
     const CI: &[(&str, &str)] = &[
-        ("token.actions.githubusercontent.com", "github"),
-        ("/_services/token", "github"),
-        (".ghe.com", "github"),
-        ("gitlab", "gitlab"),
+        ("actions.githubusercontent.com", "github"),
+        ("ghe.com", "github"),
+        ("gitlab.com", "gitlab"),
         ("oidc.circleci.com", "circleci"),
         ("agent.buildkite.com", "buildkite"),
         ("app.terraform.io", "terraform"),
         ("vstoken.dev.azure.com", "azure-devops"),
-        ("vstoken.actions.githubusercontent.com", "github"),
     ];
-    CI.iter().find(|(part, _)| issuer.contains(part)).map(|(_, provider)| *provider)
+    let (host, path) = parts(issuer);
+    if is_cluster(host, path) {
+        return None;
+    }
+    let below = |name: &str| host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let known = CI.iter().find(|(name, _)| below(name)).map(|(_, provider)| *provider);
+    // Servers of one's own: GitHub's by their path, GitLab's by what nearly everybody calls them.
+    known
+        .or_else(|| (path == "/_services/token").then_some("github"))
+        .or_else(|| host.split('.').any(|label| label.starts_with("gitlab")).then_some("gitlab"))
+}
+
+/// Whether a Kubernetes cluster issues these tokens: of EKS, GKE, AKS, or one of its own.
+fn is_cluster(host: &str, path: &str) -> bool {
+    host.starts_with("oidc.eks.")
+        || host == "container.googleapis.com"
+        || host.ends_with(".oic.prod-aks.azure.com")
+        || host.ends_with(".aks.azure.com")
+        || host.starts_with("kubernetes.default")
+        // Where EKS keeps the keys of clusters of one's own, and other hosts after its example.
+        || path.starts_with("/id/")
+        || host.split('.').any(|label| matches!(label, "kubernetes" | "k8s" | "spiffe"))
 }
 
 /// `ci` or `workload` for an issuer of federated tokens; `None` if it is neither.
 pub(super) fn actor_type(issuer: &str) -> Option<&'static str> {
-    const WORKLOAD: &[&str] =
-        &["oidc.eks.", "container.googleapis.com", "kubernetes", "oic.prod-aks.azure.com", ".aks.azure.com", "/id/"];
-    if ci_provider(issuer).is_some() {
-        Some("ci")
-    } else {
-        WORKLOAD.iter().any(|part| issuer.contains(part)).then_some("workload")
+    let (host, path) = parts(issuer);
+    if is_cluster(host, path) {
+        return Some("workload");
+    }
+    ci_provider(issuer).map(|_| "ci")
+}
+
+/// Who an identity in a certificate of Fulcio is, by its issuer and by what it is: a person's address, or the name of something that runs.
+pub(super) fn signer(issuer: &str, identity: Option<&str>) -> &'static str {
+    let identity = identity.unwrap_or_default();
+    if let Some(kind) = actor_type(issuer) {
+        return kind;
+    }
+    if identity.ends_with("gserviceaccount.com") {
+        return "service";
+    }
+    match identity.split_once("://") {
+        Some(("spiffe", _)) => "workload",
+        Some((_, address)) if address.contains("/namespaces/") => "workload",
+        Some(_) => "service",
+        None => "human",
     }
 }
 
@@ -158,5 +202,48 @@ mod tests {
         assert_eq!(actor_type("arn:aws:iam::1:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/AB"), Some("workload"));
         assert_eq!(actor_type("https://gitlab.example.com"), Some("ci"));
         assert_eq!(actor_type("accounts.google.com"), None);
+        for (issuer, kind) in [
+            ("https://token.actions.githubusercontent.com/acme", "ci"),
+            ("https://token.actions.acme.ghe.com", "ci"),
+            ("https://github.acme.example/_services/token", "ci"),
+            ("https://gitlab-ci.acme.example:8443", "ci"),
+            ("https://agent.buildkite.com", "ci"),
+            ("https://container.googleapis.com/v1/projects/acme-gitlab/locations/eu/clusters/c", "workload"),
+            ("https://westeurope.oic.prod-aks.azure.com/1/2/", "workload"),
+            ("https://kubernetes.default.svc.cluster.local", "workload"),
+            ("https://s3.eu-west-1.amazonaws.com/id/gitlab", "workload"),
+        ] {
+            assert_eq!(actor_type(issuer), Some(kind), "{issuer}");
+        }
+        for other in [
+            "https://evil.example/token.actions.githubusercontent.com",
+            "https://notghe.com",
+            "https://a.example/gitlab",
+        ] {
+            assert_eq!(actor_type(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn who_signs_is_told_by_issuer_and_identity() {
+        for (issuer, identity, kind) in [
+            ("https://accounts.google.com", "ann@example.com", "human"),
+            ("https://github.com/login/oauth", "ann@example.com", "human"),
+            ("https://accounts.google.com", "keyless@projectsigstore.iam.gserviceaccount.com", "service"),
+            (
+                "https://token.actions.githubusercontent.com",
+                "https://github.com/acme/app/.github/workflows/r.yml@x",
+                "ci",
+            ),
+            (
+                "https://oidc.eks.eu-west-1.amazonaws.com/id/AB",
+                "https://kubernetes.io/namespaces/a/serviceaccounts/b",
+                "workload",
+            ),
+            ("https://idp.example", "spiffe://acme.example/ns/a/sa/b", "workload"),
+            ("https://idp.example", "https://acme.example/builder", "service"),
+        ] {
+            assert_eq!(signer(issuer, Some(identity)), kind, "{issuer} {identity}");
+        }
     }
 }

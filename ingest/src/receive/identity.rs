@@ -12,6 +12,7 @@ use sha2::Sha256;
 use super::Request;
 use crate::limits::Limits;
 use crate::skim;
+use crate::unwrap::{cloudevents, numbered};
 
 /// Attribute: number of a job log's chunk, from 0.
 pub(crate) const CHUNK: &str = "joblog.chunk";
@@ -47,6 +48,11 @@ pub(super) fn attributes(request: &Request<'_>) -> BTreeMap<String, String> {
         if let Some(value) = header(request.headers, name) {
             found.insert((*name).to_owned(), value.to_owned());
         }
+    }
+    // An event that is put back together says it itself.
+    if !cloudevents::is_event(request.source.source_type) {
+        let numbered = numbered::cloudevent_headers(request.headers).into_iter().flatten();
+        found.extend(numbered.map(|(name, value)| (name.to_owned(), value)));
     }
     if request.source.source_type.info().free_text {
         for name in JOB_PARAMETERS {

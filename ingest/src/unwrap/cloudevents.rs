@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::percent_decode;
 
 /// Whether items of a type are CloudEvents. The others may travel in one; then its data is the item.
-fn is_event(kind: SourceType) -> bool {
+pub(crate) const fn is_event(kind: SourceType) -> bool {
     matches!(kind, SourceType::Json | SourceType::Cloudevents | SourceType::Cdevents | SourceType::Jenkins)
 }
 

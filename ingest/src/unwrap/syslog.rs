@@ -5,8 +5,8 @@ use bytes::Bytes;
 use engine::record::RECORD_BYTES_MAX;
 use pipeproof_engine as engine;
 
-use super::Item;
 use super::wrappers::Peel;
+use super::{Item, numbered};
 use crate::syslog::{Frames, parse};
 
 /// The messages of a stream, counted or line by line.
@@ -24,6 +24,9 @@ pub(super) fn messages(peel: &mut Peel, text: &Bytes, year: i32) {
                 about.attributes.push((attribute, text.to_owned()));
             }
         }
+        let host = parts.header.get("host").and_then(serde_json::Value::as_str);
+        let sequence = parts.header.get("structured_data").and_then(|data| data["meta"]["sequenceId"].as_str());
+        about.attributes.extend(sequence.and_then(|sequence| numbered::syslog(host, sequence)).into_iter().flatten());
         let message = Bytes::from(parts.message);
         if peel.container(&message, &about, 0) {
             continue;

@@ -27,7 +27,7 @@ use pipeproof_engine as engine;
 use sha2::{Digest, Sha256};
 
 use super::encoded::{self, Budget, Decoded};
-use super::{Item, UNREAD, is_one_container, split};
+use super::{Item, UNREAD, cloudevents, is_one_container, numbered, split};
 use crate::limits::Limits;
 use crate::skim;
 
@@ -181,6 +181,9 @@ impl Peel {
             return;
         }
         let mut item = Item { bytes, ..about.clone() };
+        if cloudevents::is_event(self.kind) {
+            item.attributes.extend(numbered::cloudevent(&item.bytes).into_iter().flatten());
+        }
         // One message may carry several items: only the first has its id alone.
         if let Some(id) = &mut item.id {
             match &mut self.last_id {
@@ -370,6 +373,9 @@ impl Peel {
             return true;
         }
         if members.specversion.is_some() {
+            let mut about = about.clone();
+            about.attributes.extend(numbered::cloudevent(object).into_iter().flatten());
+            let about = &about;
             if let Some(data) = part(&members.data) {
                 return match data.first() {
                     Some(b'"') => self.quoted(&data, about, wrappers),

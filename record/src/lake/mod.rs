@@ -41,7 +41,7 @@ pub(crate) use events::batch as events_batch;
 pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
-pub use replay::{Findings, Records, Skip, StoredRecord};
+pub use replay::{Choice, Findings, Records, Skip, StoredRecord};
 
 /// Rows of a feed that are copied in one commit.
 const FEED_ROWS: usize = 2_000;

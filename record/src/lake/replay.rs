@@ -5,6 +5,7 @@
 //! Everything here blocks: call it from a thread that may.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 
 use super::columns::Table;
+use super::delta::folder_name;
 use super::events::whole_envelope;
 use super::{LakeError, Snapshot, delta};
 
@@ -60,6 +62,17 @@ pub struct Skip {
     pub kept: Option<String>,
 }
 
+/// Which records are wanted. Whole files are left out by it; those that are read may hold others.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Received from here on …
+    pub from: Timestamp,
+    /// … and before this.
+    pub to: Timestamp,
+    /// Of one source.
+    pub source: Option<String>,
+}
+
 impl Snapshot {
     /// Index after the last record of the lake, as far as file names say; 0 for an empty one.
     #[must_use]
@@ -72,8 +85,20 @@ impl Snapshot {
     /// # Errors
     /// [`LakeError::Name`] for a file that no version of this program wrote.
     pub fn records(&self, partition: u32, skip: &Skip) -> Result<Records, LakeError> {
+        self.records_in(partition, |path| !skip.leaves_out(path))
+    }
+
+    /// The records of a partition in the files that may hold what is wanted, in the order of the log.
+    ///
+    /// # Errors
+    /// [`LakeError::Name`] for a file that no version of this program wrote.
+    pub fn records_of(&self, partition: u32, wanted: &Choice) -> Result<Records, LakeError> {
+        self.records_in(partition, |path| wanted.may_hold(path))
+    }
+
+    fn records_in(&self, partition: u32, is_read: impl Fn(&Path) -> bool) -> Result<Records, LakeError> {
         let mut files: Vec<_> = self.in_order(Table::Events)?;
-        files.retain(|(_, path)| !skip.leaves_out(path));
+        files.retain(|(_, path)| is_read(path));
         Ok(Records {
             partition: i32::try_from(partition).unwrap_or(i32::MAX),
             files: files.into(),
@@ -126,15 +151,27 @@ impl Snapshot {
 }
 
 impl Skip {
-    /// Files lie under `DATE/SOURCE/`.
     fn leaves_out(&self, path: &Path) -> bool {
         let Some(before) = self.before else { return false };
-        let source = path.parent();
-        let name =
-            |path: Option<&Path>| path.and_then(Path::file_name).and_then(|name| name.to_str()).map(str::to_owned);
-        let date = name(source.and_then(Path::parent));
-        date.is_some_and(|date| date < before.date()) && name(source) != self.kept
+        let (date, source) = folders(path);
+        date.is_some_and(|date| date < before.date().as_str()) && source != self.kept.as_deref()
     }
+}
+
+impl Choice {
+    fn may_hold(&self, path: &Path) -> bool {
+        let (date, source) = folders(path);
+        let wanted = self.source.as_deref().map(folder_name);
+        date.is_none_or(|date| date >= self.from.date().as_str() && date <= self.to.date().as_str())
+            && (wanted.is_none() || source == wanted.as_deref())
+    }
+}
+
+/// Files lie under `DATE/SOURCE/`.
+fn folders(path: &Path) -> (Option<&str>, Option<&str>) {
+    let source = path.parent();
+    let date = source.and_then(Path::parent);
+    (date.and_then(Path::file_name).and_then(OsStr::to_str), source.and_then(Path::file_name).and_then(OsStr::to_str))
 }
 
 /// The position an append moved its table to, by which its files are named.

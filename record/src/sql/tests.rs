@@ -1,7 +1,7 @@
 //! SQL from outside: what is refused, what is limited, and what the fact views make of events.
 
 use arrow_schema::DataType;
-use engine::commit::{Commit, Store};
+use engine::commit::{Commit, SourceWindow, Store};
 use engine::fields::{Field, FieldKind, Value};
 use engine::incident::{IncidentStep, Verb};
 use engine::record::Position;
@@ -565,6 +565,81 @@ async fn actions_runners_and_leaks() {
     assert_eq!(json!(jobs), json!([[false, true], [true, false], [true, true]]));
 }
 
+const IMAGE: &str = "sha256:aa";
+
+#[tokio::test]
+async fn bills_of_materials_scans_and_builders() {
+    let mut story = Story::new(SourceType::Trivy).await;
+    let found = |rule: &'static str, severity: &'static str| {
+        vec![
+            ("action", json!("scan.found")),
+            ("scan.kind", json!("vulnerability")),
+            ("scan.rule", json!(rule)),
+            ("scan.severity", json!(severity)),
+            ("scan.tool", json!("trivy")),
+            ("artifact.digest", json!(IMAGE)),
+        ]
+    };
+    let report = |findings: i64| {
+        vec![
+            ("action", json!("scan.finished")),
+            ("scan.tool", json!("trivy")),
+            ("scan.findings", json!(findings)),
+            ("artifact.digest", json!(IMAGE)),
+        ]
+    };
+    let alert = |action: &'static str| {
+        vec![
+            ("action", json!(action)),
+            ("scan.kind", json!("vulnerability")),
+            ("scan.rule", json!("CVE-3")),
+            ("scan.severity", json!("unknown")),
+            ("ci.repo", json!("acme/app")),
+        ]
+    };
+    let bill = vec![
+        ("action", json!("sbom.created")),
+        ("sbom.format", json!("CycloneDX 1.5")),
+        ("sbom.components", json!(12)),
+        ("artifact.digest", json!(IMAGE)),
+    ];
+    let provenance = vec![
+        ("action", json!("artifact.signed")),
+        ("signature.predicate_type", json!("https://slsa.dev/provenance/v1")),
+        ("build.builder", json!("https://github.com/actions/runner/github-hosted")),
+        ("artifact.digest", json!(IMAGE)),
+    ];
+    let events = [
+        (1, report(2)),
+        (1, found("CVE-1", "high")),
+        (1, found("CVE-2", "critical")),
+        (2, alert("scan.found")),
+        (3, bill),
+        (4, provenance),
+        (5, report(1)),
+        (5, found("CVE-2", "medium")),
+        (6, alert("scan.fixed")),
+    ];
+    let told: Vec<(u32, &[(&str, Json)])> = events.iter().map(|(minute, fields)| (*minute, &fields[..])).collect();
+    story.tell(&told).await;
+    let rows =
+        story.ask("SELECT vuln_id, digest, severity, first_seen, fixed_at, event_id FROM vuln ORDER BY vuln_id").await;
+    let expected = json!([
+        ["CVE-1", IMAGE, 4, at(1).to_string(), at(5).to_string(), "0-1-0"],
+        ["CVE-2", IMAGE, 5, at(1).to_string(), null, "0-2-0"],
+        ["CVE-3", null, null, at(2).to_string(), at(6).to_string(), "0-3-0"],
+    ]);
+    assert_eq!(json!(rows), expected);
+    let rows = story.ask("SELECT findings, at FROM scan ORDER BY at").await;
+    assert_eq!(json!(rows), json!([[2, at(1).to_string()], [1, at(5).to_string()]]));
+    let rows = story.ask("SELECT digest, format, generated_at, components, doc_sha256 FROM sbom").await;
+    // Of `{}`, which is what the records of this story hold.
+    let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    assert_eq!(json!(rows), json!([[IMAGE, "CycloneDX 1.5", at(3).to_string(), 12, digest]]));
+    let rows = story.ask("SELECT subject_digest, builder_id FROM attestation").await;
+    assert_eq!(json!(rows), json!([[IMAGE, "https://github.com/actions/runner/github-hosted"]]));
+}
+
 #[tokio::test]
 async fn findings_and_incidents_with_what_people_did() {
     let dir = tempfile::tempdir().unwrap();
@@ -585,7 +660,11 @@ async fn findings_and_incidents_with_what_people_did() {
         findings: vec![one, finding(2)],
         incidents: vec![incident.clone()],
         steps,
-        windows: vec![window(0, 9)],
+        windows: vec![
+            window(0, 9),
+            SourceWindow { basis: "3 numbered events are missing, 4-6 of host among them".to_owned(), ..window(1, 2) },
+            SourceWindow { basis: "sequence numbers without a gap; not receiving for 4 s".to_owned(), ..window(2, 2) },
+        ],
         ..batch(0, 1)
     };
     store.commit(&commit).await.unwrap();
@@ -614,10 +693,16 @@ async fn findings_and_incidents_with_what_people_did() {
     assert_eq!(json!(rows), expected);
     let rows = ask(
         &lake,
-        "SELECT source_id, got_count, status FROM source_window WHERE status IS NULL OR status <> 'complete'",
+        "SELECT source_id, got_count, status, seq_gaps FROM source_window
+         WHERE status IS NULL OR status <> 'complete' ORDER BY w_start",
     )
     .await;
-    assert_eq!(json!(rows), json!([["acme", 9, "not_established"]]));
+    let expected = json!([
+        ["acme", 9, "not_established", null],
+        ["acme", 2, "not_established", 3],
+        ["acme", 2, "not_established", 0],
+    ]);
+    assert_eq!(json!(rows), expected);
 }
 
 #[tokio::test]

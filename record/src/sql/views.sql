@@ -112,11 +112,64 @@ FROM (
 WHERE rank = 1;
 
 CREATE VIEW attestation AS
-SELECT artifact_digest AS subject_digest, signature_predicate_type AS predicate_type, CAST(NULL AS VARCHAR) AS builder_id,
+SELECT artifact_digest AS subject_digest, signature_predicate_type AS predicate_type, build_builder AS builder_id,
        signature_identity AS signer_identity, signature_issuer AS issuer, ci_sha AS source_sha, at AS created_at,
        coalesce(signature_verified, false) AS verified, event_id
 FROM fact
 WHERE action = 'artifact.signed' AND signature_predicate_type IS NOT NULL;
+
+-- Bills of materials, one row each. `doc_sha256` is of the document as it is kept: without its wrapper and its secrets.
+CREATE VIEW sbom AS
+SELECT artifact_digest AS digest, sbom_format AS format, at AS generated_at, encode(sha256(body), 'hex') AS doc_sha256,
+       sbom_components AS components, artifact_name AS name, ci_repo AS repo, event_id
+FROM fact
+WHERE action = 'sbom.created';
+
+-- Reports of scanners, one row each.
+CREATE VIEW scan AS
+SELECT artifact_digest AS digest, artifact_name AS name, ci_repo AS repo, scan_tool AS tool, scan_kind AS kind, scan_findings AS findings,
+       at, event_id
+FROM fact
+WHERE action = 'scan.finished';
+
+-- A vulnerability: one in one artifact, or in one repository where no artifact is named. Fixed: said to be, or not in the next report of
+-- the same scanner about the same artifact. When it is due, whether it is exploited and who accepted it no source of these says.
+CREATE VIEW vuln AS
+WITH e AS (
+    SELECT *, coalesce(artifact_digest, ci_repo, source) AS whose, coalesce(scan_tool, '') AS tool
+    FROM fact
+    WHERE scan_kind = 'vulnerability' AND scan_rule IS NOT NULL AND action IN ('scan.found', 'scan.fixed')
+), found AS (
+    SELECT *, row_number() OVER (PARTITION BY whose, scan_rule ORDER BY at, "partition", "index", sub) AS rank
+    FROM e WHERE action = 'scan.found'
+), span AS (
+    SELECT whose, scan_rule, min(at) AS first_seen, max(at) AS last_seen,
+           max(CASE scan_severity WHEN 'critical' THEN 5 WHEN 'high' THEN 4 WHEN 'medium' THEN 3 WHEN 'low' THEN 2
+                    WHEN 'info' THEN 1 END) AS severity
+    FROM found GROUP BY whose, scan_rule
+), report AS (
+    SELECT artifact_digest AS whose, coalesce(scan_tool, '') AS tool, at FROM fact
+    WHERE action = 'scan.finished' AND artifact_digest IS NOT NULL
+), gone AS (
+    SELECT f.whose, f.scan_rule, min(r.at) AS at
+    FROM found f
+    JOIN span s ON s.whose = f.whose AND s.scan_rule = f.scan_rule
+    JOIN report r ON r.whose = f.whose AND r.tool = f.tool AND r.at > s.last_seen
+    GROUP BY f.whose, f.scan_rule
+), fixed AS (
+    SELECT e.whose, e.scan_rule, min(e.at) AS at
+    FROM e JOIN span s ON s.whose = e.whose AND s.scan_rule = e.scan_rule
+    WHERE e.action = 'scan.fixed' AND e.at >= s.last_seen
+    GROUP BY e.whose, e.scan_rule
+)
+SELECT f.scan_rule AS vuln_id, f.artifact_digest AS digest, CAST(s.severity AS INT) AS severity, CAST(NULL AS BOOLEAN) AS kev, s.first_seen,
+       CAST(NULL AS TIMESTAMP(6)) AS due_at, least(x.at, g.at) AS fixed_at, CAST(NULL AS VARCHAR) AS exception_id, f.ci_repo AS repo,
+       f.scan_location AS location, f.scan_tool AS tool, f.event_id
+FROM found f
+JOIN span s ON s.whose = f.whose AND s.scan_rule = f.scan_rule
+LEFT JOIN gone g ON g.whose = f.whose AND g.scan_rule = f.scan_rule
+LEFT JOIN fixed x ON x.whose = f.whose AND x.scan_rule = f.scan_rule
+WHERE f.rank = 1;
 
 -- What an admission controller said about a signature when it let an image in or not.
 CREATE VIEW sig_verification AS
@@ -343,11 +396,13 @@ FROM incident_progress p
 LEFT JOIN f ON f.incident = p.incident
 LEFT JOIN opener o ON o.incident = p.incident;
 
--- The last version of every window. No source of these says how much it sent, so `src_count` stays empty.
+-- The last version of every window. No source of these says how much it sent, so `src_count` stays empty. `seq_gaps` are the events that
+-- a sender numbered and that did not come; empty where it numbers none.
 CREATE VIEW source_window AS
 SELECT source AS source_id, true AS critical, CAST(window_start AS TIMESTAMP(6)) AS w_start,
        CAST(window_end AS TIMESTAMP(6)) AS w_end, CAST(NULL AS BIGINT) AS src_count, records AS got_count,
-       CAST(NULL AS BIGINT) AS seq_gaps, max_lag_secs AS max_lag_s, max_skew_secs AS max_skew_s, status, source_type, events,
+       CASE WHEN basis LIKE '% numbered events are missing%' THEN CAST(split_part(basis, ' ', 1) AS BIGINT)
+            WHEN basis LIKE 'sequence numbers without a gap%' THEN CAST(0 AS BIGINT) END AS seq_gaps, max_lag_secs AS max_lag_s, max_skew_secs AS max_skew_s, status, source_type, events,
        duplicates, dead_letters, down_secs AS down_s, basis
 FROM (SELECT *, row_number() OVER (PARTITION BY source, window_start ORDER BY seq DESC) AS rank FROM source_windows) ranked
 WHERE rank = 1;
@@ -397,15 +452,6 @@ SELECT CAST(NULL AS VARCHAR) AS review_id, CAST(NULL AS VARCHAR) AS scope, CAST(
 CREATE VIEW auth_event AS
 SELECT CAST(NULL AS VARCHAR) AS principal, CAST(NULL AS VARCHAR) AS system, CAST(NULL AS BOOLEAN) AS mfa,
        CAST(NULL AS VARCHAR) AS result, CAST(NULL AS TIMESTAMP(6)) AS at WHERE false;
-
-CREATE VIEW sbom AS
-SELECT CAST(NULL AS VARCHAR) AS digest, CAST(NULL AS VARCHAR) AS format, CAST(NULL AS TIMESTAMP(6)) AS generated_at,
-       CAST(NULL AS VARCHAR) AS doc_sha256, CAST(NULL AS BIGINT) AS components WHERE false;
-
-CREATE VIEW vuln AS
-SELECT CAST(NULL AS VARCHAR) AS vuln_id, CAST(NULL AS VARCHAR) AS digest, CAST(NULL AS INT) AS severity,
-       CAST(NULL AS BOOLEAN) AS kev, CAST(NULL AS TIMESTAMP(6)) AS first_seen, CAST(NULL AS TIMESTAMP(6)) AS due_at,
-       CAST(NULL AS TIMESTAMP(6)) AS fixed_at, CAST(NULL AS VARCHAR) AS exception_id WHERE false;
 
 CREATE VIEW exception_rec AS
 SELECT CAST(NULL AS VARCHAR) AS exception_id, CAST(NULL AS VARCHAR) AS control_id, CAST(NULL AS VARCHAR) AS scope_key,

@@ -1,5 +1,6 @@
 //! GitHub: guards, the flow of a change, job logs.
 
+use engine::fields::Field;
 use engine::record::Position;
 use engine::source::SourceType;
 use engine::time::Timestamp;
@@ -292,11 +293,12 @@ fn an_event_has_the_time_that_its_action_set_or_none() {
 
 #[test]
 fn job_logs_tell_actions_token_and_leaks() {
-    let log = "\u{feff}2025-03-15T10:00:00.1234567Z Complete job name: build\n\
+    let log = "\u{feff}2025-03-15T10:00:00.1234567Z Current runner version: '2.329.0'\n\
         2025-03-15T10:00:00.2000000Z ##[group]GITHUB_TOKEN Permissions\n\
         2025-03-15T10:00:00.2000000Z Contents: write\n2025-03-15T10:00:00.2000000Z PullRequests: read\n\
         2025-03-15T10:00:00.2000000Z ##[endgroup]\n\
         2025-03-15T10:00:01.0000000Z Download action repository 'tj-actions/changed-files@v45' (SHA:0e58ed8671d6b60d0890c21b07f8835ace038e67)\n\
+        2025-03-15T10:00:01.0000000Z Complete job name: build\n\
         a continuation line\n";
     let job = [("joblog.repo", "acme/app"), ("joblog.run_id", "77"), ("joblog.job_id", "8"), ("joblog.attempt", "2")];
     let mut record = record(SourceType::GithubJoblog, &job, log);
@@ -352,6 +354,55 @@ fn job_logs_tell_actions_token_and_leaks() {
     );
     let error = decode(Position::default(), &super::record(SourceType::GithubJoblog, &[], vec![0; 100])).unwrap_err();
     assert!(error.to_string().contains("UTF-8"));
+}
+
+#[test]
+fn what_a_job_prints_is_not_taken_for_what_the_runner_says() {
+    let forged = "2025-03-15T10:00:03.0000000Z ##[group]GITHUB_TOKEN Permissions\n\
+        2025-03-15T10:00:03.0000000Z Contents: write\n\
+        2025-03-15T10:00:03.0000000Z ##[endgroup]\n\
+        2025-03-15T10:00:03.0000000Z Secret source: None\n\
+        2025-03-15T10:00:03.0000000Z Runner group name: 'GitHub Actions'\n\
+        2025-03-15T10:00:03.0000000Z Download action repository 'acme/x@v1' (SHA:0e58ed8671d6b60d0890c21b07f8835ace038e67)\n";
+    for end in ["Complete job name: build", "##[group]Run echo"] {
+        let log = format!(
+            "2025-03-15T10:00:00.0000000Z ##[group]GITHUB_TOKEN Permissions\n\
+             2025-03-15T10:00:00.0000000Z Metadata: read\n\
+             2025-03-15T10:00:00.0000000Z Secret source: Actions\n\
+             2025-03-15T10:00:01.0000000Z {end}\n{forged}"
+        );
+        let events = decoded(SourceType::GithubJoblog, &[("joblog.run_id", "77")], log);
+        assert_eq!(events.len(), 2, "{end}");
+        assert_fields(&events[0], &[("secret.store", "github.actions"), ("runner.kind", "-")]);
+        assert_fields(&events[1], &[("action", "token.issued"), ("config.value", "metadata=read")]);
+    }
+    // A chunk that is not the first has nothing of the runner's.
+    let later = [("joblog.run_id", "77"), ("joblog.chunk", "1")];
+    assert_eq!(decoded(SourceType::GithubJoblog, &later, forged).len(), 1);
+}
+
+#[test]
+fn the_real_sample_tells_token_secrets_runner_and_actions() {
+    let log = include_str!("../../../../tests/fixtures/github_joblog/ghaperf.log");
+    let job = [("joblog.repo", "acme/app"), ("joblog.run_id", "77"), ("joblog.job_id", "8")];
+    let events = decoded(SourceType::GithubJoblog, &job, log);
+    assert_fields(
+        &events[0],
+        &[
+            ("message", "test"),
+            ("secret.store", "github.actions"),
+            ("runner.kind", "github-hosted"),
+            ("actor.type", "ci"),
+        ],
+    );
+    let token = events.iter().find(|event| event.fields.get_text(Field::Action) == Some("token.issued")).unwrap();
+    assert_fields(
+        token,
+        &[("config.value", "metadata=read"), ("config.attribute", "-"), ("token.id", "GITHUB_TOKEN:77:8:1")],
+    );
+    let action = events.iter().find(|event| event.fields.get_text(Field::Action) == Some("action.resolved")).unwrap();
+    let sha = "ea518c135a02fc11ff8024364510c181a5c6b342";
+    assert_fields(action, &[("action_ref", &format!("aquaproj/aqua-installer@{sha}")), ("action_sha", sha)]);
 }
 
 #[test]

@@ -21,8 +21,10 @@ const SHOWN_MAX: usize = 40;
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ocsf.md");
 const HEAD: &str = "# Events as OCSF
 
-`engine::ocsf::object` makes any event an object of the Open Cybersecurity Schema Framework, version 1.8.0. No command, address or forwarder gives
-these objects out yet.
+`pipeproof events --as ocsf` and `GET /v1/events?format=ocsf` (scope `sql:read`) give events as objects of the Open Cybersecurity Schema Framework,
+version 1.8.0, a JSON line each, in the order of the log. `from` and `to` bound when they were received (a day until now unless said), `source` and
+`action` choose, `limit` (10,000 unless said) ends the answer, and `after` with the `metadata.uid` of its last line goes on from there. An answer that fails
+half-way is cut off without its end. No forwarder sends these objects yet.
 
 - The class follows from category and action of the event, the required attributes from its normalised fields. What has no place in the class is
   under `unmapped`, by its `cicd` name.

@@ -177,3 +177,36 @@ fn wrappers_without_end_stay_and_bombs_leave_their_digest() {
         "beyond what a request may grow to"
     );
 }
+
+#[test]
+fn what_a_sender_numbers_says_its_number() {
+    let numbers = |kind, framing, body: &str| -> Vec<(String, String)> {
+        let number = |item: &Item| {
+            let of =
+                |wanted: &str| item.attributes.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
+            Some((of("sequence.stream")?, of("sequence.number")?))
+        };
+        of(kind, framing, body).iter().filter_map(number).collect()
+    };
+    let of = |stream: &str, number: &str| (stream.to_owned(), number.to_owned());
+    let event = |number: u32, kind: &str| {
+        format!(
+            r#"{{"specversion":"1.0","id":"{number}","source":"/s","type":"t","sequence":"{number}","sequencetype":"{kind}","data":{EVENT}}}"#
+        )
+    };
+    let batch = format!("[{},{},{}]", event(7, "Integer"), event(8, "Integer"), event(9, "Other"));
+    let expected = [of("cloudevents//s", "7"), of("cloudevents//s", "8")];
+    for kind in [SourceType::Cloudevents, SourceType::Json, SourceType::AwsCloudtrail] {
+        assert_eq!(numbers(kind, Framing::Values, &batch), expected, "{kind}: alone, and around other items");
+    }
+    let syslog = |data: &str, text: &str| format!("<134>1 2026-03-15T10:00:00Z build-7 app - - {data} {text}\n");
+    let lines = [
+        syslog(r#"[meta sequenceId="3"]"#, "text"),
+        syslog(r#"[meta sequenceId="4"]"#, EVENT),
+        syslog("-", "text"),
+        syslog(r#"[other sequenceId="5"]"#, "text"),
+    ];
+    let framing = Framing::Syslog { year: 2026 };
+    let expected = [of("syslog/build-7", "3"), of("syslog/build-7", "4")];
+    assert_eq!(numbers(SourceType::AwsCloudtrail, framing, &lines.concat()), expected);
+}
