@@ -33,6 +33,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, detector: Detector) -> Vec<(&'static s
         ("retain", tokio::spawn(retain::run(Arc::clone(shared)))),
         ("sql rules", tokio::spawn(sql_rules::run(Arc::clone(shared)))),
         ("deliver", tokio::spawn(deliver::run(Arc::clone(shared)))),
+        ("redact", tokio::spawn(crate::redaction::finish(Arc::clone(shared)))),
         ("tls", tokio::spawn(crate::tls::look(Arc::clone(shared)))),
     ]
 }

@@ -220,6 +220,8 @@ const RECORD_COLUMNS: &[(&str, Kind)] = &[
     ("envelope", Kind::Text),
     ("salt", Kind::Bytes),
     ("body", Kind::Bytes),
+    // When the payload was dropped and by whom; envelope, salt, body and normalised fields are empty then.
+    ("redacted", Kind::Text),
 ];
 
 fn columns(list: &[(&str, Kind)]) -> Vec<Column> {

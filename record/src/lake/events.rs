@@ -151,6 +151,8 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
         Arc::new(StringArray::from(envelopes)),
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, salt, _)| salt)).collect::<BinaryArray>()),
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, _, body)| body)).collect::<BinaryArray>()),
+        // Nothing is when it is written.
+        cells::maybe_texts(each().map(|_| None)),
     ]);
     RecordBatch::try_new(Table::Events.schema(), columns)
 }
