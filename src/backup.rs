@@ -126,7 +126,9 @@ fn files(root: &Path, naming: bool) -> io::Result<Vec<PathBuf>> {
         let is_log = path.components().any(|part| part.as_os_str() == "_delta_log");
         naming
             == (is_log
-                || path.file_name().is_some_and(|name| name == "hashes" || name == "retired" || name == "_commits"))
+                || path.file_name().is_some_and(|name| {
+                    name == "hashes" || name == "retired" || name == "redacted" || name == "_commits"
+                }))
     });
     found.sort();
     Ok(found)

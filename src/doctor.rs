@@ -1,14 +1,15 @@
 //! Whether what is stored still agrees with itself: leaves derived again from the lake, trees from the leaves, findings from the
 //! records, and the counts of all of them against each other. It changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pipeproof_engine::merkle::leaf_hash;
 use pipeproof_engine::record::encode_parts;
+use pipeproof_engine::rule::Rule;
 use pipeproof_engine::time::Timestamp;
-use pipeproof_record::lake::{Skip, Snapshot};
+use pipeproof_record::lake::{RedactedRecord, Skip, Snapshot};
 use pipeproof_reports::checkpoint::Checkpoint;
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -58,10 +59,18 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
     let (shared, handle) = (Arc::clone(shared), Handle::current());
     let work = move || {
         checks.push(files(&lake));
-        checks.push(leaves(&shared, &lake, archived, &repeated));
+        let redacted = match lake.redacted(PARTITION) {
+            Ok(redacted) => redacted,
+            Err(error) => {
+                checks.push(Check::of("redacted records", &[crate::chain(&error)], String::new()));
+                BTreeMap::new()
+            }
+        };
+        checks.extend(redactions(&shared, &redacted, &repeated));
+        checks.push(leaves(&shared, &lake, archived, (&repeated, &redacted)));
         checks.push(checkpoints(&shared));
         checks.push(told_alike(&shared, &lake, &handle));
-        checks.push(findings(&shared, &lake, &handle));
+        checks.push(findings(&shared, &lake, !redacted.is_empty(), &handle));
         checks
     };
     tokio::task::spawn_blocking(work).await.map_err(NodeError::part("check the data"))
@@ -82,7 +91,12 @@ fn files(lake: &Snapshot) -> Check {
 }
 
 /// Every record that is no repetition is in the lake, once, in order, and its leaf is the one in the tree.
-fn leaves(shared: &Shared, lake: &Snapshot, archived: u64, repeated: &BTreeSet<u64>) -> Check {
+fn leaves(
+    shared: &Shared,
+    lake: &Snapshot,
+    archived: u64,
+    (repeated, redacted): (&BTreeSet<u64>, &BTreeMap<u64, RedactedRecord>),
+) -> Check {
     let check = "leaves";
     let mut problems = Vec::new();
     let mut next = 0;
@@ -104,7 +118,7 @@ fn leaves(shared: &Shared, lake: &Snapshot, archived: u64, repeated: &BTreeSet<u
             problems.push(format!("record {index} is in the lake twice or out of order"));
             continue;
         }
-        problems.extend(missing(shared, next..index, repeated));
+        problems.extend(missing(shared, next..index, (repeated, redacted)));
         next = index + 1;
         count += 1;
         let leaf = encode_parts(stored.envelope.as_bytes(), &stored.salt, &stored.body);
@@ -113,13 +127,56 @@ fn leaves(shared: &Shared, lake: &Snapshot, archived: u64, repeated: &BTreeSet<u
             problems.push(format!("record {index} of the lake is not the leaf in the tree"));
         }
     }
-    problems.extend(missing(shared, next..archived.max(next), repeated));
+    problems.extend(missing(shared, next..archived.max(next), (repeated, redacted)));
     let left_out = repeated.len();
-    Check::of(check, &problems, format!("{count} records of the lake are the tree's leaves; {left_out} repeat others"))
+    let without = redacted.len();
+    let fine = format!(
+        "{count} records of the lake are the tree's leaves; {left_out} repeat others, {without} have no payload any more"
+    );
+    Check::of(check, &problems, fine)
 }
 
-fn missing(shared: &Shared, range: std::ops::Range<u64>, repeated: &BTreeSet<u64>) -> Vec<String> {
-    let lost = range.filter(|index| !repeated.contains(index));
+/// Every redaction was carried through: the log has no payload there, and the lake the leaf hash that the tree has. None, if there were
+/// none.
+fn redactions(shared: &Shared, redacted: &BTreeMap<u64, RedactedRecord>, repeated: &BTreeSet<u64>) -> Option<Check> {
+    let registry = shared.registry();
+    if registry.redactions.is_empty() && redacted.is_empty() {
+        return None;
+    }
+    let mut problems = Vec::new();
+    let mut told = Vec::new();
+    for (order, ordered) in &registry.redactions {
+        if ordered.done.is_none() {
+            problems.push(format!("the redaction ordered by record {order} is not done"));
+            continue;
+        }
+        told.push(format!("{:?} {}", ordered.order.records, ordered.note(*order)));
+        for index in &ordered.order.records {
+            if shared.log.read(*index, 1, 1).is_ok_and(|leaves| leaves.first().is_some_and(|(at, _)| at == index)) {
+                problems.push(format!("record {index} is redacted, and the log has its payload"));
+            }
+            if !redacted.contains_key(index) && !repeated.contains(index) {
+                problems.push(format!("record {index} is redacted, and the lake does not say so"));
+            }
+        }
+    }
+    for (index, record) in redacted {
+        if shared.log.leaf_hash(*index) != Some(record.leaf_hash) {
+            problems.push(format!("the leaf hash of the redacted record {index} is not the one in the tree"));
+        }
+        if registry.redaction_of(*index).is_none() {
+            problems.push(format!("the lake says that record {index} is redacted, and no record of the log orders it"));
+        }
+    }
+    Some(Check::of("redacted records", &problems, told.join("; ")))
+}
+
+fn missing(
+    shared: &Shared,
+    range: std::ops::Range<u64>,
+    (repeated, redacted): (&BTreeSet<u64>, &BTreeMap<u64, RedactedRecord>),
+) -> Vec<String> {
+    let lost = range.filter(|index| !repeated.contains(index) && !redacted.contains_key(index));
     lost.map(|index| match shared.log.read(index, 1, 1).ok().and_then(|leaves| leaves.first().map(|(at, _)| *at)) {
         Some(found) if found == index => format!("record {index} is in the log and not in the lake"),
         _ => format!("record {index} is lost as data: a gap"),
@@ -193,7 +250,7 @@ fn told_alike(shared: &Shared, lake: &Snapshot, handle: &Handle) -> Check {
 }
 
 /// The records of the lake, evaluated again under the rules that were in force, give the findings that are stored.
-fn findings(shared: &Shared, lake: &Snapshot, handle: &Handle) -> Check {
+fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Handle) -> Check {
     let check = "findings derived again";
     let request = Request {
         rules: Deciding::InForce(shared.rules.root().to_owned()),
@@ -203,19 +260,44 @@ fn findings(shared: &Shared, lake: &Snapshot, handle: &Handle) -> Check {
         warm_up: None,
         offline: false,
     };
+    let remembering = if some_redacted { remembering(shared) } else { BTreeSet::new() };
     let mut differing = Vec::new();
+    let mut may_differ = 0_u64;
     let mut tell = |line: Line| {
         if let Line::Finding(told) = line
             && told.change != backtest::Change::Identical
         {
-            differing.push(format!("finding {} was {:?}", told.id, told.change).to_lowercase());
+            let rule = told.rule.get("id").and_then(serde_json::Value::as_str).unwrap_or_default();
+            if remembering.contains(rule) {
+                may_differ += 1;
+            } else {
+                differing.push(format!("finding {} was {:?}", told.id, told.change).to_lowercase());
+            }
         }
         !*shared.stopping.borrow()
     };
     match backtest::run(lake, shared.address_files.clone(), &request, handle, &mut tell) {
-        Ok(Summary { identical, records, .. }) => {
-            Check::of(check, &differing, format!("{records} records give the same {identical} findings"))
+        Ok(Summary { identical, records, redacted, .. }) => {
+            let mut fine = format!("{records} records give the same {identical} findings");
+            if some_redacted {
+                fine.push_str(&format!(
+                    "; {redacted} rest on redacted records and are not compared, {may_differ} of rules that remember differ, \
+                     which redacted records may explain"
+                ));
+            }
+            Check::of(check, &differing, fine)
         }
         Err(error) => Check::of(check, &[crate::chain(&error)], String::new()),
     }
+}
+
+/// Rules whose findings depend on more than the events they cite: without a redacted record they may conclude otherwise.
+fn remembering(shared: &Shared) -> BTreeSet<String> {
+    let head = shared.rules.head();
+    let plan = head.plan();
+    let remembers = |(number, rule): &(usize, &Rule)| {
+        !matches!(rule, Rule::Detection(_)) || !plan.lookups(*number).is_empty() || rule.meta().alert.quiet.is_some()
+    };
+    let rules = plan.rules().iter().enumerate().filter(remembers);
+    rules.map(|(_, rule)| rule.meta().id.clone()).collect()
 }

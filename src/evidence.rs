@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_array::Array as _;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use bytes::Bytes;
 use pipeproof_engine::control::Control;
+use pipeproof_engine::merkle::Hash;
 use pipeproof_engine::record::{Position, encode_parts};
 use pipeproof_engine::time::Timestamp;
 use pipeproof_record::lake::{Table, parquet_bytes};
@@ -25,7 +27,9 @@ use pipeproof_reports::controls::reperform;
 use pipeproof_reports::controls::run::{ControlReport, RunRequest, run_all};
 use pipeproof_reports::kpi::rows::{from_lake, from_store};
 use pipeproof_reports::kpi::{IncidentTimes, KpiReport, KpiRequest, files::pack_files, report};
-use pipeproof_reports::pack::{self, Omission, PackFile, PackInput, Partition, Period, PreviousPack, RawRecord};
+use pipeproof_reports::pack::{
+    self, Omission, PackFile, PackInput, Partition, Period, PreviousPack, RawRecord, RedactedRecord,
+};
 use pipeproof_reports::seal::SealedCheckpoint;
 use pipeproof_reports::verify::{Reperformed, Unpacked};
 use serde_json::{Value, json};
@@ -34,7 +38,7 @@ use crate::node::{NodeError, PARTITION, Shared};
 use crate::roles::{PartitionTree, SealedTree, seal_now};
 
 /// How far before the period events still matter to a test: what was merged, issued or connected before it began.
-const LOOKBACK: Duration = Duration::from_secs(31 * 86_400);
+pub(crate) const LOOKBACK: Duration = Duration::from_secs(31 * 86_400);
 /// How long a build waits for the lake to take in what is there.
 const FLUSH: Duration = Duration::from_secs(120);
 
@@ -105,6 +109,11 @@ pub(crate) async fn build(shared: &Arc<Shared>, request: &Request, actor: &str) 
     all.extend(export.files);
     let previous = shared.store.packs().await.map_err(part("look for the pack before"))?;
     let previous = previous.iter().max_by_key(|pack| pack.created).map(as_previous);
+    let mut omissions = vec![Omission {
+        what: format!("events received more than {} days before the period", LOOKBACK.as_secs() / 86_400),
+        reason: "the tests look no further back; the lake has them".to_owned(),
+    }];
+    omissions.extend(export.omissions);
     let input = PackInput {
         name: name.clone(),
         framework: request.framework.clone(),
@@ -116,10 +125,8 @@ pub(crate) async fn build(shared: &Arc<Shared>, request: &Request, actor: &str) 
         results: serde_json::to_value(&results).map_err(part("write the results"))?,
         files: all,
         records: export.records,
-        omissions: vec![Omission {
-            what: format!("events received more than {} days before the period", LOOKBACK.as_secs() / 86_400),
-            reason: "the tests look no further back; the lake has them".to_owned(),
-        }],
+        redacted: export.redacted,
+        omissions,
         previous,
     };
     let tree = PartitionTree(&shared.log);
@@ -168,6 +175,10 @@ fn versions(shared: &Shared) -> BTreeMap<String, String> {
 struct Export {
     files: Vec<PackFile>,
     records: Vec<RawRecord>,
+    /// Records among them without payload.
+    redacted: Vec<RedactedRecord>,
+    /// What is said of those.
+    omissions: Vec<Omission>,
     /// Index after the last record in it.
     records_end: u64,
     sql: Sql,
@@ -182,7 +193,7 @@ impl Export {
         let since = request.from.minus(LOOKBACK);
         let folder = tempfile::tempdir_in(&shared.data).map_err(part("make a folder for the export"))?;
         let mut files = Vec::new();
-        let (mut records, mut records_end) = (Vec::new(), 0);
+        let (mut records, mut records_end, mut without) = (Vec::new(), 0, BTreeMap::new());
         for &table in Table::ALL {
             let query = if table == Table::Events {
                 r#"SELECT * FROM events WHERE received >= :SINCE ORDER BY "partition", "index", sub"#.to_owned()
@@ -194,6 +205,7 @@ impl Export {
             let answer = sql.query(&query, parameters).await.map_err(part("export a table of the lake"))?;
             if table == Table::Events {
                 (records, records_end) = raw_records(&answer)?;
+                without = redacted(&answer)?;
             }
             let bytes = parquet_bytes(&table.schema(), answer.batches()).map_err(part("write a table as Parquet"))?;
             fs::write(folder.path().join(format!("{}.parquet", table.name())), &bytes)
@@ -207,8 +219,48 @@ impl Export {
         }
         let sql =
             Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE).await.map_err(part("open the export"))?;
-        Ok(Self { files, records, records_end, sql, _folder: folder })
+        let omissions = omissions(shared, &without);
+        let redacted = without.into_iter().map(|(index, (leaf_hash, _))| RedactedRecord {
+            position: Position { partition: PARTITION, index },
+            leaf_hash,
+        });
+        let redacted = redacted.collect();
+        Ok(Self { files, records, redacted, omissions, records_end, sql, _folder: folder })
     }
+}
+
+/// Why the payload of these records was dropped, for whoever reads the pack.
+fn omissions(shared: &Shared, redacted: &BTreeMap<u64, (Hash, String)>) -> Vec<Omission> {
+    let registry = shared.registry();
+    let said = |(index, (_, note)): (&u64, &(Hash, String))| {
+        let reason = registry.redaction_of(*index).map_or_else(
+            || note.clone(),
+            |(order, known)| {
+                let approved = known.order.approved_by.as_deref().unwrap_or("nobody");
+                format!("{}; approved by {approved}; reason: {}", known.note(order), known.order.reason)
+            },
+        );
+        let position = Position { partition: PARTITION, index: *index };
+        Omission { what: format!("the payload of record {position}, whose leaf hash is proved"), reason }
+    };
+    redacted.iter().map(said).collect()
+}
+
+/// Records without payload, with their leaf hashes and what stands there instead.
+fn redacted(answer: &pipeproof_record::sql::Answer) -> Result<BTreeMap<u64, (Hash, String)>, EvidenceError> {
+    let missing = || part("read exported events")("a column of `events` is not there");
+    let mut found = BTreeMap::new();
+    for batch in answer.batches() {
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(missing);
+        let indexes = column("index")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
+        let hashes = column("leaf_hash")?.as_binary_opt::<i32>().ok_or_else(missing)?;
+        let notes = column("redacted")?.as_string_opt::<i32>().ok_or_else(missing)?;
+        for row in (0..batch.num_rows()).filter(|row| notes.is_valid(*row)) {
+            let hash = Hash::try_from(hashes.value(row)).map_err(part("read the leaf hash of a redacted record"))?;
+            found.insert(u64::try_from(indexes.value(row)).unwrap_or(0), (hash, notes.value(row).to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// The records of exported events, and the index after the last.

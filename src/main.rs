@@ -14,6 +14,7 @@ mod http;
 mod intake;
 mod metrics;
 mod node;
+mod redaction;
 mod registry;
 mod roles;
 mod rules;

@@ -139,6 +139,10 @@ pub(crate) struct Shared {
     pub(crate) retention: Retention,
     /// Held while files are copied or retired by name.
     pub(crate) copying: tokio::sync::Mutex<()>,
+    /// Held while a payload is dropped.
+    pub(crate) redacting: tokio::sync::Mutex<()>,
+    /// Held while the archive takes in records and feeds.
+    pub(crate) archiving: tokio::sync::Mutex<()>,
     pub(crate) archive_now: Notify,
     pub(crate) archive_every: Duration,
     pub(crate) seal_every: Duration,
@@ -204,8 +208,9 @@ impl Node {
         roles::check_last_checkpoint(&keys, &log, &seal)?;
         let registry = roles::rebuild_registry(&data, &log, &lake)?;
         let rules = open_rules(&data, &registry, config)?;
-        let detector = restore(&restored, &rules, registry.rules.is_some())?;
+        let mut detector = restore(&restored, &rules, registry.rules.is_some())?;
         let delta_bytes = restored.deltas.iter().map(Vec::len).sum();
+        crate::redaction::catch_up(&mut detector, &store, &registry).await?;
         let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };
         let deliverer = roles::deliverer(config, &store, &clock).await?;
         let tls = Endpoints::open(config).map_err(not_valid)?;
@@ -225,6 +230,8 @@ impl Node {
             sealed: watch::Sender::new(sealed),
             retention: config.retention,
             copying: tokio::sync::Mutex::new(()),
+            redacting: tokio::sync::Mutex::new(()),
+            archiving: tokio::sync::Mutex::new(()),
             configuration_trouble: RwLock::default(),
             archive_now: Notify::new(),
             archive_every: config.archive_every,

@@ -20,6 +20,7 @@ use pipeproof_ingest::receive::{Secret, SourceSettings};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::redaction::Ordered;
 use crate::scope::Scope;
 use crate::secret_keys::SecretKey;
 
@@ -45,6 +46,9 @@ pub(crate) struct Registry {
     /// How far collectors have come, by source and collector.
     #[serde(default)]
     pub(crate) collected: BTreeMap<String, BTreeMap<String, CollectedSoFar>>,
+    /// Payloads that were dropped or are about to be, by the index of the record that orders it.
+    #[serde(default)]
+    pub(crate) redactions: BTreeMap<u64, Ordered>,
     /// The set of rules whose record is the last one, if its content was kept.
     #[serde(default)]
     pub(crate) rules: Option<RulesInForce>,
@@ -187,6 +191,14 @@ impl Registry {
             Control::ConfigurationMended { file } => {
                 self.refused.remove(file);
             }
+            Control::RecordsRedacted(order) => {
+                self.redactions.insert(index, Ordered { at, order: order.clone(), done: None });
+            }
+            Control::RedactionDone(done) => {
+                if let Some(ordered) = self.redactions.get_mut(&done.redaction) {
+                    ordered.done = Some(done.clone());
+                }
+            }
             Control::SqlRun(run) => {
                 let last = self.sql_runs.entry(run.digest.clone()).or_insert(run.to);
                 *last = (*last).max(run.to);
@@ -201,6 +213,12 @@ impl Registry {
             | Control::PackSealed { .. }
             | Control::PackDownloaded { .. } => {}
         }
+    }
+
+    /// The redaction that dropped a record's payload, or is about to, and the record that orders it.
+    pub(crate) fn redaction_of(&self, index: u64) -> Option<(u64, Ordered)> {
+        let found = self.redactions.iter().find(|(_, ordered)| ordered.order.records.contains(&index));
+        found.map(|(order, ordered)| (*order, ordered.clone()))
     }
 
     fn collected(&mut self, record: &Collected, at: Timestamp) {

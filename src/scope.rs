@@ -19,6 +19,7 @@ pub(crate) enum Scope {
     SqlRead,
     EvidenceRead,
     EvidenceWrite,
+    RecordsRedact,
     MetricsRead,
     Admin,
 }
@@ -38,6 +39,7 @@ impl Scope {
         (Self::SqlRead, "sql:read", "run read-only SQL over the lake"),
         (Self::EvidenceRead, "evidence:read", "download sealed evidence packs"),
         (Self::EvidenceWrite, "evidence:write", "build and seal evidence packs"),
+        (Self::RecordsRedact, "records:redact", "drop the payload of stored records for good, and list who did"),
         (Self::MetricsRead, "metrics:read", "scrape /metrics"),
         (Self::Admin, "admin", "everything"),
     ];

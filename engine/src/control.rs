@@ -2,10 +2,12 @@
 //!
 //! They are our own audit trail, and what makes a replay exact: a replay reads them where the live run did.
 
+mod redaction;
 mod rules;
 
 use serde::{Deserialize, Serialize};
 
+pub use redaction::{Dropped, RedactionDone, RedactionRecord};
 pub use rules::{Approval, DeployedException, DeployedRule, RulesChange, RulesRecord};
 
 use crate::incident::Verb;
@@ -120,6 +122,10 @@ pub enum Control {
         /// Who asked for it.
         actor: String,
     },
+    /// The payload of records is to be dropped everywhere.
+    RecordsRedacted(RedactionRecord),
+    /// It was.
+    RedactionDone(RedactionDone),
     /// An evidence pack was sealed.
     PackSealed {
         /// Its name.

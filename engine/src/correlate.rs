@@ -12,6 +12,7 @@
 
 mod absence;
 mod clauses;
+mod forget;
 mod groups;
 pub(crate) mod journal;
 mod key;

@@ -115,6 +115,15 @@ impl Deferred {
         self.waiting.insert((candidate.signal.time, candidate.signal.event), candidate);
     }
 
+    /// Forgets candidates that are events `of` says.
+    pub fn forget(&mut self, of: impl Fn(EventId) -> bool) {
+        let names = self.waiting.keys().chain(self.parked.keys()).filter(|(_, event)| of(*event));
+        let gone: Vec<Name> = names.copied().collect();
+        self.waiting.retain(|(_, event), _| !of(*event));
+        self.parked.retain(|(_, event), _| !of(*event));
+        self.changes.extend((!gone.is_empty()).then_some(Change::Gone(gone)));
+    }
+
     /// Time of the earliest candidate that is not decided.
     #[must_use]
     pub fn earliest(&self) -> Option<Timestamp> {
@@ -157,6 +166,7 @@ impl Deferred {
             Change::Wait(candidate) => self.put(*candidate),
             Change::Gone(names) => names.iter().for_each(|name| {
                 self.waiting.remove(name);
+                self.parked.remove(name);
             }),
             Change::Park(names) => {
                 for name in names {

@@ -41,6 +41,14 @@ pub enum Failpoint {
     DeliverAfterReceipt,
     RetireAfterMark,
     RetireAfterRemove,
+    RedactAfterOrder,
+    RedactAfterState,
+    RedactAfterStore,
+    RedactAfterLakeCommit,
+    RedactAfterLakeRemove,
+    RedactAfterMark,
+    RedactAfterErase,
+    RedactAfterVacuum,
 }
 
 impl Failpoint {
@@ -74,6 +82,14 @@ impl Failpoint {
         Self::DeliverAfterReceipt,
         Self::RetireAfterMark,
         Self::RetireAfterRemove,
+        Self::RedactAfterOrder,
+        Self::RedactAfterState,
+        Self::RedactAfterStore,
+        Self::RedactAfterLakeCommit,
+        Self::RedactAfterLakeRemove,
+        Self::RedactAfterMark,
+        Self::RedactAfterErase,
+        Self::RedactAfterVacuum,
     ];
 
     /// The name it is asked for by.
@@ -108,6 +124,14 @@ impl Failpoint {
             Self::DeliverAfterReceipt => "deliver.after-receipt",
             Self::RetireAfterMark => "retire.after-mark",
             Self::RetireAfterRemove => "retire.after-remove",
+            Self::RedactAfterOrder => "redact.after-order",
+            Self::RedactAfterState => "redact.after-state",
+            Self::RedactAfterStore => "redact.after-store",
+            Self::RedactAfterLakeCommit => "redact.after-lake-commit",
+            Self::RedactAfterLakeRemove => "redact.after-lake-remove",
+            Self::RedactAfterMark => "redact.after-mark",
+            Self::RedactAfterErase => "redact.after-erase",
+            Self::RedactAfterVacuum => "redact.after-vacuum",
         }
     }
 

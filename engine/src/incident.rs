@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::finding::{Finding, short_hex};
+use crate::redaction::Forgotten;
 use crate::rule::Level;
 use crate::time::Timestamp;
 
@@ -292,6 +293,13 @@ impl Incidents {
     /// Puts back an incident, as restoring does.
     pub fn insert(&mut self, incident: Incident) {
         self.by_id.insert(incident.id.clone(), incident);
+    }
+
+    /// Drops what only redacted findings brought into incidents.
+    pub fn redact(&mut self, of: &Forgotten) {
+        self.by_id.values_mut().for_each(|incident| {
+            of.redact_incident(incident);
+        });
     }
 
     /// Drops an incident, as restoring does.

@@ -35,6 +35,7 @@ pub mod predicate;
 mod program;
 mod reader;
 pub mod record;
+pub mod redaction;
 pub mod rule;
 mod scan;
 pub mod sequence;

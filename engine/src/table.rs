@@ -249,6 +249,20 @@ impl Rows {
         }
     }
 
+    /// Forgets openings and closings by events that `of` says.
+    pub fn forget(&mut self, of: impl Fn(EventId) -> bool) {
+        if self.given {
+            return;
+        }
+        let gone: Vec<Order> = self.entries.keys().filter(|(_, event, _)| of(*event)).copied().collect();
+        for order in &gone {
+            self.drop_entry(*order);
+        }
+        if !gone.is_empty() {
+            self.changes.push(Change::Gone(gone));
+        }
+    }
+
     /// Whether some row answers the query and passes the test.
     pub fn any(&self, query: &Query<'_>, mut test: impl FnMut(Row<'_>) -> bool) -> bool {
         let Shape { max_open, retain, grace, .. } = *self.shape;

@@ -10,6 +10,7 @@
 //! Bytes on disk: `log/frame.rs` and `log/hashes.rs`. Opening and its judgements: `log/recover.rs`.
 
 pub mod disk;
+mod erased;
 mod frame;
 mod hashes;
 mod recover;
@@ -21,6 +22,7 @@ mod memory_disk;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -185,6 +187,8 @@ struct Published {
     segments: Vec<Segment>,
     /// Index of the first record that was not retired.
     retired: u64,
+    /// Records without payload, with their leaf hashes.
+    erased: BTreeMap<u64, Hash>,
     state: LogState,
 }
 
@@ -232,6 +236,7 @@ impl Log {
                 tree: recovered.tree,
                 segments: recovered.segments,
                 retired: recovered.report.retired,
+                erased: recovered.erased,
                 state: LogState::Accepting,
             }),
         });
@@ -381,6 +386,26 @@ impl Log {
         self.commands.send(Command::Retire { below, done }).await.map_err(|_| closed())?;
         let retired = answer.await.map_err(|_| closed())?;
         retired.map_err(|cause| LogError::io("retire", "segments", cause))
+    }
+
+    /// Drops the payload of records: it is overwritten in place, their hashes, roots and proofs stay, and reading leaves them out.
+    /// Those that are not here as data any more, or were redacted before, are passed over. Returns how many were overwritten. After a
+    /// crash in between, opening the log does the rest.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; what was not overwritten is by the next call, or when the log is opened.
+    pub async fn redact(&self, records: Vec<u64>) -> Result<u64, LogError> {
+        let (done, answer) = oneshot::channel();
+        let closed = || LogError::io("redact records of", "the log", std::io::Error::other("the log was closed"));
+        self.commands.send(Command::Redact { records, done }).await.map_err(|_| closed())?;
+        let redacted = answer.await.map_err(|_| closed())?;
+        redacted.map_err(|cause| LogError::io("redact records of", "the log", cause))
+    }
+
+    /// Whether a record's payload was dropped.
+    #[must_use]
+    pub fn is_redacted(&self, index: u64) -> bool {
+        self.shared.published().erased.contains_key(&index)
     }
 
     /// Root of the tree over the first `size` records; `None` when fewer are durable.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pipeproof_engine::finding::Finding;
+use pipeproof_engine::redaction::Forgotten;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_record::lake::Snapshot;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Change, Deciding, Line, Request, Summary, Tell, Told};
-use crate::node::NodeError;
+use crate::node::{NodeError, PARTITION};
 
 /// What identifies a finding, shortened: enough that two different ones never agree.
 type Name = [u8; 16];
@@ -58,6 +59,9 @@ pub(super) struct Comparison {
     waiting_ids: HashMap<Name, usize>,
     waiting_anchors: HashMap<Name, usize>,
     not_compared: u64,
+    /// Records without payload.
+    redacted: Forgotten,
+    rest_on_redacted: u64,
     identical: u64,
     other_version: u64,
     added: u64,
@@ -74,6 +78,8 @@ impl Comparison {
             waiting_ids: HashMap::new(),
             waiting_anchors: HashMap::new(),
             not_compared: 0,
+            redacted: redacted_of(lake)?,
+            rest_on_redacted: 0,
             identical: 0,
             other_version: 0,
             added: 0,
@@ -88,6 +94,10 @@ impl Comparison {
                 if finding.time < request.from || finding.time >= request.to {
                     continue;
                 }
+                if this.redacted.is_cited_by(&finding) {
+                    this.rest_on_redacted += 1;
+                    continue;
+                }
                 if on_trial.as_ref().is_none_or(|rules| rules.contains(finding.rule_id.as_str())) {
                     this.learn(&finding, None);
                 } else {
@@ -96,6 +106,11 @@ impl Comparison {
             }
         }
         Ok(this)
+    }
+
+    /// How many records have no payload any more.
+    pub(super) fn redacted_records(&self) -> usize {
+        self.redacted.records.len()
     }
 
     fn learn(&mut self, finding: &Finding, told: Option<Box<Told>>) -> usize {
@@ -161,6 +176,7 @@ impl Comparison {
         summary.identical = self.identical;
         summary.other_version = self.other_version;
         summary.not_compared = self.not_compared;
+        summary.redacted = self.rest_on_redacted;
         summary.added = self.added + self.waiting.len() as u64;
         for finding in self.waiting.values() {
             tell(Line::Finding(Box::new(in_short(finding, Change::Added))));
@@ -185,6 +201,11 @@ impl Comparison {
         }
         Ok(())
     }
+}
+
+fn redacted_of(lake: &Snapshot) -> Result<Forgotten, NodeError> {
+    let redacted = lake.redacted(PARTITION).map_err(NodeError::part("read which records were redacted"))?;
+    Ok(Forgotten { partition: PARTITION, records: redacted.into_keys().collect(), ..Forgotten::default() })
 }
 
 fn in_short(finding: &Finding, change: Change) -> Told {

@@ -120,6 +120,9 @@ pub(crate) struct Summary {
     pub(crate) other_version: u64,
     /// Findings of the live run by rules that are not on trial; not compared.
     pub(crate) not_compared: u64,
+    /// Findings of the live run that rest on redacted records; not compared.
+    #[serde(default)]
+    pub(crate) redacted: u64,
     pub(crate) records: u64,
     pub(crate) events: u64,
     pub(crate) dead_letters: u64,
@@ -206,6 +209,13 @@ pub(crate) fn run(
         summary.notes.push(format!(
             "the last server on this folder did not stop in order: records after {total} may not be in the lake yet, and are \
              not part of this; starting it once puts them there"
+        ));
+    }
+    let without = comparison.redacted_records();
+    if without > 0 {
+        summary.notes.push(format!(
+            "{without} records were redacted and are not part of this: findings that rest on them are not compared, and rules that \
+             remember may conclude otherwise without them"
         ));
     }
     comparison.finish(lake, trial.now, &mut summary, tell)?;

@@ -94,6 +94,8 @@ pub(crate) enum Command {
     /// Build and verify evidence packs
     #[command(subcommand)]
     Evidence(EvidenceAction),
+    /// Drop the payload of a stored record for good: a secret slipped through. Its leaf hash stays, and who, when and why
+    Redact(RedactOptions),
     /// Copy the data folder into an empty one, also while a server runs
     Backup {
         /// Folder that does not exist or is empty
@@ -275,6 +277,22 @@ pub(crate) enum DeadLettersAction {
         /// Only these, by the index of their record
         records: Vec<u64>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RedactOptions {
+    /// Id of an event (0-INDEX-NUMBER) or a record (0-INDEX)
+    #[arg(required_unless_present = "list")]
+    pub(crate) event: Option<String>,
+    /// Why, without what is to go: it is kept
+    #[arg(long, required_unless_present = "list")]
+    pub(crate) reason: Option<String>,
+    /// Who approved it
+    #[arg(long)]
+    pub(crate) approved_by: Option<String>,
+    /// List what was redacted
+    #[arg(long, conflicts_with_all = ["event", "reason", "approved_by"])]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -120,6 +120,7 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
         Command::Sql(options) => stored::sql(&options, &place, format).await,
         Command::Kpi(options) => stored::kpi(&options, &place, format).await,
         Command::Incidents(action) => stored::incidents(action, &place, format).await,
+        Command::Redact(options) => stored::redact(&options, &place, format).await,
         Command::Backup { to } => upkeep::backup(&to, &place, format).await,
         Command::Restore { from } => upkeep::restore(&from, &place, format),
         Command::Doctor { verify } => upkeep::doctor(verify, &place, format).await,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{
     DeadLettersAction, EventWords, EventsOptions, FindingsOptions, Format, IncidentsAction, KpiOptions, ListAction,
-    SourcesAction, SqlOptions, TokenAction,
+    RedactOptions, SourcesAction, SqlOptions, TokenAction,
 };
 use super::{Failure, show};
 use crate::client::{Client, ClientError, Place};
@@ -141,6 +141,24 @@ pub(super) async fn dead_letters(action: &DeadLettersAction, place: &Place, form
             show::object(&replayed, format)
         }
     }
+}
+
+pub(super) async fn redact(options: &RedactOptions, place: &Place, format: Option<Format>) -> Done {
+    let (Some(event), Some(reason)) = (&options.event, &options.reason) else {
+        let answer = with(place, async |client| client.get("/v1/redactions").await).await?;
+        let columns = ["redaction", "at", "records", "source", "actor", "approved_by", "done", "reason"];
+        return show::rows(&list(&answer, "redactions"), &columns, format);
+    };
+    // An id is digits and dashes; anything else must not become part of a path.
+    if !event.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return Err(Failure::Usage(format!("`{event}` is no id of an event (0-INDEX-NUMBER) or a record (0-INDEX)")));
+    }
+    let body = json!({
+        "reason": reason, "approved_by": options.approved_by, "actor": std::env::var("USER").ok(),
+    });
+    let path = format!("/v1/records/{event}/redact");
+    let redacted = with(place, async |client| client.post(&path, &body).await).await?;
+    show::object(&redacted, format)
 }
 
 pub(super) async fn deliveries(action: &ListAction, place: &Place, format: Option<Format>) -> Done {

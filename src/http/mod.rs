@@ -13,6 +13,7 @@ mod health;
 pub(crate) mod hec;
 mod openapi;
 mod otlp;
+mod redact;
 mod rules;
 mod sender;
 mod status;
@@ -236,6 +237,14 @@ pub(crate) const ROUTES: &[Route] = &[
         "How many records of ranges of the log were repetitions and dead letters",
         post(dead_letters::outcome)
     ),
+    route!(
+        "POST",
+        "/v1/records/{event}/redact",
+        Needs(Scope::RecordsRedact),
+        "Drop a record's payload everywhere, for good; its leaf hash stays",
+        post(redact::redact)
+    ),
+    route!("GET", "/v1/redactions", Needs(Scope::RecordsRedact), "Redactions, the last one first", get(redact::list)),
     route!("GET", "/v1/tokens", Needs(Scope::TokensWrite), "Tokens, without their secrets", get(admin::tokens)),
     route!("POST", "/v1/tokens", Needs(Scope::TokensWrite), "Create a token", post(admin::create_token)),
     route!("DELETE", "/v1/tokens/{id}", Needs(Scope::TokensWrite), "Revoke a token", delete(admin::revoke_token)),

@@ -30,7 +30,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             let durable = *shared.log.durable().borrow();
             shared.wait_detected(durable.saturating_sub(1), std::time::Duration::from_secs(20)).await;
         }
-        match take_in(&shared, &decoder).await {
+        let turn = shared.archiving.lock().await;
+        let taken_in = take_in(&shared, &decoder).await;
+        match taken_in {
             Ok(()) => {
                 shared.set_trouble("lake", None);
                 // A lake of small files is slow and right: it may wait.
@@ -40,6 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             Err(error) => shared.set_trouble("lake", Some(crate::chain(&error))),
         }
+        drop(turn);
         if stop {
             return;
         }

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::metrics::Arrivals;
 use crate::node::{PARTITION, Shared};
+use crate::redaction::Ordered;
 
 /// Records of a micro-batch at most: enough to share the cost of a transaction, few enough to keep findings prompt.
 const BATCH_RECORDS: usize = 4_096;
@@ -128,19 +129,26 @@ fn evaluate(
             {
                 return;
             }
-            let arrivals = Arrivals::of(&part);
-            let commit = match detector.apply(part, shared.clock.now()) {
-                Ok(commit) => commit,
-                Err(error) => {
-                    shared.set_trouble("detect", Some(crate::chain(&error)));
+            for (part, order) in by_order(part) {
+                let arrivals = Arrivals::of(&part);
+                let commit = match detector.apply(part, shared.clock.now()) {
+                    Ok(commit) => commit,
+                    Err(error) => {
+                        shared.set_trouble("detect", Some(crate::chain(&error)));
+                        return;
+                    }
+                };
+                delta_bytes += commit.delta.len();
+                if !commit_until_done(shared, handle, &commit, &mut stopping) {
                     return;
                 }
-            };
-            delta_bytes += commit.delta.len();
-            if !commit_until_done(shared, handle, &commit, &mut stopping) {
-                return;
+                if let Some(order) = order
+                    && !forget(shared, handle, &mut detector, &order, &mut stopping)
+                {
+                    return;
+                }
+                published(shared, &detector, &arrivals, &commit);
             }
-            published(shared, &detector, &arrivals, &commit);
         }
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             // It walks what rules hold, which may be much.
@@ -189,6 +197,64 @@ pub(crate) fn by_set(batch: Vec<Decoded>) -> Vec<(Option<String>, Vec<Decoded>)>
         }
     }
     parts
+}
+
+/// Parts records behind each one that orders a redaction: what it names is forgotten before anything after it is evaluated.
+fn by_order(batch: Vec<Decoded>) -> Vec<(Vec<Decoded>, Option<(u64, Ordered)>)> {
+    let mut parts = Vec::new();
+    let mut part = Vec::with_capacity(batch.len());
+    for decoded in batch {
+        let order = ordered(&decoded);
+        part.push(decoded);
+        if order.is_some() {
+            parts.push((std::mem::take(&mut part), order));
+        }
+    }
+    if !part.is_empty() {
+        parts.push((part, None));
+    }
+    parts
+}
+
+fn ordered(decoded: &Decoded) -> Option<(u64, Ordered)> {
+    let envelope = &decoded.record.envelope;
+    let own = envelope.auth == Authenticity::Own && envelope.source_type == SourceType::Pipeproof;
+    // Ticks are most of our own.
+    if !own || !decoded.record.body.starts_with(br#"{"kind":"records-redacted""#) {
+        return None;
+    }
+    match serde_json::from_slice(&decoded.record.body) {
+        Ok(Control::RecordsRedacted(order)) => {
+            Some((decoded.index, Ordered { at: envelope.received, order, done: None }))
+        }
+        _ => None,
+    }
+}
+
+/// Has the detector forget what an order names, and writes its state whole: the deltas before it tell of it still. Everything
+/// that was found so far is in the store, so the store knows what rests on it.
+fn forget(
+    shared: &Shared,
+    handle: &Handle,
+    detector: &mut Detector,
+    (index, ordered): &(u64, Ordered),
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    let note = ordered.note(*index);
+    loop {
+        match handle.block_on(crate::redaction::forgotten(&shared.store, &ordered.order, &note)) {
+            Ok(forgotten) => {
+                detector.forget(&forgotten);
+                let written = snapshot_until_done(shared, handle, detector, stopping);
+                Failpoint::RedactAfterState.pass();
+                return written;
+            }
+            Err(error) => shared.set_trouble("store", Some(crate::chain(&error))),
+        }
+        if wait(handle, stopping, RETRY) {
+            return false;
+        }
+    }
 }
 
 /// The set that a record puts in force, if it is such a record and the content of the set was kept.

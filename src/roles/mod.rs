@@ -40,6 +40,7 @@ pub(crate) fn spawn(
         ("silence", tokio::spawn(silence::run(Arc::clone(shared)))),
         ("sql rules", tokio::spawn(sql_rules::run(Arc::clone(shared)))),
         ("deliver", tokio::spawn(deliver::run(Arc::clone(shared)))),
+        ("redact", tokio::spawn(crate::redaction::finish(Arc::clone(shared)))),
         ("tls", tokio::spawn(crate::tls::look(Arc::clone(shared)))),
     ]
 }

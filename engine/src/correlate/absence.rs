@@ -155,6 +155,34 @@ impl Obligations {
         resolved
     }
 
+    /// Takes back what rests on a signal that `of` says, and forgets findings that hang on one.
+    pub(super) fn forget(&mut self, of: impl Fn(&Signal) -> bool) {
+        let rests = |obligation: &Obligation| obligation.used.iter().any(&of);
+        let gone = self.due.iter().chain(&self.parked).filter(|(_, obligation)| rests(obligation));
+        let gone: Vec<(Due, Box<str>)> = gone.map(|(due, obligation)| (*due, obligation.key.clone())).collect();
+        for (due, key) in gone {
+            self.due.remove(&due);
+            self.parked.remove(&due);
+            self.forget_name(&key, &due);
+        }
+        let keys: Vec<Box<str>> = self.found.keys().cloned().collect();
+        for key in keys {
+            let Some(anchors) = self.found.get_mut(&key) else { continue };
+            // They stand in the order in which their key stands in `found_order`.
+            let kept: Vec<bool> = anchors.iter().map(|anchor| !of(anchor)).collect();
+            if kept.iter().all(|kept| *kept) {
+                continue;
+            }
+            let mut keeps = kept.iter();
+            anchors.retain(|_| keeps.next().copied().unwrap_or(true));
+            if anchors.is_empty() {
+                self.found.remove(&key);
+            }
+            let mut keeps = kept.iter();
+            self.found_order.retain(|(_, other)| *other != key || keeps.next().copied().unwrap_or(true));
+        }
+    }
+
     /// How many wait, and how many of them are parked.
     pub(super) fn len(&self) -> (usize, usize) {
         (self.due.len() + self.parked.len(), self.parked.len())

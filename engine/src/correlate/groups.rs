@@ -116,6 +116,16 @@ impl<T: Default> Groups<T> {
         self.slots.get(self.oldest as usize).map(|slot| (self.oldest, slot.last))
     }
 
+    /// The slot of the group that was touched next after this one.
+    pub(super) fn after(&self, slot: u32) -> Option<u32> {
+        self.slots.get(slot as usize).map(|slot| slot.after).filter(|after| *after != NONE)
+    }
+
+    /// Shows one group; what `see` says, false where there is none.
+    pub(super) fn visit(&mut self, slot: u32, see: impl FnOnce(&str, Timestamp, &mut T) -> bool) -> bool {
+        self.slots.get_mut(slot as usize).is_some_and(|slot| see(&slot.key, slot.last, &mut slot.value))
+    }
+
     pub(super) fn remove(&mut self, slot: u32) {
         let Some((key, hash)) = self.slots.get(slot as usize).map(|slot| (slot.key.clone(), slot.hash)) else { return };
         let Some(mut gap) = self.place(&key, hash) else { return };

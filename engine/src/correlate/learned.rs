@@ -32,6 +32,11 @@ impl Seen {
         self.events >= learn.events && (learn.for_.is_zero() || long_enough)
     }
 
+    /// Forgets values last seen at a time that `of` says.
+    pub(super) fn forget(&mut self, of: impl Fn(Timestamp) -> bool) {
+        self.values.forget(of);
+    }
+
     /// When it will have been watched for as long as the rule asks.
     pub(super) fn watched_until(&self, learn: &Learn) -> Option<Timestamp> {
         (self.events > 0).then(|| self.first.plus(learn.for_))
@@ -119,13 +124,13 @@ impl Shares {
         self.total.add(part);
         while let Some((_, gone)) = self.order.oldest().filter(|(seen, _)| seen.as_micros().div_euclid(width) < oldest)
         {
-            self.forget(gone);
+            self.drop_oldest(gone);
         }
         self.order.see(value, time);
         if self.order.len() > VALUES_MAX
             && let Some((_, gone)) = self.order.oldest()
         {
-            self.forget(gone);
+            self.drop_oldest(gone);
             *evicted += 1;
         }
         let share = self.values.entry(value).or_default();
@@ -139,9 +144,19 @@ impl Shares {
         fired.then_some((own, all))
     }
 
-    fn forget(&mut self, value: ValueId) {
+    fn drop_oldest(&mut self, value: ValueId) {
         self.values.remove(&value);
         self.order.drop_oldest();
+    }
+
+    /// Forgets values last seen at a time that `of` says.
+    pub(super) fn forget(&mut self, of: impl Fn(Timestamp) -> bool) {
+        let before = self.order.values();
+        self.order.forget(of);
+        let after: std::collections::BTreeSet<ValueId> = self.order.values().into_iter().collect();
+        for value in before.iter().filter(|value| !after.contains(value)) {
+            self.values.remove(value);
+        }
     }
 
     /// Events within the timespan, as far as they were expired.

@@ -201,6 +201,29 @@ impl Recency {
         }
     }
 
+    /// Forgets values last seen at a time that `of` says.
+    pub(super) fn forget(&mut self, of: impl Fn(Timestamp) -> bool) {
+        match self {
+            Self::Few(list) => list.retain(|(time, _)| !of(*time)),
+            Self::Many(many) => {
+                let mut list = many.in_order();
+                let all = list.len();
+                list.retain(|(time, _)| !of(*time));
+                if list.len() < all {
+                    **many = Many::of(list);
+                }
+            }
+        }
+    }
+
+    /// The values, in no order.
+    pub(super) fn values(&self) -> Vec<ValueId> {
+        match self {
+            Self::Few(list) => list.iter().map(|(_, value)| *value).collect(),
+            Self::Many(many) => many.last.keys().copied().collect(),
+        }
+    }
+
     /// The value seen longest ago.
     pub(super) fn oldest(&mut self) -> Option<(Timestamp, ValueId)> {
         match self {

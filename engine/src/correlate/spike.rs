@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::CITED_MAX;
 use super::key::ValueId;
 use super::signal::Signal;
+use crate::redaction::Forgotten;
 use crate::rule::{Comparison, CorrelationRule, Operator};
 use crate::time::{Timestamp, micros};
 
@@ -243,6 +244,22 @@ impl Buckets {
         let buckets = counts.len() as u64;
         self.typical = Some((number, middle, scale, buckets));
         (middle, scale, buckets)
+    }
+
+    /// Forgets matches that are of records, and their values where those of the bucket are told apart.
+    pub(super) fn forget(&mut self, of: &Forgotten, value: &mut impl FnMut(&Signal) -> Option<ValueId>) {
+        for signal in self.recent.iter().filter(|signal| of.has(signal.event)) {
+            if let Some(value) = value(signal) {
+                self.open.1.remove(&value);
+                self.taught.1.remove(&value);
+            }
+        }
+        self.recent.retain(|signal| !of.has(signal.event));
+    }
+
+    /// Everything that was counted.
+    pub(super) fn events(&self) -> u64 {
+        self.list.iter().map(|bucket| bucket.count).sum()
     }
 
     /// The matches a finding cites.

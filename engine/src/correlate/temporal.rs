@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::signal::Signal;
 use crate::event::EventId;
+use crate::redaction::Forgotten;
 use crate::rule::{CorrelationRule, TemporalClause};
 use crate::time::{Timestamp, micros};
 
@@ -151,6 +152,12 @@ impl Sequences {
         let Some(list) = self.members.get(usize::from(member)) else { return false };
         let place = list.partition_point(|other| other.order() <= end.order());
         list.get(place).is_some_and(|found| found.time <= end.time.plus(rule.timespan))
+    }
+
+    /// Forgets matches that are of records; true if nothing is left.
+    pub(super) fn forget(&mut self, of: &Forgotten) -> bool {
+        self.members.iter_mut().for_each(|list| list.retain(|signal| !of.has(signal.event)));
+        self.members.iter().all(VecDeque::is_empty)
     }
 
     /// Takes out what a finding used.

@@ -60,6 +60,15 @@ impl Waiting {
         ready
     }
 
+    /// Drops those that `of` says.
+    pub(super) fn forget(&mut self, of: impl Fn(&Signal) -> bool) {
+        self.seconds.retain(|_, signals| {
+            signals.retain(|signal| !of(signal));
+            !signals.is_empty()
+        });
+        self.len = self.seconds.values().map(Vec::len).sum();
+    }
+
     /// Drops one of the second furthest in the future.
     pub(super) fn drop_last(&mut self) {
         if let Some(mut entry) = self.seconds.last_entry() {

@@ -14,6 +14,7 @@ use super::key::ValueId;
 use super::numbers::{self, Decimal, Numbers};
 use super::recency::Recency;
 use super::signal::Signal;
+use crate::redaction::Forgotten;
 use crate::rule::{Bounds, CorrelationRule, Metric, Number, Operator};
 use crate::time::{Timestamp, micros};
 
@@ -215,6 +216,21 @@ impl Window {
                 *evicted += u64::from(most == ENTRIES_MAX);
             }
         }
+    }
+
+    /// Forgets matches that are of records; true if nothing is left.
+    pub(super) fn forget(&mut self, of: &Forgotten) -> bool {
+        self.recent.retain(|(signal, _)| !of.has(signal.event));
+        let older = match &mut self.tally {
+            Tally::Count(older) => older.len(),
+            Tally::Distinct(values) => {
+                values.forget(|time| of.moments.contains(&time));
+                values.len()
+            }
+            // Numbers by their times: no text.
+            Tally::Numbers(_) => 0,
+        };
+        self.recent.is_empty() && older == 0
     }
 
     /// The matches a finding cites.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Detector;
 use crate::commit::Restored;
 use crate::plan::Plan;
+use crate::redaction::Forgotten;
 use crate::state::{Delta, State, StateError};
 
 /// Why a detector cannot go on where the store stands.
@@ -19,6 +20,23 @@ pub enum RestoreError<E> {
 }
 
 impl Detector {
+    /// Forgets what is remembered of records whose payload is dropped. The state must be kept as a [`Detector::snapshot`] then:
+    /// deltas before it still tell of them. Doing it again changes nothing.
+    pub fn forget(&mut self, of: &Forgotten) {
+        for (lanes, link) in self.state.correlations.iter_mut().zip(&self.topology.links) {
+            lanes.live.forget(&link.shape, of);
+            lanes.backfill.forget(&link.shape, of);
+        }
+        self.state.tables.iter_mut().for_each(|rows| rows.forget(|event| of.has(event)));
+        for lanes in self.state.deferred.values_mut() {
+            lanes.live.forget(|event| of.has(event));
+            lanes.backfill.forget(|event| of.has(event));
+        }
+        // A rule that spoke about it may speak again sooner: what it spoke about is the payload.
+        self.state.quiet.retain(|_, time| !of.moments.contains(time));
+        self.state.incidents.redact(of);
+    }
+
     /// A detector that goes on where the store stands, under the set of rules that was in force there: `plan` is asked
     /// for it by the digest the log said last, or by `None` where it said nothing yet.
     ///

@@ -91,6 +91,18 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { index: u64::from_le_bytes(*index), group: u64::from_le_bytes(*group), leaf })
 }
 
+/// What the header of the frame at the start of `bytes` says, whatever its checksum: index, group and bytes of the leaf. `None`
+/// if it is none, or does not fit.
+pub(crate) fn header_of(bytes: &[u8]) -> Option<(u64, u64, usize)> {
+    let rest = bytes.strip_prefix(FRAME_MAGIC)?;
+    let (len, numbers) = rest.split_first_chunk::<4>()?;
+    let (index, numbers) = numbers.split_first_chunk::<8>()?;
+    let (group, _) = numbers.split_first_chunk::<8>()?;
+    let len = usize::try_from(u32::from_le_bytes(*len)).ok().filter(|len| *len <= RECORD_BYTES_MAX)?;
+    bytes.get(..FRAME_BYTES + len)?;
+    Some((u64::from_le_bytes(*index), u64::from_le_bytes(*group), len))
+}
+
 /// Looks for the next undamaged frame with an index in `indices`, and tells where it starts.
 pub(crate) fn find(bytes: &[u8], indices: std::ops::Range<u64>) -> Option<usize> {
     let mut at = 0;

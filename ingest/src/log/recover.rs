@@ -5,12 +5,14 @@
 //!   hashes) and become a reported gap.
 //! - A log that ends before a position somebody depends on does not open.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use engine::merkle::{Hash, Tree, leaf_hash};
 use pipeproof_engine as engine;
 
 use super::disk::{Disk, DiskFile};
+use super::erased::{self, Place};
 use super::{LogError, frame, hashes, retired};
 
 /// What opening found.
@@ -22,6 +24,8 @@ pub struct OpenReport {
     pub segments: usize,
     /// Records that were retired: their hashes are here, their bytes are not looked for.
     pub retired: u64,
+    /// Records without payload because it was redacted: no gap.
+    pub redacted: u64,
     /// Bytes of a torn tail that were cut off: written, but never acknowledged.
     pub torn_bytes: u64,
     /// Records that are lost as data, oldest first: evidence gaps.
@@ -70,6 +74,14 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// Where the frame of a record stands, if it can be read.
+    pub(crate) fn place(&self, index: u64) -> Option<Slot> {
+        let slot = self.slots.get(usize::try_from(index.checked_sub(self.first)?).ok()?)?;
+        slot.is_readable().then_some(*slot)
+    }
+}
+
+impl Segment {
     pub(crate) fn after(&self) -> u64 {
         self.first + self.slots.len() as u64
     }
@@ -84,11 +96,15 @@ pub(crate) struct Recovered {
     pub(crate) active: Option<Box<dyn DiskFile>>,
     pub(crate) hashes: Box<dyn DiskFile>,
     pub(crate) report: OpenReport,
+    /// Records that are redacted.
+    pub(crate) erased: BTreeMap<u64, Hash>,
 }
 
 struct Scanned {
     segment: Segment,
     hashes: Vec<Option<Hash>>,
+    /// Redacted records, by their frames.
+    erased: Vec<Place>,
     /// Largest group start of a valid frame.
     group: u64,
     /// Bytes of the file.
@@ -107,14 +123,20 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
         .filter_map(|name| frame::segment_first(name))
         .collect();
     firsts.sort_unstable();
-    report.retired = read_retired(disk)?;
+    report.retired = retired::read(&read_side_file(disk, retired::FILE)?);
+    let erased = erased::read(&read_side_file(disk, erased::FILE)?);
     let (mut hash_file, kept) = open_hashes(disk)?;
+    // Of a redacted record the hash is all there is: it is kept twice.
+    let known = (kept.as_slice(), &erased);
     let mut scanned = Vec::with_capacity(firsts.len());
     for (number, first) in firsts.iter().enumerate() {
         let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
-        scanned.push(scan(disk, *first, limit, &mut report)?);
+        scanned.push(scan(disk, *first, limit, &erased, &mut report)?);
     }
     report.segments = scanned.len();
+    // What a crash left unfinished is finished before anybody reads.
+    let places: Vec<Place> = scanned.iter().flat_map(|scan| scan.erased.iter().copied()).collect();
+    erased::overwrite(disk, &places).map_err(|cause| LogError::io("overwrite a redacted record of", "", cause))?;
 
     // A segment starts only where the log was durable, a group is written only after the one before was synced, and a
     // hash only after its record was.
@@ -127,11 +149,11 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
         if tree.size() < scan.segment.first {
             let missing = tree.size()..scan.segment.first;
             let name = frame::segment_name(tree.size());
-            restore_leaves(&mut tree, missing.clone(), &kept)?;
+            restore_leaves(&mut tree, missing.clone(), known)?;
             quarantine(&mut report, missing.start, missing.end, &name, "the segment is missing");
         }
         let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
-        judged.push(judge(scan, limit, proven, &kept, &mut tree, &mut report)?);
+        judged.push(judge(scan, limit, proven, known, &mut tree, &mut report)?);
     }
     if tree.size() < proven {
         let missing = tree.size()..proven;
@@ -139,7 +161,7 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
             return Err(LogError::Behind { known: known_durable, end: tree.size() });
         }
         let name = judged.last().map_or_else(|| frame::segment_name(0), |last| frame::segment_name(last.segment.first));
-        restore_leaves(&mut tree, missing.clone(), &kept)?;
+        restore_leaves(&mut tree, missing.clone(), known)?;
         if let Some(last) = judged.last_mut() {
             last.segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
             last.clean_end = false;
@@ -156,7 +178,8 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
     report.hashes_rewritten = write_hashes(hash_file.as_mut(), &tree, &kept, last_first)?;
     disk.sync_names().map_err(|cause| LogError::io("sync the folder of the log", "", cause))?;
     let segments = judged.into_iter().map(|judged| judged.segment).collect();
-    Ok(Recovered { tree, segments, active, hashes: hash_file, report })
+    report.redacted = erased.range(report.retired..).count() as u64;
+    Ok(Recovered { tree, segments, active, hashes: hash_file, report, erased })
 }
 
 /// The side file and its entries.
@@ -174,12 +197,13 @@ fn open_hashes(disk: &dyn Disk) -> Result<Hashes, LogError> {
     Ok((file, hashes::read(&bytes)))
 }
 
-fn read_retired(disk: &dyn Disk) -> Result<u64, LogError> {
-    let bytes = match disk.open(retired::FILE, false) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+/// The bytes of a side file; none if there is none.
+fn read_side_file(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, LogError> {
+    let bytes = match disk.open(name, false) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened.and_then(|file| read_all(file.as_ref())),
     };
-    bytes.map(|bytes| retired::read(&bytes)).map_err(|cause| LogError::io("read", retired::FILE, cause))
+    bytes.map_err(|cause| LogError::io("read", name, cause))
 }
 
 fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
@@ -190,7 +214,13 @@ fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
 }
 
 /// Reads one segment, up to the index at which the next one takes over.
-fn scan(disk: &dyn Disk, first: u64, limit: u64, report: &mut OpenReport) -> Result<Scanned, LogError> {
+fn scan(
+    disk: &dyn Disk,
+    first: u64,
+    limit: u64,
+    erased: &BTreeMap<u64, Hash>,
+    report: &mut OpenReport,
+) -> Result<Scanned, LogError> {
     let name = frame::segment_name(first);
     let file = disk.open(&name, false).map_err(|cause| LogError::io("open", &name, cause))?;
     let bytes = read_all(file.as_ref()).map_err(|cause| LogError::io("read", &name, cause))?;
@@ -199,6 +229,7 @@ fn scan(disk: &dyn Disk, first: u64, limit: u64, report: &mut OpenReport) -> Res
     let mut scanned = Scanned {
         segment: Segment { first, slots: Vec::new(), end: 0 },
         hashes: Vec::new(),
+        erased: Vec::new(),
         group: first,
         len: bytes.len() as u64,
         headed,
@@ -207,6 +238,22 @@ fn scan(disk: &dyn Disk, first: u64, limit: u64, report: &mut OpenReport) -> Res
     scanned.segment.end = at as u64;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let expected = scanned.segment.after();
+        // One that was being overwritten fails its checksum, and its header says as before how long it is.
+        let redacted = frame::header_of(rest).filter(|(index, ..)| *index == expected && erased.contains_key(index));
+        if let Some((index, group, len)) = redacted
+            && let Some((start, len)) = u32::try_from(at).ok().zip(u32::try_from(len).ok())
+        {
+            scanned.segment.slots.push(Slot { at: start, len });
+            scanned.hashes.push(None);
+            scanned.group = scanned.group.max(group);
+            let place = Place { segment: first, at: start, len, index, group };
+            if !is_overwritten(rest, len) {
+                scanned.erased.push(place);
+            }
+            at += frame::FRAME_BYTES + len as usize;
+            scanned.segment.end = at as u64;
+            continue;
+        }
         let Some(found) = frame::read(rest).filter(|frame| frame.index >= expected && frame.index < limit) else {
             let Some(skip) = rest.get(1..).and_then(|rest| frame::find(rest, expected..limit)) else { break };
             at += 1 + skip;
@@ -229,6 +276,12 @@ fn scan(disk: &dyn Disk, first: u64, limit: u64, report: &mut OpenReport) -> Res
     Ok(scanned)
 }
 
+/// Whether a redacted frame's leaf is zeros, and its checksum says so.
+fn is_overwritten(bytes: &[u8], len: u32) -> bool {
+    let leaf = frame::read(bytes).map(|frame| frame.leaf);
+    leaf.is_some_and(|leaf| leaf.len() == len as usize && leaf.iter().all(|byte| *byte == 0))
+}
+
 /// Whether the header is that of the segment, whatever its partition.
 fn is_header(header: &[u8], first: u64) -> bool {
     let partition = header.get(16..20).and_then(|bytes| bytes.first_chunk::<4>());
@@ -246,7 +299,7 @@ fn judge(
     scanned: Scanned,
     limit: u64,
     proven: u64,
-    kept: &[Option<Hash>],
+    (kept, erased): Known<'_>,
     tree: &mut Tree,
     report: &mut OpenReport,
 ) -> Result<Judged, LogError> {
@@ -258,6 +311,14 @@ fn judge(
         let index = tree.size();
         let stored = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
         let durable = index < proven;
+        if let Some(hash) = erased.get(&index) {
+            tree.push(stored.unwrap_or(*hash));
+            slots.push(Slot::QUARANTINED);
+            if slot.is_readable() {
+                end = u64::from(slot.at) + frame::FRAME_BYTES as u64 + u64::from(slot.len);
+            }
+            continue;
+        }
         let reason = match computed {
             None if !durable => break,
             None => Some("the record is damaged"),
@@ -284,7 +345,7 @@ fn judge(
     if limit != u64::MAX && segment.after() < limit {
         // The next segment takes over later than this one ends: what is between is lost.
         let missing = segment.after()..limit;
-        restore_leaves(tree, missing.clone(), kept)?;
+        restore_leaves(tree, missing.clone(), (kept, erased))?;
         segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
         quarantine(report, missing.start, missing.end, &name, "the end of the segment is damaged or missing");
     }
@@ -292,11 +353,14 @@ fn judge(
     Ok(Judged { segment, len, clean_end })
 }
 
-/// Puts leaves into the tree whose records are lost, from the side file.
-fn restore_leaves(tree: &mut Tree, records: Range<u64>, kept: &[Option<Hash>]) -> Result<(), LogError> {
+/// Leaf hashes as the side files have them: of every record, and of those that are redacted.
+type Known<'k> = (&'k [Option<Hash>], &'k BTreeMap<u64, Hash>);
+
+/// Puts leaves into the tree whose records are lost, from the side files.
+fn restore_leaves(tree: &mut Tree, records: Range<u64>, (kept, erased): Known<'_>) -> Result<(), LogError> {
     for index in records {
         let hash = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
-        tree.push(hash.ok_or(LogError::HashLost { index })?);
+        tree.push(hash.or_else(|| erased.get(&index).copied()).ok_or(LogError::HashLost { index })?);
     }
     Ok(())
 }

@@ -473,3 +473,103 @@ proptest! {
         });
     }
 }
+
+/// Redacts records of a closed log and closes it again.
+fn redacted(disk: &MemoryDisk, records: &[u64]) -> u64 {
+    runtime().block_on(async {
+        let log = open(disk, 0).log;
+        let count = log.redact(records.to_vec()).await.unwrap();
+        log.close().await;
+        count
+    })
+}
+
+fn on_disk(disk: &MemoryDisk, needle: &[u8]) -> bool {
+    disk.list().unwrap().iter().any(|name| disk.bytes(name).windows(needle.len()).any(|window| window == needle))
+}
+
+#[test]
+fn a_redacted_record_is_gone_and_root_and_proofs_stay() {
+    let disk = written(&[4, 9, 8]);
+    let before = open(&disk, 0).log;
+    let (root, text) = (before.root(21).unwrap(), format!("leaf 13 {}", "x".repeat(13)));
+    runtime().block_on(before.close());
+    assert!(on_disk(&disk, text.as_bytes()), "the search sees what is there");
+    assert_eq!(redacted(&disk, &[13, 20, 13]), 2);
+    assert!(!on_disk(&disk, text.as_bytes()));
+    let Opened { log, report } = open(&disk, 21);
+    assert_eq!((report.records, report.redacted), (21, 2));
+    assert_eq!((report.torn_bytes, report.quarantined.len(), report.hashes_rewritten), (0, 0, 0));
+    assert_eq!(log.root(21), Some(root));
+    let kept: Vec<u64> = all(&log).iter().map(|(index, _)| *index).collect();
+    assert_eq!(kept, (0..20).filter(|index| *index != 13).collect::<Vec<_>>());
+    assert!(log.is_redacted(13) && log.is_redacted(20) && !log.is_redacted(12));
+    for index in 0..21 {
+        let hash = log.leaf_hash(index).unwrap();
+        assert_eq!(hash, engine::merkle::leaf_hash(&leaf(index)));
+        assert!(verify_inclusion(&hash, index, 21, &log.inclusion_proof(index, 21).unwrap(), &root));
+    }
+    runtime().block_on(async {
+        assert_eq!(log.append(leaves(21..23)).await.unwrap(), 21..23, "it goes on behind a redacted record");
+        log.close().await;
+    });
+    assert_eq!(open(&disk, 23).report.quarantined, vec![]);
+}
+
+#[test]
+fn a_crash_at_any_byte_of_overwriting_is_made_good_when_the_log_is_opened() {
+    let whole = written(&[4, 9, 8]);
+    let root = open(&whole, 21).log.root(21).unwrap();
+    for index in [0, 13, 20] {
+        let done = whole.crashed(usize::MAX);
+        redacted(&done, &[index]);
+        let changed: Vec<String> =
+            whole.list().unwrap().into_iter().filter(|name| whole.bytes(name) != done.bytes(name)).collect();
+        let [segment] = changed.as_slice() else { panic!("{changed:?}") };
+        let (old, new) = (whole.bytes(segment), done.bytes(segment));
+        for cut in 0..=old.len() {
+            // What was written up to here, and everything after it as it was; then the other way round.
+            for (first, rest) in [(&new, &old), (&old, &new)] {
+                let torn = done.with(segment, |bytes| *bytes = [&first[..cut], &rest[cut..]].concat());
+                let Opened { log, report } = open(&torn, 21);
+                assert_eq!(
+                    (report.records, report.torn_bytes, report.quarantined.len()),
+                    (21, 0, 0),
+                    "{index} at {cut}"
+                );
+                assert_eq!(log.root(21), Some(root));
+                runtime().block_on(log.close());
+                assert_eq!(torn.bytes(segment), new, "{index} at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_hash_of_a_redacted_record_is_kept_twice() {
+    let disk = written(&[4, 9]);
+    let root = open(&disk, 13).log.root(13).unwrap();
+    redacted(&disk, &[5]);
+    let disk = disk.with(hashes::FILE, |bytes| bytes[5 * hashes::ENTRY_BYTES] ^= 1);
+    let Opened { log, report } = open(&disk, 13);
+    assert_eq!((log.root(13), report.quarantined.len(), report.hashes_rewritten), (Some(root), 0, 1));
+}
+
+#[test]
+fn what_could_not_be_overwritten_is_by_the_next_call() {
+    let disk = written(&[4, 9]);
+    let text = format!("leaf 11 {}", "x".repeat(11));
+    runtime().block_on(async {
+        let log = open(&disk, 13).log;
+        // The mark and its name are synced; the segment is not.
+        disk.set_syncs(Some(2));
+        assert!(matches!(log.redact(vec![11]).await, Err(LogError::Io { .. })));
+        disk.set_syncs(None);
+        assert!(all(&log).iter().all(|(index, _)| *index != 11), "nobody reads it meanwhile");
+        assert_eq!(log.redact(vec![11]).await.unwrap(), 0);
+        log.close().await;
+    });
+    let after = disk.crashed(0);
+    assert!(!on_disk(&after, text.as_bytes()));
+    assert_eq!(open(&after, 13).report.quarantined, vec![]);
+}

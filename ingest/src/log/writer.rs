@@ -12,6 +12,7 @@ use pipeproof_engine as engine;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::DiskFile;
+use super::erased::{self, Place};
 use super::recover::{Segment, Slot};
 use super::{AppendError, LogState, Shared, frame, hashes, retired};
 
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Append { leaves: Vec<Bytes>, bytes: usize, done: oneshot::Sender<Result<Range<u64>, AppendError>> },
     Heal(oneshot::Sender<Result<(), AppendError>>),
     Retire { below: u64, done: oneshot::Sender<io::Result<u64>> },
+    Redact { records: Vec<u64>, done: oneshot::Sender<io::Result<u64>> },
     Close(oneshot::Sender<()>),
 }
 
@@ -48,6 +50,8 @@ pub(crate) struct Writer {
     /// Hashes of the last group may be on disk, so its records must stay as well.
     hashes_unsure: bool,
     stopped: Option<Arc<str>>,
+    /// Redacted records that could not be overwritten.
+    unfinished: Vec<Place>,
 }
 
 type Waiter = (Vec<Bytes>, usize, oneshot::Sender<Result<Range<u64>, AppendError>>);
@@ -62,7 +66,16 @@ impl Writer {
     ) -> Self {
         let last = shared.published().segments.last().map(|segment| (segment.first, segment.end));
         let active = active.zip(last).map(|(file, (first, end))| Active { file, first, end });
-        Self { shared, durable, next, active, hashes: Some(hashes), hashes_unsure: false, stopped: None }
+        Self {
+            shared,
+            durable,
+            next,
+            active,
+            hashes: Some(hashes),
+            hashes_unsure: false,
+            stopped: None,
+            unfinished: Vec::new(),
+        }
     }
 
     /// Runs until closed or until every handle is gone.
@@ -85,6 +98,7 @@ impl Writer {
                     drop(done.send(outcome));
                 }
                 Command::Retire { below, done } => drop(done.send(self.retire(below))),
+                Command::Redact { records, done } => drop(done.send(self.redact(&records))),
                 Command::Close(done) => {
                     queue.close();
                     self.shared.publish().state = LogState::Closed;
@@ -125,7 +139,9 @@ impl Writer {
             match command {
                 Command::Append { leaves, bytes, done } => self.answer(vec![(leaves, bytes, done)]),
                 Command::Heal(done) => drop(done.send(Err(super::closed()))),
-                Command::Retire { done, .. } => drop(done.send(Err(io::Error::other("the log was closed")))),
+                Command::Retire { done, .. } | Command::Redact { done, .. } => {
+                    drop(done.send(Err(io::Error::other("the log was closed"))));
+                }
                 Command::Close(done) => done.send(()).unwrap_or_default(),
             }
         }
@@ -270,6 +286,60 @@ impl Writer {
         }
         disk.sync_names()?;
         Ok(first)
+    }
+
+    /// Overwrites the leaves of records. Returns how many were.
+    fn redact(&mut self, records: &[u64]) -> io::Result<u64> {
+        let disk = Arc::clone(&self.shared.disk);
+        let mut places = Vec::new();
+        {
+            let published = self.shared.published();
+            for index in records {
+                let number = published.segments.partition_point(|segment| segment.after() <= *index);
+                let Some(segment) = published.segments.get(number) else { continue };
+                let Some((slot, hash)) = segment.place(*index).zip(published.tree.leaf(*index)) else { continue };
+                places.push((segment.first, *index, slot, hash));
+            }
+        }
+        places.sort_unstable_by_key(|(_, index, ..)| *index);
+        let mut marks: Vec<(u64, Hash)> = places.iter().map(|(_, index, _, hash)| (*index, *hash)).collect();
+        marks.dedup();
+        places.dedup_by_key(|(_, index, ..)| *index);
+        let mut frames = std::mem::take(&mut self.unfinished);
+        for (segment, index, slot, _) in &places {
+            // The group stands in the frame alone.
+            let file = disk.open(&frame::segment_name(*segment), false)?;
+            let mut header = vec![0; frame::FRAME_BYTES + slot.len as usize];
+            file.read_at(u64::from(slot.at), &mut header)?;
+            let group = frame::header_of(&header).map_or(*index, |(_, group, _)| group);
+            frames.push(Place { segment: *segment, at: slot.at, len: slot.len, index: *index, group });
+        }
+        if frames.is_empty() {
+            return Ok(0);
+        }
+        // In this order: an overwritten record without a mark would be taken for damage.
+        erased::mark(disk.as_ref(), &marks)?;
+        Failpoint::RedactAfterMark.pass();
+        // Readers let go of them first.
+        {
+            let mut published = self.shared.publish();
+            for (index, hash) in &marks {
+                published.erased.insert(*index, *hash);
+                let number = published.segments.partition_point(|segment| segment.after() <= *index);
+                if let Some(segment) = published.segments.get_mut(number)
+                    && let Some(slot) =
+                        index.checked_sub(segment.first).and_then(|at| segment.slots.get_mut(usize::try_from(at).ok()?))
+                {
+                    *slot = Slot::QUARANTINED;
+                }
+            }
+        }
+        if let Err(error) = erased::overwrite(disk.as_ref(), &frames) {
+            self.unfinished = frames;
+            return Err(error);
+        }
+        Failpoint::RedactAfterErase.pass();
+        Ok(marks.len() as u64)
     }
 
     fn heal(&mut self) -> io::Result<()> {

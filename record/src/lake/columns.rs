@@ -59,15 +59,6 @@ impl Table {
         }
     }
 
-    /// Columns that earlier versions of this program wrote and nobody reads any more.
-    pub(super) const fn former_columns(self) -> &'static [&'static str] {
-        match self {
-            // SHA-256 over 0x00 and the leaf, which other columns hold.
-            Self::Events => &["leaf_hash"],
-            _ => &[],
-        }
-    }
-
     /// Its columns.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
@@ -222,8 +213,16 @@ const EVENT_COLUMNS: &[(&str, Kind)] = &[
 ];
 
 /// The columns of `events` after the normalised fields: the record as it stands in the log.
-const RECORD_COLUMNS: &[(&str, Kind)] =
-    &[("dead_letter", Kind::Text), ("envelope", Kind::Text), ("salt", Kind::Bytes), ("body", Kind::Bytes)];
+const RECORD_COLUMNS: &[(&str, Kind)] = &[
+    ("dead_letter", Kind::Text),
+    // SHA-256 over 0x00 and the leaf, where the payload was dropped: everywhere else the columns after it tell it.
+    ("leaf_hash", Kind::Bytes),
+    ("envelope", Kind::Text),
+    ("salt", Kind::Bytes),
+    ("body", Kind::Bytes),
+    // When the payload was dropped and by whom; envelope, salt, body and normalised fields are empty then.
+    ("redacted", Kind::Text),
+];
 
 fn columns(list: &[(&str, Kind)]) -> Vec<Column> {
     // All nullable: a column added later is missing from older files.

@@ -20,7 +20,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 
-use super::delta::{LakeTable, NewFile, least};
+use super::delta::{LakeTable, NewFile, Replacing, least};
 use super::parquet_file::{Effort, ParquetFile};
 use super::replay::append_of;
 use super::{LakeError, check};
@@ -64,7 +64,7 @@ impl LakeTable {
         let numbers = group.iter().map(|small| small.numbers);
         let numbers = numbers.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))).unwrap_or_default();
         let others = group.into_iter().map(|small| small.remove).collect();
-        self.replace(version, NewFile { bytes, rows, numbers, partition }, others).await?;
+        self.replace(version, NewFile { bytes, rows, numbers, partition }, others, Replacing::Merging).await?;
         Ok(count)
     }
 
@@ -147,7 +147,7 @@ impl Clock for At {
     }
 }
 
-fn most(column: &str, stats: Option<&str>) -> u64 {
+pub(super) fn most(column: &str, stats: Option<&str>) -> u64 {
     let stats: serde_json::Value = stats.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     stats.get("maxValues").and_then(|values| values.get(column)?.as_u64()).unwrap_or(0)
 }
@@ -167,7 +167,7 @@ fn merged(schema: &SchemaRef, paths: &[PathBuf]) -> Result<(Vec<u8>, usize), Par
 }
 
 /// The batch with the columns of today: those its file was written without are empty.
-fn under(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
+pub(super) fn under(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
     let column = |field: &Arc<arrow_schema::Field>| -> ArrayRef {
         let found = batch.column_by_name(field.name());
         found.map_or_else(|| new_null_array(field.data_type(), batch.num_rows()), Arc::clone)

@@ -34,6 +34,15 @@ pub(super) struct NewFile {
     pub(super) partition: Vec<String>,
 }
 
+/// Why files give way to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replacing {
+    /// It holds the same rows.
+    Merging,
+    /// Some of its rows have no payload any more.
+    Redacting,
+}
+
 /// An open Delta table.
 #[derive(Debug)]
 pub(super) struct LakeTable {
@@ -98,9 +107,7 @@ impl LakeTable {
                 }
             }
         }
-        let schema = self.table.schema();
-        let mut others = kernel.fields().filter(|field| schema.index_of(field.name()).is_err());
-        if let Some(newer) = others.find(|field| !self.table.former_columns().contains(&field.name().as_str())) {
+        if let Some(newer) = kernel.fields().find(|field| self.table.schema().index_of(field.name()).is_err()) {
             return Err(LakeError::Schema {
                 table: self.table.name(),
                 column: newer.name().clone(),
@@ -133,20 +140,29 @@ impl LakeTable {
         Ok(())
     }
 
-    /// Puts one file in the place of others, in one commit that changes no rows.
-    pub(super) async fn replace(&mut self, version: u64, file: NewFile, others: Vec<Remove>) -> Result<(), LakeError> {
+    /// Puts one file in the place of others, in one commit.
+    pub(super) async fn replace(
+        &mut self,
+        version: u64,
+        file: NewFile,
+        others: Vec<Remove>,
+        why: Replacing,
+    ) -> Result<(), LakeError> {
         self.is_stale = true;
-        let add = Add { data_change: false, ..self.write(version, 0, file).await? };
+        let add = Add { data_change: why == Replacing::Redacting, ..self.write(version, 0, file).await? };
         Failpoint::CompactAfterPut.pass();
         let mut actions: Vec<Action> = others.into_iter().map(Action::Remove).collect();
         actions.push(Action::Add(add));
-        let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
-        let state = self.delta.snapshot().map_err(LakeError::delta("compact", self.table))?;
+        let (operation, doing) = match why {
+            Replacing::Merging => (DeltaOperation::Optimize { predicate: None, target_size: 0 }, "compact"),
+            Replacing::Redacting => (DeltaOperation::Update { predicate: None }, "redact rows of"),
+        };
+        let state = self.delta.snapshot().map_err(LakeError::delta(doing, self.table))?;
         CommitBuilder::from(CommitProperties::default().with_cleanup_expired_logs(Some(false)))
             .with_actions(actions)
             .build(Some(state as &dyn TableReference), self.delta.log_store(), operation)
             .await
-            .map_err(LakeError::delta("compact", self.table))?;
+            .map_err(LakeError::delta(doing, self.table))?;
         Failpoint::CompactAfterCommit.pass();
         self.refresh().await?;
         self.note_commit();

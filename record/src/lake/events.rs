@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, DataType};
 use bytes::Bytes;
 use engine::event::{Event, EventId};
 use engine::fields::{Field, FieldKind, Fields, Value};
@@ -168,9 +169,13 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
         .collect();
     columns.extend([
         cells::maybe_texts(each().map(|row| row.dead_letter.as_deref())),
-        Arc::new(StringArray::from(envelopes)) as ArrayRef,
+        // Like the last, told once the payload is dropped.
+        new_null_array(&DataType::Binary, rows.len()),
+        Arc::new(StringArray::from(envelopes)),
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, salt, _)| salt)).collect::<BinaryArray>()),
         Arc::new(leaves.iter().map(|leaf| leaf.as_ref().map(|(_, _, body)| body)).collect::<BinaryArray>()),
+        // Nothing is redacted when it is written.
+        cells::maybe_texts(each().map(|_| None)),
     ]);
     RecordBatch::try_new(Table::Events.schema(), columns)
 }

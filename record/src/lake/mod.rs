@@ -14,6 +14,7 @@ mod events;
 mod feeds;
 mod known;
 mod parquet_file;
+mod redact;
 mod replay;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub(crate) use events::batch as events_batch;
 pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
+pub use redact::{Redacted, RedactedRecord, Redaction};
 pub use replay::{Choice, Findings, Records, Skip, StoredRecord};
 
 /// Rows of a feed that are copied in one commit.

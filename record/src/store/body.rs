@@ -4,12 +4,14 @@
 
 use std::io::Read as _;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use zstd::bulk::Compressor;
 use zstd::stream::read::Decoder;
 
 use super::StoreError;
+use super::commit::encode;
 use super::findings::{column, json};
 
 /// zstd with [`TYPICAL`] as dictionary, after this byte.
@@ -36,6 +38,15 @@ pub(super) fn packed(bodies: impl IntoIterator<Item = String>) -> Result<Vec<Vec
         all.push(kept);
     }
     Ok(all)
+}
+
+/// One body as it is kept.
+pub(super) fn packed_json<T: Serialize + ?Sized>(
+    what: &'static str,
+    id: &str,
+    item: &T,
+) -> Result<Vec<u8>, StoreError> {
+    Ok(packed([encode(what, id, item)?])?.pop().unwrap_or_default())
 }
 
 /// The column `body` of a row, read as JSON.

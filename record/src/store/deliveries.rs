@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, QueryBuilder, Sqlite};
 
-use super::body::{packed, unpacked};
+use super::body::{packed_json, unpacked};
 use super::checksum::{self, check};
-use super::commit::encode;
 use super::findings::{column, seq, time};
 use super::{SqliteStore, StoreError, limit, number, unsigned};
 
@@ -378,7 +377,7 @@ async fn note_change(connection: &mut SqliteConnection, id: i64, at: Timestamp) 
     sqlx::query("INSERT INTO delivery_changes (delivery, at, body) VALUES (?, ?, ?)")
         .bind(id)
         .bind(at.as_micros())
-        .bind(packed([encode("delivery", &id.to_string(), &delivery)?])?.pop())
+        .bind(packed_json("delivery", &id.to_string(), &delivery)?)
         .execute(connection)
         .await
         .map_err(StoreError::on(doing))?;

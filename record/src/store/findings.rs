@@ -313,14 +313,14 @@ pub(super) fn time(row: &SqliteRow, name: &'static str) -> Result<Timestamp, Sto
     column(row, name).map(Timestamp::from_micros)
 }
 
-fn finding(row: &SqliteRow) -> Result<StoredFinding, StoreError> {
+pub(super) fn finding(row: &SqliteRow) -> Result<StoredFinding, StoreError> {
     check(&checksum::FINDINGS, row)?;
     let id: String = column(row, "id")?;
     let finding = unpacked("finding", || id, row)?;
     Ok(StoredFinding { seq: seq(row)?, committed: time(row, "committed")?, finding })
 }
 
-fn incident(row: &SqliteRow) -> Result<StoredIncident, StoreError> {
+pub(super) fn incident(row: &SqliteRow) -> Result<StoredIncident, StoreError> {
     check(&checksum::INCIDENTS, row)?;
     let id: String = column(row, "id")?;
     let incident = unpacked("incident", || id, row)?;
@@ -352,7 +352,7 @@ fn step(row: &SqliteRow) -> Result<StoredStep, StoreError> {
     })
 }
 
-fn message(row: &SqliteRow) -> Result<StoredMessage, StoreError> {
+pub(super) fn message(row: &SqliteRow) -> Result<StoredMessage, StoreError> {
     check(&checksum::OUTBOX, row)?;
     let id: String = column(row, "id")?;
     let body = unpacked("message", || id.clone(), row)?;

@@ -11,6 +11,7 @@ mod deliveries;
 mod excepted;
 mod findings;
 mod ledger;
+mod redact;
 mod schema;
 mod upkeep;
 
@@ -30,6 +31,7 @@ pub use deliveries::{Attempt, AttemptOutcome, Delivery, DeliveryChange, Delivery
 pub use excepted::StoredExcepted;
 pub use findings::{FindingFilter, IncidentFilter, StoredFinding, StoredIncident, StoredMessage, StoredStep};
 pub use ledger::{Counts, Pack, RuleText};
+pub use redact::StoreRedaction;
 pub use schema::SCHEMA_VERSION;
 
 pub(crate) use findings::state_name;

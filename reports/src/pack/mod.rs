@@ -25,6 +25,7 @@ pub mod table;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use pipeproof_engine::merkle::Hash;
 use pipeproof_engine::record::Position;
 use pipeproof_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,15 @@ pub struct RawRecord {
     pub leaf: Bytes,
 }
 
+/// A record whose payload was redacted: its leaf hash is all there is, and is proved like any other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedactedRecord {
+    /// Where it stands in the log.
+    pub position: Position,
+    /// RFC 6962 hash of the leaf that was there.
+    pub leaf_hash: Hash,
+}
+
 /// The pack that this one follows, so that both can be shown to be of one history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviousPack {
@@ -99,6 +109,8 @@ pub struct PackInput {
     pub files: Vec<PackFile>,
     /// Records behind them: at least every record that a row cites.
     pub records: Vec<RawRecord>,
+    /// Records among them that have no payload any more.
+    pub redacted: Vec<RedactedRecord>,
     /// What is left out, besides what every pack of this version leaves out.
     pub omissions: Vec<Omission>,
     /// The pack before it, if there is one.

@@ -142,6 +142,15 @@ fn held(input: &PackInput, partitions: &BTreeMap<u32, &Partition<'_>>) -> Result
         }
         held.insert(record.position);
     }
+    for record in &input.redacted {
+        let refuse = |reason| PackError::Record { position: record.position, reason };
+        let partition =
+            partitions.get(&record.position.partition).ok_or(refuse("is of a partition without checkpoint"))?;
+        if partition.tree.leaf(record.position.index) != Some(record.leaf_hash) {
+            return Err(refuse("is redacted, and its leaf hash is not the one that the log has there"));
+        }
+        held.insert(record.position);
+    }
     Ok(held)
 }
 

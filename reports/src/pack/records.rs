@@ -8,7 +8,8 @@
 //! | `leaf_hash` | SHA-256 over `0x00 ‖ leaf` |
 //!
 //! The columns are named as in the lake's `events` table: files of that table in the same folder are read alike, and
-//! records that they hold are not written again. Their rows without a salt are further events of a record above.
+//! records that they hold are not written again. Their rows without a salt are further events of a record above, or, where
+//! `redacted` says so, of a record whose payload was dropped: its leaf hash is proved all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -173,6 +174,8 @@ pub struct RawRow {
     pub leaf_hash: Option<Hash>,
     /// The leaf, written again from its parts; `None` if the row has no parts, as one for a further event of a record.
     pub leaf: Option<Vec<u8>>,
+    /// The record was redacted: when and by whom. Its leaf hash is all there is.
+    pub redacted: Option<String>,
 }
 
 /// Reads a Parquet file of records row by row. What the rows say is not checked here.
@@ -184,7 +187,8 @@ pub fn read(file: &Bytes, mut each: impl FnMut(RawRow)) -> Result<(), Box<dyn st
     if builder.metadata().file_metadata().num_rows() > ROWS_MAX {
         return Err("the file has more rows than are read".into());
     }
-    let columns = ["partition", "index", "leaf_hash", "envelope", "salt", "body"];
+    // Files of earlier versions lack the last.
+    let columns = ["partition", "index", "leaf_hash", "envelope", "salt", "body", "redacted"];
     let mask = parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), columns);
     let mut number = 0;
     for batch in builder.with_projection(mask).with_batch_size(BATCH).build()? {
@@ -198,6 +202,7 @@ pub fn read(file: &Bytes, mut each: impl FnMut(RawRow)) -> Result<(), Box<dyn st
             envelope: column("envelope")?,
             salt: column("salt")?,
             body: column("body")?,
+            redacted: batch.column_by_name("redacted").cloned(),
         };
         for at in 0..batch.num_rows() {
             number += 1;
@@ -214,6 +219,7 @@ struct Columns {
     envelope: ArrayRef,
     salt: ArrayRef,
     body: ArrayRef,
+    redacted: Option<ArrayRef>,
 }
 
 impl Columns {
@@ -233,7 +239,12 @@ impl Columns {
             (_, None, None) => None,
             _ => return Err("envelope, salt and body go together".to_owned()),
         };
-        Ok(RawRow { number, position, leaf_hash, leaf })
+        let redacted = self.redacted.as_ref().map(|column| cell(column, at)).transpose()?.flatten();
+        let redacted = redacted.map(|text| String::from_utf8_lossy(text).into_owned());
+        if redacted.is_some() && (leaf.is_some() || leaf_hash.is_none()) {
+            return Err("a redacted record has a leaf hash and no parts".to_owned());
+        }
+        Ok(RawRow { number, position, leaf_hash, leaf, redacted })
     }
 }
 

@@ -107,6 +107,7 @@ impl Fixture {
             scope: "everything".to_owned(),
             versions: BTreeMap::from([("pipeproof".to_owned(), "0.1.0".to_owned())]),
             results: json!([results]),
+            redacted: Vec::new(),
             files: vec![
                 file("population.csv", csv),
                 file("exceptions.csv", exceptions.csv().unwrap()),
