@@ -10,12 +10,15 @@ use crate::source::SourceType;
 
 /// The product whose API it was, or that reported. Whoever calls it may be of another: a job of one CI system logs in to many.
 fn product(event: &Event, taken: &Taken<'_>) -> String {
-    let service = taken.text(Field::CloudService);
-    // Read in any case: it says nothing that is not said by then.
-    let provider = taken.text(Field::CiProvider);
+    let provider = event.fields.get_text(Field::CiProvider);
     let own = event.source_type.info().native.map(|(product, _)| product);
     let product = if is_document(event.source_type) { provider.or(own) } else { own.or(provider) };
-    service.or(product).unwrap_or(event.source.as_ref()).to_owned()
+    let product = taken.text(Field::CloudService).or(product).unwrap_or(event.source.as_ref());
+    if provider == Some(product) {
+        // Said here. Another one is said among what has no place of its own.
+        taken.text(Field::CiProvider);
+    }
+    product.to_owned()
 }
 
 /// Whether a source type is a format that many products write.

@@ -14,7 +14,7 @@ use pipeproof_engine as engine;
 use super::ocsf_schema::faults;
 use super::samples::{receive, receiver};
 use super::snapshots::fixtures;
-use super::{cloud_snapshots, record};
+use super::{cloud_snapshots, decoded, record};
 
 /// Events a snapshot shows of a type or file. All are held against the schema.
 const SHOWN_MAX: usize = 40;
@@ -104,6 +104,20 @@ fn every_fixture_is_valid_ocsf_and_as_reviewed() {
     assert!(wrong.is_empty(), "not valid: {wrong:#?}");
     assert!(differ.is_empty(), "not as reviewed: {differ:#?}");
     assert!(seen > 700);
+}
+
+#[test]
+fn the_service_is_what_was_called_and_a_message_ends_with_its_last_word() {
+    let login = serde_json::json!({"time": "2026-03-15T10:00:00Z", "type": "response",
+        "request": {"id": "r", "operation": "update", "path": "auth/jwt/login"},
+        "response": {"auth": {"accessor": "a", "display_name": "jwt-x", "metadata": {"repository": "acme/app"}}}});
+    let object = ocsf::object(&decoded(SourceType::VaultAudit, &[], login.to_string())[0]);
+    assert_eq!((&object["class_uid"], &object["service"]["name"]), (&3002.into(), &"vault".into()), "{object}");
+    assert_eq!(object["unmapped"]["ci.provider"], "github", "{object}");
+    let push = serde_json::json!({"ref": "refs/heads/main", "repository": {"full_name": "acme/app"},
+        "sender": {"login": "ann"}, "head_commit": {"message": "Mend it\n\nFor good.\n"}});
+    let object = ocsf::object(&decoded(SourceType::GithubWebhook, &[("x-github-event", "push")], push.to_string())[0]);
+    assert_eq!(object["message"], "Mend it\n\nFor good.");
 }
 
 #[test]
