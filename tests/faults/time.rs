@@ -126,6 +126,7 @@ pub(crate) async fn loaded_again(seed: u64, events: u64) -> Row {
     let first =
         server.rows("SELECT count(*) FROM events WHERE source = 'gen' AND received > now() - INTERVAL '10 days'").await;
     row.expect(first[0][0] == fresh, format!("{:?} events of the last days, {fresh} are new", first[0][0]));
-    row.expect(crate::damage::verified(&server).await.is_ok(), "the doctor finds something");
+    let verified = crate::damage::verified(&server).await;
+    row.expect(verified.is_ok(), format!("the doctor finds something: {verified:?}"));
     row
 }

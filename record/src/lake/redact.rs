@@ -216,7 +216,7 @@ impl LakeTable {
 
     /// Removes what nothing of today refers to and what holds such a row, in these folders.
     async fn remove_superseded(
-        &self,
+        &mut self,
         redaction: &Arc<Redaction>,
         folders: &BTreeSet<PathBuf>,
     ) -> Result<u64, LakeError> {
