@@ -188,7 +188,10 @@ async fn runs(plan: &mut Plan) {
             Failpoint::LakeAfterPut,
             Failpoint::DeliverAfterSend,
         ];
-        let points = if long { Failpoint::ALL } else { &some[..] };
+        // Nothing is redacted under load: `tests/scenarios/redact.rs` goes through those points.
+        let all: Vec<Failpoint> =
+            Failpoint::ALL.iter().copied().filter(|point| !point.name().starts_with("redact.")).collect();
+        let points = if long { &all[..] } else { &some[..] };
         for row in kills::failpoints(seed, points).await {
             plan.done(row);
         }

@@ -28,6 +28,7 @@ mod mmdb;
 mod operations;
 mod provider;
 mod real_senders;
+mod redact;
 mod redaction;
 #[path = "../../src/demo/replay.rs"]
 mod replay;
