@@ -25,6 +25,8 @@ mod incidents;
 mod ingest;
 mod kafka_security;
 mod mmdb;
+mod moto;
+mod objects;
 mod operations;
 mod provider;
 mod real_senders;
