@@ -334,7 +334,12 @@ fn check(answer: Answer, asked: String) -> Result<Bytes, CollectError> {
     let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default();
     let (kind, message) = (text("__type"), format!("{}{}", text("message"), text("Message")));
     let kind = kind.rsplit('#').next().unwrap_or_default();
-    let said: String = format!("{kind} {message}").chars().filter(|char| !char.is_control()).take(200).collect();
+    // Who stands before the service may answer in another form.
+    let text = match (kind, message.as_str()) {
+        ("", "") => String::from_utf8_lossy(&answer.body).into_owned(),
+        _ => format!("{kind} {message}"),
+    };
+    let said: String = text.chars().filter(|char| !char.is_control()).take(200).collect();
     Err(match (status, kind) {
         (_, "QueueDoesNotExist") | (404, _) => CollectError::Missing { asked, status, answer: said },
         (_, "RequestThrottled" | "ThrottlingException" | "OverLimit") => {
