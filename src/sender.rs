@@ -32,7 +32,12 @@ fn own(source_type: SourceType, url: &str, token: &str, secret: Option<&str>) ->
             "# vault audit enable file file_path=/var/log/vault/audit.log, then a shipper that follows the file:\ncurl -fsS --data-binary @audit.log -H 'Authorization: Bearer {token}' '{url}'\n"
         ),
         SourceType::AwsCloudtrail => format!(
-            "# each object of the trail's bucket, as it is (gzip)\naws s3 cp s3://BUCKET/KEY.json.gz - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Encoding: gzip' '{url}'\n"
+            "{}# or each object of the trail's bucket, as it is (gzip)\naws s3 cp s3://BUCKET/KEY.json.gz - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Encoding: gzip' '{url}'\n",
+            collected(
+                url,
+                "s3",
+                "bucket: BUCKET\n        prefixes: [AWSLogs/ACCOUNT/]\n        region: REGION\n        public_keys: cloudtrail-keys.json   # aws cloudtrail list-public-keys; permissions: deploy/sources/aws.cloudtrail.md",
+            )
         ),
         SourceType::SigstoreBundle => format!(
             "# after signing\ncosign sign-blob --bundle bundle.json ARTIFACT && curl -fsS --data-binary @bundle.json -H 'Authorization: Bearer {token}' '{url}'\n"
@@ -64,7 +69,12 @@ fn own(source_type: SourceType, url: &str, token: &str, secret: Option<&str>) ->
             base(url)
         ),
         SourceType::GithubAudit => format!(
-            "# each object of the stream's bucket, as it is (gzip)\naws s3 cp s3://BUCKET/KEY.json.gz - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Encoding: gzip' '{url}'\n"
+            "{}# or each object of the stream's bucket, as it is (gzip)\naws s3 cp s3://BUCKET/KEY.json.gz - |\n  curl -fsS --data-binary @- -H 'Authorization: Bearer {token}' -H 'Content-Encoding: gzip' '{url}'\n",
+            collected(
+                url,
+                "s3",
+                "bucket: BUCKET\n        region: REGION   # permissions: deploy/sources/aws.cloudtrail.md"
+            )
         ),
         SourceType::GitlabWebhook => format!(
             "GitLab → project, group or Admin area → Webhooks → Add new webhook\n  URL             {url}\n  Custom header   Authorization: Bearer {token}\n  Trigger         all events\n"

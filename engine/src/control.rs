@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use redaction::{Dropped, RedactionDone, RedactionRecord};
 pub use rules::{Approval, DeployedException, DeployedRule, RulesChange, RulesRecord};
 
+use crate::commit::Completeness;
 use crate::incident::Verb;
 use crate::source::SourceType;
 use crate::time::Timestamp;
@@ -171,6 +172,28 @@ pub struct Collected {
     /// What should have been there and could not be had any more, or only in part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
+    /// Lists signed by the provider that what is held was compared with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<SignedList>,
+}
+
+/// What came of comparing what is held with a list that the provider signed of what it delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedList {
+    /// Which list: bucket and key of a CloudTrail digest.
+    pub list: String,
+    /// From when on it speaks, inclusive.
+    pub from: Timestamp,
+    /// Until when, exclusive.
+    pub to: Timestamp,
+    /// Whether everything it lists is held as the provider wrote it.
+    pub status: Completeness,
+    /// How many files it lists.
+    pub files: u64,
+    /// What is wrong, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 /// A run of a `sql:` rule over [`from`, `to`) of event time.

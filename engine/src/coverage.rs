@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `pipeproof` | our own ticks: whole unless we were down |
 //! | `github.webhook` | a collector that found every delivery held that GitHub lists; without one nothing, and down at all → gap, because GitHub never delivers again by itself |
+//! | `aws.cloudtrail` | a collector that compared what it read with the provider's signed digests: complete where all of them agree, a gap where a file that they list is missing or changed; without one nothing |
 //! | any whose events their sender numbers ([`crate::sequence`]) | no number is missing before the first one of a later hour → whole; a missing one → gap until it comes |
 //! | every other | nothing: the sender repeats what we did not accept |
 //!
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commit::{Completeness, SourceWindow};
+use crate::control::SignedList;
 use crate::sequence::{Arrival, HourChange, JUDGED_FOR, Numbered, Numberings, StreamChange};
 use crate::source::SourceType;
 use crate::time::Timestamp;
@@ -20,6 +22,10 @@ use crate::time::Timestamp;
 const HOUR: Duration = Duration::from_secs(3_600);
 /// A pause between records longer than this means that we were not receiving: ticks come every second.
 pub const DOWN_AFTER: Duration = Duration::from_secs(5);
+/// How long windows wait for a word of the provider's that comes late: digests do, by hours and after we were down.
+const LATE_WORD: Duration = Duration::from_secs(3 * 86_400);
+/// Longest basis of a window, characters.
+const BASIS_CHARS: usize = 600;
 
 /// The windows of the current and the previous hours that may still change.
 #[derive(Clone, Debug, Default)]
@@ -62,22 +68,7 @@ impl Coverage {
         if self.kept(source, hour).is_some() {
             return;
         }
-        let mut window = SourceWindow {
-            source: source.to_owned(),
-            source_type,
-            start: hour.max(connected.min(now)),
-            end: hour.plus(HOUR),
-            records: 0,
-            events: 0,
-            duplicates: 0,
-            dead_letters: 0,
-            max_lag_secs: 0,
-            max_skew_secs: 0,
-            down_secs: 0,
-            status: Completeness::NotEstablished,
-            basis: String::new(),
-        };
-        judge(&mut window, &self.numberings);
+        let window = new(source, source_type, hour.max(connected.min(now)), &self.numberings);
         self.windows.entry(source.to_owned()).or_default().insert(hour, Kept { window, changed: true });
     }
 
@@ -90,7 +81,8 @@ impl Coverage {
     /// Judges the windows of a source by the numbers that came. What was found whole stays so.
     pub fn judge_numbers(&mut self, source: &str, now: Timestamp) {
         for Kept { window, changed } in self.windows.get_mut(source).into_iter().flat_map(BTreeMap::values_mut) {
-            if window.status == Completeness::Complete || !is_open(window, &self.numberings, now) {
+            let is_told = waits_for_lists(window.source_type) && window.status == Completeness::Gap;
+            if is_told || window.status == Completeness::Complete || !is_open(window, &self.numberings, now) {
                 continue;
             }
             let before = (window.status, window.basis.clone());
@@ -137,14 +129,53 @@ impl Coverage {
 
     /// We were not receiving from `from` to `to`: every open window it touches says so.
     pub fn down(&mut self, from: Timestamp, to: Timestamp) {
+        self.open_between(from, to);
         for Kept { window, changed } in self.windows.values_mut().flat_map(BTreeMap::values_mut) {
             let start = from.max(window.start);
             let end = to.min(window.end);
             if start < end {
                 window.down_secs += (end.micros_since(start) / 1_000_000).max(1);
-                judge(window, &self.numberings);
+                // What a list of the provider's names as missing stays missing.
+                if !(waits_for_lists(window.source_type) && window.status == Completeness::Gap) {
+                    judge(window, &self.numberings);
+                }
                 *changed = true;
             }
+        }
+    }
+
+    /// Windows of hours in which we were down from end to end, for sources whose provider says afterwards what was there.
+    fn open_between(&mut self, from: Timestamp, to: Timestamp) {
+        let from = from.max(to.minus(LATE_WORD));
+        for (source, windows) in &mut self.windows {
+            let Some(kind) =
+                windows.values().next().map(|kept| kept.window.source_type).filter(|kind| waits_for_lists(*kind))
+            else {
+                continue;
+            };
+            let mut hour = from.hour().plus(HOUR);
+            while hour < to.hour() {
+                let fresh = || Kept { window: new(source, kind, hour, &self.numberings), changed: true };
+                windows.entry(hour).or_insert_with(fresh);
+                hour = hour.plus(HOUR);
+            }
+        }
+    }
+
+    /// A list that the provider signed names what is missing or was changed: the windows it speaks of have a gap.
+    pub fn gap(&mut self, source: &str, list: &SignedList) {
+        for Kept { window, changed } in self.windows.get_mut(source).into_iter().flat_map(BTreeMap::values_mut) {
+            if window.start >= list.to || window.end <= list.from {
+                continue;
+            }
+            let named = format!("{}: {}", list.list, list.faults.join("; "));
+            let before = match window.status {
+                Completeness::Gap if waits_for_lists(window.source_type) => format!("{}; ", window.basis),
+                _ => String::new(),
+            };
+            window.status = Completeness::Gap;
+            window.basis = format!("{before}{named}").chars().take(BASIS_CHARS).collect();
+            *changed = true;
         }
     }
 
@@ -163,8 +194,8 @@ impl Coverage {
         }
     }
 
-    /// Forgets windows that ended more than an hour before `now` (a day, where numbers can still tell something), once their last
-    /// state was taken.
+    /// Forgets windows that ended more than an hour before `now`, or longer where the provider's word comes late or numbers can still
+    /// tell something, once their last state was taken.
     pub fn close(&mut self, now: Timestamp) {
         for windows in self.windows.values_mut() {
             windows.retain(|_, kept| is_open(&kept.window, &self.numberings, now) || kept.changed);
@@ -190,10 +221,37 @@ impl Coverage {
     }
 }
 
+/// Whether a provider signs lists of what it delivered.
+const fn waits_for_lists(source_type: SourceType) -> bool {
+    matches!(source_type, SourceType::AwsCloudtrail)
+}
+
+/// A window from `start` to the end of its hour.
+fn new(source: &str, source_type: SourceType, start: Timestamp, numberings: &Numberings) -> SourceWindow {
+    let mut window = SourceWindow {
+        source: source.to_owned(),
+        source_type,
+        start,
+        end: start.hour().plus(HOUR),
+        records: 0,
+        events: 0,
+        duplicates: 0,
+        dead_letters: 0,
+        max_lag_secs: 0,
+        max_skew_secs: 0,
+        down_secs: 0,
+        status: Completeness::NotEstablished,
+        basis: String::new(),
+    };
+    judge(&mut window, numberings);
+    window
+}
+
 /// Whether something may still change what is said of a window.
 fn is_open(window: &SourceWindow, numberings: &Numberings, now: Timestamp) -> bool {
     let numbered = || numberings.since(&window.source).is_some_and(|since| since < window.end);
-    window.end.plus(HOUR) >= now || (window.end.plus(JUDGED_FOR) >= now && numbered())
+    let wait = if waits_for_lists(window.source_type) { LATE_WORD } else { HOUR };
+    window.end.plus(wait) >= now || (window.end.plus(JUDGED_FOR) >= now && numbered())
 }
 
 fn judge(window: &mut SourceWindow, numberings: &Numberings) {
@@ -302,5 +360,60 @@ mod tests {
         assert!(whole.basis.contains("not receiving for 30 s"), "{}", whole.basis);
         coverage.close(hour.plus(HOUR * 3));
         assert_eq!(coverage.iter().count(), 0);
+    }
+
+    fn list(from: Timestamp, to: Timestamp, faults: &[&str]) -> SignedList {
+        SignedList {
+            list: "trail/digest".to_owned(),
+            from,
+            to,
+            status: if faults.is_empty() { Completeness::Complete } else { Completeness::Gap },
+            files: 1,
+            faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_signed_list_that_names_what_is_missing_is_a_gap_of_the_hours_it_speaks_of() {
+        let hour = Timestamp::from_secs(3_600 * 100);
+        let mut coverage = Coverage::default();
+        for at in [0, 1, 2] {
+            coverage.open("trail", SourceType::AwsCloudtrail, hour.minus(HOUR), hour.plus(HOUR * at));
+        }
+        coverage.take_changed();
+        coverage.gap("trail", &list(hour.plus(HOUR), hour.plus(HOUR * 2), &["a.json.gz is missing"]));
+        let [window] = &coverage.take_changed()[..] else { panic!("one window changed") };
+        assert_eq!((window.start, window.status), (hour.plus(HOUR), Completeness::Gap));
+        assert_eq!(window.basis, "trail/digest: a.json.gz is missing");
+        coverage.gap("trail", &list(hour.plus(HOUR), hour.plus(HOUR * 2), &["b.json.gz was changed"]));
+        coverage.down(hour.plus(HOUR), hour.plus(HOUR + Duration::from_secs(60)));
+        let [window] = &coverage.take_changed()[..] else { panic!("one window changed") };
+        assert!(
+            window.status == Completeness::Gap
+                && window.basis.contains("a.json.gz")
+                && window.basis.contains("b.json.gz")
+        );
+    }
+
+    #[test]
+    fn hours_in_which_we_were_down_wait_for_the_digests_of_them() {
+        let hour = Timestamp::from_secs(3_600 * 100);
+        let mut coverage = Coverage::default();
+        for (name, kind) in [("trail", SourceType::AwsCloudtrail), ("k8s", SourceType::KubernetesAudit)] {
+            coverage.open(name, kind, hour.minus(HOUR), hour.plus(Duration::from_secs(10)));
+            coverage.open(name, kind, hour.minus(HOUR), hour.plus(HOUR * 5));
+        }
+        coverage.down(hour.plus(Duration::from_secs(60)), hour.plus(HOUR * 5));
+        coverage.take_changed();
+        coverage.close(hour.plus(HOUR * 5));
+        let of = |coverage: &Coverage, name: &str| coverage.iter().filter(|window| window.source == name).count();
+        assert_eq!((of(&coverage, "trail"), of(&coverage, "k8s")), (6, 1));
+        coverage.whole("trail", hour, hour.plus(HOUR * 4));
+        let complete = coverage.take_changed();
+        assert_eq!(complete.len(), 4);
+        assert!(complete.iter().all(|window| window.status == Completeness::Complete && window.down_secs > 0));
+        // After days nobody waits any more, however long the pause was.
+        coverage.down(hour.plus(HOUR * 5), hour.plus(HOUR * 24 * 300));
+        assert!(of(&coverage, "trail") < 90);
     }
 }

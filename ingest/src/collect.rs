@@ -20,6 +20,7 @@ pub mod http;
 pub mod jenkins;
 mod limits;
 mod links;
+pub mod objects;
 mod rounds;
 mod waiting;
 
@@ -32,6 +33,7 @@ use std::time::Duration;
 use ::http::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use engine::control::SignedList;
 use engine::record::Authenticity;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
@@ -87,6 +89,8 @@ pub struct Page {
     pub lost: Vec<String>,
     /// From when to when everything that the provider lists of what it sent is held, this page's items included.
     pub whole: Option<(Timestamp, Timestamp)>,
+    /// Lists signed by the provider that what is held was compared with.
+    pub signed: Vec<SignedList>,
     /// When to come again.
     pub next: Next,
 }
@@ -102,6 +106,7 @@ impl Page {
         self.items.extend(other.items);
         self.cursors.extend(other.cursors);
         self.lost.extend(other.lost);
+        self.signed.extend(other.signed);
     }
 }
 

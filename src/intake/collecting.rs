@@ -232,7 +232,7 @@ async fn take(
         let old = state.lost.len().saturating_sub(LOST_TOLD);
         state.lost.drain(..old);
     });
-    if items > 0 || !page.cursors.is_empty() || !lost.is_empty() || page.whole.is_some() {
+    if items > 0 || !page.cursors.is_empty() || !lost.is_empty() || page.whole.is_some() || !page.signed.is_empty() {
         lost.truncate(LOST_MAX);
         let short = |text: String| text.chars().take(LOST_CHARS).collect();
         let record = Collected {
@@ -242,6 +242,7 @@ async fn take(
             items,
             whole: page.whole,
             lost: lost.into_iter().map(short).collect(),
+            signed: page.signed,
         };
         write_down(shared, record, stopping).await?;
     }

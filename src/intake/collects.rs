@@ -4,6 +4,7 @@ mod buildkite;
 mod github;
 mod gitlab;
 mod jenkins;
+mod objects;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) struct RawCollects {
     gitlab: Option<gitlab::Raw>,
     jenkins: Option<jenkins::Raw>,
     buildkite: Option<buildkite::Raw>,
+    s3: Option<objects::RawS3>,
+    sqs: Option<objects::RawSqs>,
 }
 
 /// A collector, checked.
@@ -38,6 +41,8 @@ pub(crate) enum Collect {
     Gitlab(gitlab::Settings),
     Jenkins(jenkins::Settings),
     Buildkite(buildkite::Settings),
+    S3(objects::S3),
+    Sqs(objects::Sqs),
 }
 
 /// How far back a first run goes.
@@ -48,6 +53,10 @@ const SINCE: Duration = Duration::from_secs(24 * 3_600);
 pub(crate) enum Unfit {
     #[error("cannot set up connections")]
     Client(#[from] reqwest::Error),
+    #[error("cannot set up a bucket")]
+    Bucket(#[from] object_store::Error),
+    #[error("there is no bucket to read")]
+    Nothing,
 }
 
 impl RawCollects {
@@ -70,6 +79,14 @@ impl RawCollects {
             let mut checking = Checking { here: format!("{here}.collects.buildkite"), problems };
             collects.extend(raw.checked(kind, &mut checking).map(Collect::Buildkite));
         }
+        if let Some(raw) = self.s3 {
+            let mut checking = Checking { here: format!("{here}.collects.s3"), problems };
+            collects.extend(raw.checked(kind, &mut checking).map(Collect::S3));
+        }
+        if let Some(raw) = self.sqs {
+            let mut checking = Checking { here: format!("{here}.collects.sqs"), problems };
+            collects.extend(raw.checked(kind, &mut checking).map(Collect::Sqs));
+        }
         collects
     }
 }
@@ -82,6 +99,8 @@ impl Collect {
             Self::Gitlab(settings) => settings.collector(shared),
             Self::Jenkins(settings) => settings.collector(shared),
             Self::Buildkite(settings) => settings.collector(shared),
+            Self::S3(settings) => settings.collector(),
+            Self::Sqs(settings) => settings.collector(shared),
         }
     }
 }
@@ -120,10 +139,14 @@ impl Checking<'_> {
 
     /// The address of an API: https, or http where it never leaves this network.
     fn api(&mut self, text: &str) -> Option<Url> {
+        self.address(".api", text, "https://api.github.com")
+    }
+
+    fn address(&mut self, at: &str, text: &str, example: &str) -> Option<Url> {
         match text.parse::<Url>() {
             Ok(url) if matches!(url.scheme(), "https" | "http") && url.has_host() && url.query().is_none() => Some(url),
             _ => {
-                self.problem(".api", format!("`{text}` is not an address such as https://api.github.com"));
+                self.problem(at, format!("`{text}` is not an address such as {example}"));
                 None
             }
         }

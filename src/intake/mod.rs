@@ -1,5 +1,6 @@
 //! Everything that comes in from sources, whichever way: through `ingest` into the log, and only then it is taken.
 
+mod aws;
 pub(crate) mod collecting;
 pub(crate) mod collects;
 pub(crate) mod configured;

@@ -14,6 +14,8 @@ use pipeproof_reports::deliver::egress::{EgressPolicy, FilteringResolver};
 const CONNECT: Duration = Duration::from_secs(10);
 /// Until an answer has come whole: a log may be large.
 const WHOLE: Duration = Duration::from_secs(120);
+/// Without a byte.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// A client that connects where its policy allows.
 #[derive(Debug)]
@@ -25,18 +27,25 @@ pub(super) struct Web {
 impl Web {
     /// `plain`: it may speak plain HTTP, which only private networks do.
     pub(super) fn new(policy: EgressPolicy, plain: bool) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("pipeproof/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(FilteringResolver { policy, plain })
-            // A proxy from the environment would resolve names itself, past the policy.
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(CONNECT)
-            .timeout(WHOLE)
-            .build()?;
+        let client = connecting(policy, plain).timeout(WHOLE).build()?;
         Ok(Self { client, policy })
     }
+}
+
+fn connecting(policy: EgressPolicy, plain: bool) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("pipeproof/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(FilteringResolver { policy, plain })
+        // A proxy from the environment would resolve names itself, past the policy.
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(CONNECT)
+}
+
+/// A client for answers that are read piece by piece, however long that takes as long as something comes.
+pub(super) fn streaming(policy: EgressPolicy, plain: bool) -> Result<reqwest::Client, reqwest::Error> {
+    connecting(policy, plain).read_timeout(SILENT).build()
 }
 
 #[async_trait]

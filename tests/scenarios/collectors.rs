@@ -52,7 +52,7 @@ async fn held(server: &Server, source: &str, column: &str) -> BTreeSet<String> {
 }
 
 /// Waits until a source holds exactly these.
-async fn holds(server: &Server, source: &str, column: &str, expected: &BTreeSet<String>) {
+pub(crate) async fn holds(server: &Server, source: &str, column: &str, expected: &BTreeSet<String>) {
     let mut missing = BTreeSet::new();
     for _ in 0..120 {
         let held = held(server, source, column).await;
@@ -67,7 +67,7 @@ async fn holds(server: &Server, source: &str, column: &str, expected: &BTreeSet<
     panic!("{source} lacks {missing:?}: {told:#}");
 }
 
-fn set(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+pub(crate) fn set(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
     names.into_iter().collect()
 }
 

@@ -1,7 +1,7 @@
 //! What control records do to detection: time goes on, sources come and go, people act on incidents.
 
 use super::{Batch, Decoded, Detector};
-use crate::commit::DeadLetter;
+use crate::commit::{Completeness, DeadLetter};
 use crate::control::{Control, OWN_SOURCE};
 use crate::time::Timestamp;
 
@@ -62,6 +62,9 @@ impl Detector {
             Control::Collected(record) => {
                 if let Some((from, to)) = record.whole {
                     self.state.coverage.whole(&record.name, from, to);
+                }
+                for list in record.signed.iter().filter(|list| list.status == Completeness::Gap) {
+                    self.state.coverage.gap(&record.name, list);
                 }
             }
             Control::SourceSilent { name, since, .. } => self.state.rhythms.told(&name, Some(since)),

@@ -336,4 +336,4 @@ impl Faults {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

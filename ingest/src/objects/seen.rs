@@ -105,17 +105,34 @@ fn name(object: &Listed) -> String {
 /// `year=2026/month=11/day=26/` or `dt=2026-11-26/`) that was over [`LATE_MAX`] before `now`, or before `from`.
 #[must_use]
 pub fn is_over(folder: &str, from: Timestamp, now: Timestamp) -> bool {
-    let Some(end) = end_of(folder) else { return false };
+    let Some((_, end)) = dated(folder) else { return false };
     end <= from || end.plus(LATE_MAX) <= now
 }
 
-/// When the year, month or day ends that the last parts of a path name.
-fn end_of(folder: &str) -> Option<Timestamp> {
+/// A span of time that a folder's path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Span {
+    /// A year.
+    Year,
+    /// A month.
+    Month,
+    /// A day.
+    Day,
+}
+
+/// The span that the last parts of a path name, if they do.
+#[must_use]
+pub fn span(folder: &str) -> Option<Span> {
+    dated(folder).map(|(span, _)| span)
+}
+
+/// The year, month or day that the last parts of a path name, and when it ends.
+fn dated(folder: &str) -> Option<(Span, Timestamp)> {
     let parts: Vec<&str> = folder.trim_end_matches('/').split('/').collect();
     let value = |part: &str| part.rsplit_once('=').map_or(part, |(_, value)| value).to_owned();
     let last = parts.last()?;
     if let Ok(day) = NaiveDate::parse_from_str(&value(last), "%Y-%m-%d") {
-        return midnight(day.succ_opt()?);
+        return Some((Span::Day, midnight(day.succ_opt()?)?));
     }
     // The year is the first of at most three parts at the end, the others are two digits each.
     for count in (1..=3_usize.min(parts.len())).rev() {
@@ -127,13 +144,13 @@ fn end_of(folder: &str) -> Option<Timestamp> {
         }
         let year: i32 = tail.first()?.parse().ok().filter(|year| (2000..2200).contains(year))?;
         let number = |at: usize| tail.get(at).and_then(|part| part.parse::<u32>().ok());
-        let end = match (number(1), number(2)) {
-            (None, _) => NaiveDate::from_ymd_opt(year + 1, 1, 1)?,
-            (Some(12), None) => NaiveDate::from_ymd_opt(year + 1, 1, 1)?,
-            (Some(month), None) => NaiveDate::from_ymd_opt(year, month + 1, 1)?,
-            (Some(month), Some(day)) => NaiveDate::from_ymd_opt(year, month, day)?.succ_opt()?,
+        let (span, end) = match (number(1), number(2)) {
+            (None, _) => (Span::Year, NaiveDate::from_ymd_opt(year + 1, 1, 1)?),
+            (Some(12), None) => (Span::Month, NaiveDate::from_ymd_opt(year + 1, 1, 1)?),
+            (Some(month), None) => (Span::Month, NaiveDate::from_ymd_opt(year, month + 1, 1)?),
+            (Some(month), Some(day)) => (Span::Day, NaiveDate::from_ymd_opt(year, month, day)?.succ_opt()?),
         };
-        return midnight(end);
+        return Some((span, midnight(end)?));
     }
     None
 }
@@ -226,6 +243,20 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_over(folder, from, now), over, "{folder}");
+        }
+    }
+
+    #[test]
+    fn folders_say_which_span_they_are() {
+        for (folder, named) in [
+            ("AWSLogs/1/CloudTrail/eu-central-1/2026/11/26/", Some(Span::Day)),
+            ("AWSLogs/1/CloudTrail/eu-central-1/2026/11", Some(Span::Month)),
+            ("audit/year=2026/", Some(Span::Year)),
+            ("audit/dt=2026-11-01/", Some(Span::Day)),
+            ("2026/11/26/10/05/", None),
+            ("AWSLogs/111122223333/", None),
+        ] {
+            assert_eq!(span(folder), named, "{folder}");
         }
     }
 

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const BUCKET: &str = "trail";
+pub(crate) const BUCKET: &str = "trail";
 
-struct Provider {
+pub(crate) struct Provider {
     key: KeyPair,
-    keys: PublicKeys,
+    pub(crate) keys: PublicKeys,
 }
 
 impl Provider {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
         // The provider lists keys in PKCS #1.
         let listed = json!({"PublicKeyList": [{
@@ -28,7 +28,7 @@ impl Provider {
     }
 
     /// A digest of an hour, after `before`, with its content and signature.
-    fn digest(&self, hour: u32, before: Option<&Link>, files: &[(&str, &[u8])]) -> (Value, Vec<u8>, String) {
+    pub(crate) fn digest(&self, hour: u32, before: Option<&Link>, files: &[(&str, &[u8])]) -> (Value, Vec<u8>, String) {
         let object = object(hour);
         let listed: Vec<Value> = files
             .iter()
@@ -71,14 +71,14 @@ impl Provider {
         hex::encode(signature)
     }
 
-    fn verified(&self, hour: u32, content: &[u8], signature: &str) -> (Digest, Link) {
+    pub(crate) fn verified(&self, hour: u32, content: &[u8], signature: &str) -> (Digest, Link) {
         let digest = Digest::read(content).unwrap();
         let link = digest.verify((BUCKET, &object(hour)), content, signature, &self.keys).unwrap();
         (digest, link)
     }
 }
 
-fn object(hour: u32) -> String {
+pub(crate) fn object(hour: u32) -> String {
     format!(
         "AWSLogs/111122223333/CloudTrail-Digest/eu-central-1/2026/11/26/111122223333_CloudTrail-Digest_eu-central-1_t_eu-central-1_20261126T{hour:02}0000Z.json.gz"
     )
