@@ -199,8 +199,11 @@ pub(crate) fn by_set(batch: Vec<Decoded>) -> Vec<(Option<String>, Vec<Decoded>)>
     parts
 }
 
+/// Records, and the order to redact that the last of them is, with its index.
+type UpToOrder = (Vec<Decoded>, Option<(u64, Ordered)>);
+
 /// Parts records behind each one that orders a redaction: what it names is forgotten before anything after it is evaluated.
-fn by_order(batch: Vec<Decoded>) -> Vec<(Vec<Decoded>, Option<(u64, Ordered)>)> {
+fn by_order(batch: Vec<Decoded>) -> Vec<UpToOrder> {
     let mut parts = Vec::new();
     let mut part = Vec::with_capacity(batch.len());
     for decoded in batch {

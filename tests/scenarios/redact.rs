@@ -441,7 +441,7 @@ fn backtest(server: &Server) -> Value {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let summary = lines
         .filter_map(|line| line.get("summary").cloned().or_else(|| line.get("identical").map(|_| line.clone())))
-        .last();
+        .next_back();
     summary.unwrap_or_else(|| panic!("no summary in {text}\n{}", stderr(&output)))
 }
 

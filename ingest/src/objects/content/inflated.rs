@@ -18,7 +18,7 @@ type Begun<R> = BufReader<io::Chain<Cursor<Vec<u8>>, R>>;
 enum Stored<R: Read> {
     New(Option<R>),
     Plain(Begun<R>),
-    Gzip(flate2::bufread::MultiGzDecoder<Begun<R>>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<Begun<R>>>),
     Zstd(zstd::stream::read::Decoder<'static, Begun<R>>),
 }
 
@@ -59,7 +59,7 @@ fn begin<R: Read>(mut stored: R) -> Result<Stored<R>, ContentError> {
     let (gzip, zstd) = (first.starts_with(&[0x1f, 0x8b]), first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
     let begun = BufReader::with_capacity(STEP, Cursor::new(first).chain(stored));
     Ok(if gzip {
-        Stored::Gzip(flate2::bufread::MultiGzDecoder::new(begun))
+        Stored::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(begun)))
     } else if zstd {
         let mut decoder =
             zstd::stream::read::Decoder::with_buffer(begun).map_err(|_| ContentError::Compression("zstd"))?;

@@ -1,3 +1,5 @@
+//! What stored bytes are: compressed or not, in lines or in a document, of any size, cut anywhere.
+
 use std::io::Write as _;
 
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! A bucket that is listed: each object once, whatever goes wrong in between.
+
 use super::*;
 
 fn trail() -> Wanted {

@@ -1,3 +1,5 @@
+//! A queue whose messages name objects: read once, deleted once they are durable, hopeless ones named.
+
 use super::*;
 use crate::objects::notice::MESSAGE_BYTES_MAX;
 

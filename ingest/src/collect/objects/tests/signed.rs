@@ -1,3 +1,5 @@
+//! Signed digests: complete where all agree, a gap that names what is missing or changed.
+
 use super::*;
 use crate::objects::digest::Link;
 use crate::objects::digest::tests::{Provider, object};
