@@ -271,7 +271,8 @@ fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Hand
             if remembering.contains(rule) {
                 may_differ += 1;
             } else {
-                differing.push(format!("finding {} was {:?}", told.id, told.change).to_lowercase());
+                let change = format!("{:?}", told.change).to_lowercase();
+                differing.push(format!("finding {} of rule {rule} was {change}", told.id));
             }
         }
         !*shared.stopping.borrow()

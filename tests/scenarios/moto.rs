@@ -192,6 +192,11 @@ impl Moto {
 }
 
 async fn relayed(State(relay): State<Relay>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    // To its end, also when whoever asked was killed: messages may be given to the dead.
+    tokio::spawn(relay_one(relay, method, uri, headers, body)).await.unwrap()
+}
+
+async fn relay_one(relay: Relay, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     {
         let mut seen = relay.seen.lock().unwrap();
         seen.asked.push(format!("{method} {uri}"));
