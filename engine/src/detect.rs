@@ -271,7 +271,6 @@ impl Detector {
             self.state.rhythms.deaf(before, now);
         }
         if !own {
-            self.state.watermarks.hear(&envelope.source, Lane::from(envelope.mode), envelope.received);
             if Lane::from(envelope.mode) == Lane::Live {
                 self.state.rhythms.hear(&envelope.source, now);
             }
@@ -286,6 +285,8 @@ impl Detector {
                 return;
             }
             batch.seen.push((item, decoded.index, now));
+            // Only what is no repetition: the lake has no repetitions, and a replay of it must conclude the same.
+            self.state.watermarks.hear(&envelope.source, Lane::from(envelope.mode), envelope.received);
         }
         self.count_record(decoded, events, false, now);
         let mut ticked = false;

@@ -30,7 +30,7 @@ fn a_missing_number_makes_a_gap_until_it_comes_and_the_hour_is_whole_once_the_ne
     assert!(told[&end(1)].1.starts_with("sequence numbers without a gap; not receiving for"), "{told:?}");
     let told = windows(&mut detector, vec![at(5, 20 * HOUR, 9)]);
     assert_eq!(told[&end(3)].0, Completeness::Gap, "four numbers are missing after it: {told:?}");
-    assert_eq!(told[&end(10)].0, Completeness::Gap, "or then");
+    assert_eq!(told[&end(21)].0, Completeness::Gap, "or in the hour in which the next one came");
     assert!(!told.contains_key(&end(1)), "what is whole stays so");
 }
 
