@@ -129,6 +129,19 @@ async fn the_elasticsearch_client_sends_in_bulk() {
     assert_eq!(server.actions("elastic").await.get("deploy.finished"), Some(&2_500));
 }
 
+/// An rsyslog that listens on a socket, as its configuration says.
+async fn rsyslog(configuration: &str, pid: &str, socket: &str) -> Running {
+    let rsyslog = Command::new("rsyslogd")
+        .args(["-n", "-f", configuration, "-i", pid])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = Running(rsyslog);
+    eventually("rsyslog listens", || async { Path::new(socket).exists().then_some(()) }).await;
+    running
+}
+
 #[tokio::test]
 async fn rsyslog_sends_in_bulk_as_to_elasticsearch() {
     if !has_tool("rsyslogd") || !has_tool("logger") || !Path::new(OMELASTICSEARCH).exists() {
@@ -151,14 +164,7 @@ async fn rsyslog_sends_in_bulk_as_to_elasticsearch() {
         at("errors"),
     );
     std::fs::write(at("rsyslog.conf"), rules).unwrap();
-    let rsyslog = Command::new("rsyslogd")
-        .args(["-n", "-f", &at("rsyslog.conf"), "-i", &at("pid")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _running = Running(rsyslog);
-    eventually("rsyslog listens", || async { Path::new(&at("socket")).exists().then_some(()) }).await;
+    let _running = rsyslog(&at("rsyslog.conf"), &at("pid"), &at("socket")).await;
     for number in 0..20 {
         let text = format!("line {number} of \"twenty\"");
         let sent = Command::new("logger").args(["-u", &at("socket"), "-t", "deployer", &text]).status().unwrap();
@@ -187,14 +193,7 @@ async fn rsyslog_forwards_over_tcp_in_both_framings() {
             at("socket")
         );
         std::fs::write(at("rsyslog.conf"), rules).unwrap();
-        let rsyslog = Command::new("rsyslogd")
-            .args(["-n", "-f", &at("rsyslog.conf"), "-i", &at("pid")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let _running = Running(rsyslog);
-        eventually("rsyslog listens", || async { Path::new(&at("socket")).exists().then_some(()) }).await;
+        let _running = rsyslog(&at("rsyslog.conf"), &at("pid"), &at("socket")).await;
         for text in
             [format!("a line in {framing}"), json!({"action": "deploy.finished", "framing": framing}).to_string()]
         {
