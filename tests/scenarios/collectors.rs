@@ -25,6 +25,7 @@ fn config(provider: &Provider) -> String {
 }
 
 fn start(provider: &Provider, data: &Path) -> Server {
+    provider.kept.lock().unwrap().closed = None;
     Setup::new().on(data).config(&config(provider)).env("GITHUB_TOKEN", TOKEN).env("HOOK_SECRET", SECRET).start()
 }
 

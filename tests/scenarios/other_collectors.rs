@@ -28,6 +28,7 @@ fn config(standins: &Standins) -> String {
 }
 
 fn start(standins: &Standins, data: &Path) -> Server {
+    standins.kept.lock().unwrap().closed.clear();
     Setup::new().on(data).config(&config(standins)).env("TOKEN", TOKEN).start()
 }
 

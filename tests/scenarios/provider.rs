@@ -42,8 +42,8 @@ pub(crate) struct Kept {
     /// Answers that said that nothing changed.
     pub(crate) not_modified: u64,
     signed: BTreeMap<String, (u64, Instant)>,
-    /// From when to when it must not be asked.
-    closed: Option<(Instant, Instant)>,
+    /// From when to when it must not be asked, by the process that was told.
+    pub(crate) closed: Option<(Instant, Instant)>,
     troubles: u64,
 }
 

@@ -44,8 +44,8 @@ pub(crate) struct Kept {
     pub(crate) offences: Vec<String>,
     pub(crate) troubles: u64,
     signed: BTreeMap<String, (String, Instant)>,
-    /// From when to when a provider must not be asked, by its name.
-    closed: BTreeMap<String, (Instant, Instant)>,
+    /// From when to when a provider must not be asked, by its name, by the process that was told.
+    pub(crate) closed: BTreeMap<String, (Instant, Instant)>,
 }
 
 /// The running stand-ins, one under `/gitlab`, `/jenkins`, `/buildkite` each.

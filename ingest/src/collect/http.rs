@@ -76,6 +76,16 @@ pub struct Quota {
     left: Mutex<Option<u64>>,
 }
 
+impl Quota {
+    /// Until then nobody asks. An answer that was on its way does not shorten what another said.
+    fn hold(&self, until: Timestamp, why: String) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_none_or(|(longer, _)| *longer < until) {
+            *held = Some((until, why));
+        }
+    }
+}
+
 /// A page of an API that has lists.
 #[derive(Debug)]
 pub struct Listed {
@@ -306,12 +316,11 @@ impl Api {
             *self.quota.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
         if let Some((until, why)) = limits::refused(answer.status, &answer.headers, &answer.body, now) {
-            *self.quota.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why.clone()));
+            self.quota.hold(until, why.clone());
             return Err(CollectError::Limited { host: self.host(), until, why });
         }
         if let Some(until) = limits::spent(&answer.headers, now) {
-            let why = "no requests are left in this window".to_owned();
-            *self.quota.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
+            self.quota.hold(until, "no requests are left in this window".to_owned());
         }
         Ok(answer)
     }
@@ -469,4 +478,19 @@ pub fn escaped(part: &str) -> String {
     }
     // A path of dots alone would be another path.
     if !out.is_empty() && out.bytes().all(|byte| byte == b'.') { out.replace('.', "%2E") } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_on_its_way_does_not_shorten_how_long_nobody_asks() {
+        let quota = Quota::default();
+        for (until, holds) in [(20, 20), (10, 20), (30, 30)] {
+            quota.hold(Timestamp::from_secs(until), "429".to_owned());
+            let held = quota.held.lock().unwrap().clone().unwrap();
+            assert_eq!(held.0, Timestamp::from_secs(holds));
+        }
+    }
 }
