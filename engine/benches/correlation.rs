@@ -208,7 +208,8 @@ fn event(line: &Line, number: u64, index: u64, record: &Record) -> Event {
     fields.set(Field::Action, Value::Text(line.members[member].to_owned()));
     fields.set(Field::CiRepo, Value::Text(format!("acme/service-{key:07}")));
     fields.set(Field::ActorId, Value::Text(format!("robot-{}", key % 100)));
-    fields.set(Field::SrcIp, Value::Text(format!("10.0.{}", scatter(number / 7) % line.values)));
+    // Of one length, however many there are: the length is not what is asked about.
+    fields.set(Field::SrcIp, Value::Text(format!("10.0.{:05}", scatter(number / 7) % line.values)));
     fields.set(Field::CiAttempt, Value::Int(i64::try_from(scatter(number) % 1_000).expect("small")));
     Event {
         id: EventId { position: Position { partition: 0, index }, sub: 0 },

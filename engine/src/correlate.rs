@@ -419,7 +419,7 @@ impl Correlation {
             (Body::Aggregate(groups), _) => {
                 let (slot, last) = groups.touch(key, signal.time);
                 let Some(window) = groups.get_mut(slot) else { return };
-                match window.add(rule, shape.most, last, signal, added, evicted) {
+                match window.add(rule, (shape.countable, !shape.early), last, signal, added, evicted) {
                     Outcome::Counted => {}
                     Outcome::Late => *lates += 1,
                     Outcome::Fired { value, count } => {

@@ -1,7 +1,8 @@
 //! Distinct values by when each was last seen: what `value_count` counts and what `value_new` remembers.
 //!
 //! It grows with the values, not with the matches. Few values are a short list; many have a map, and an entry each in an
-//! order that is put right only when somebody looks: seeing a value again touches the map alone.
+//! order that is put right only when somebody looks: seeing a value again touches the map alone. Where nobody has to know
+//! yet whether a value is new, many are taken in together: then waiting for memory is for all of them at once.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
@@ -16,6 +17,8 @@ use crate::time::Timestamp;
 
 /// Up to how many values a list is quicker than a map.
 const FEW: usize = 32;
+/// How many values wait to be taken in together.
+const PENDING_MAX: usize = 64;
 
 /// Values and when they were last seen.
 #[derive(Clone, Debug)]
@@ -32,6 +35,10 @@ pub(super) struct Many {
     /// In the order of time: values that came in order and were not looked at as the oldest since.
     queue: VecDeque<(Timestamp, ValueId)>,
     heap: BinaryHeap<Reverse<(Timestamp, ValueId)>>,
+    /// Not taken in yet, in the order they were seen in.
+    pending: Vec<(Timestamp, ValueId)>,
+    /// What is older is forgotten when those are taken in.
+    limit: Option<Timestamp>,
 }
 
 /// Values come from outside: where they fall in a map must not be foreseeable.
@@ -89,6 +96,18 @@ impl Many {
         None
     }
 
+    /// Takes in what is pending.
+    fn settle(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for (time, value) in pending.drain(..) {
+            self.see(value, time);
+        }
+        self.pending = pending;
+        if let Some(limit) = self.limit.take() {
+            self.expire(limit);
+        }
+    }
+
     /// The oldest by (time, value). An entry whose value was seen again since takes its new place: at most once for each
     /// time a value was seen.
     fn oldest(&mut self) -> Option<(Timestamp, ValueId)> {
@@ -142,6 +161,11 @@ impl Many {
     }
 
     fn in_order(&self) -> Vec<(Timestamp, ValueId)> {
+        if self.limit.is_some() || !self.pending.is_empty() {
+            let mut settled = self.clone();
+            settled.settle();
+            return settled.in_order();
+        }
         let mut list: Vec<_> = self.last.iter().map(|(value, time)| (*time, *value)).collect();
         list.sort_unstable();
         list
@@ -155,10 +179,39 @@ impl Default for Recency {
 }
 
 impl Recency {
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    pub(super) fn len(&mut self) -> usize {
         match self {
             Self::Few(list) => list.len(),
-            Self::Many(many) => many.last.len(),
+            Self::Many(many) => {
+                many.settle();
+                many.last.len()
+            }
+        }
+    }
+
+    /// How many there are at most: values that are pending count as new, and what they make old still counts.
+    pub(super) fn len_at_most(&self) -> usize {
+        match self {
+            Self::Few(list) => list.len(),
+            Self::Many(many) => many.last.len() + many.pending.len(),
+        }
+    }
+
+    /// As [`Recency::see`] and [`Recency::keep`], for who need not know what they say.
+    pub(super) fn see_later(&mut self, value: ValueId, time: Timestamp, limit: Timestamp) {
+        match self {
+            Self::Few(_) => {
+                self.see(value, time);
+                self.keep(limit, usize::MAX);
+            }
+            Self::Many(many) => {
+                many.pending.push((time, value));
+                many.limit = Some(limit);
+                if many.pending.len() >= PENDING_MAX {
+                    many.settle();
+                }
+            }
         }
     }
 
@@ -179,7 +232,10 @@ impl Recency {
                 }
                 before
             }
-            Self::Many(many) => many.see(value, time),
+            Self::Many(many) => {
+                many.settle();
+                many.see(value, time)
+            }
         }
     }
 
@@ -193,6 +249,7 @@ impl Recency {
                 above as u64
             }
             Self::Many(many) => {
+                many.settle();
                 many.expire(limit);
                 let above = many.last.len().saturating_sub(most);
                 (0..above).for_each(|_| many.drop_oldest());
@@ -207,7 +264,7 @@ impl Recency {
             Self::Few(list) => list.retain(|(time, _)| !of(*time)),
             Self::Many(many) => {
                 let mut list = many.in_order();
-                let all = list.len();
+                let all = many.last.len() + many.pending.len();
                 list.retain(|(time, _)| !of(*time));
                 if list.len() < all {
                     **many = Many::of(list);
@@ -220,7 +277,7 @@ impl Recency {
     pub(super) fn values(&self) -> Vec<ValueId> {
         match self {
             Self::Few(list) => list.iter().map(|(_, value)| *value).collect(),
-            Self::Many(many) => many.last.keys().copied().collect(),
+            Self::Many(many) => many.in_order().into_iter().map(|(_, value)| value).collect(),
         }
     }
 
@@ -228,7 +285,10 @@ impl Recency {
     pub(super) fn oldest(&mut self) -> Option<(Timestamp, ValueId)> {
         match self {
             Self::Few(list) => list.first().copied(),
-            Self::Many(many) => many.oldest(),
+            Self::Many(many) => {
+                many.settle();
+                many.oldest()
+            }
         }
     }
 
@@ -238,7 +298,10 @@ impl Recency {
             Self::Few(list) => {
                 list.drain(..list.len().min(1));
             }
-            Self::Many(many) => many.drop_oldest(),
+            Self::Many(many) => {
+                many.settle();
+                many.drop_oldest();
+            }
         }
     }
 }
@@ -279,7 +342,17 @@ mod tests {
                 let time = Timestamp::from_secs(number as i64 - behind);
                 let value = ValueId::of(&value.to_string());
                 let old = plain.insert(value, time.max(plain.get(&value).copied().unwrap_or(time)));
-                prop_assert_eq!(seen.see(value, time), old);
+                if number / 100 % 2 == 1 {
+                    let limit = Timestamp::from_secs(number as i64 - 100);
+                    seen.see_later(value, time, limit);
+                    plain.retain(|_, time| *time >= limit);
+                    prop_assert!(seen.len_at_most() >= plain.len());
+                    if number % 40 != 0 {
+                        continue;
+                    }
+                } else {
+                    prop_assert_eq!(seen.see(value, time), old);
+                }
                 if number % 7 == 0 {
                     let limit = Timestamp::from_secs(number as i64 - 60);
                     seen.keep(limit, usize::MAX);

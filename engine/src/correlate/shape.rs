@@ -6,7 +6,7 @@ use super::key::{self, ValueId};
 use super::numbers::Decimal;
 use super::signal::{Names, Signal};
 use super::spike::Settings;
-use super::window::{self, Added};
+use super::window::{Added, Countable};
 use super::{GROUPS_MAX, Moment, WAITING_MAX};
 use crate::rule::{Comparison, CorrelationRule, Metric, Operator, TemporalClause};
 use crate::time::Timestamp;
@@ -21,7 +21,7 @@ pub struct Shape {
     counts: Counted,
     /// By member: it must not match in some clause; it must match in none.
     absent: Vec<(bool, bool)>,
-    pub(super) most: usize,
+    pub(super) countable: Countable,
     pub(super) early: bool,
     pub(super) resolve: Option<u16>,
     pub(super) spike: Option<Settings>,
@@ -71,9 +71,9 @@ impl Shape {
             values,
             counts,
             absent,
-            most: match &rule.operator {
-                Operator::Aggregate { bounds, .. } => window::countable(bounds),
-                _ => 0,
+            countable: match &rule.operator {
+                Operator::Aggregate { bounds, .. } => Countable::of(bounds),
+                _ => Countable::default(),
             },
             early: rule.early && may_be_early(rule),
             resolve,

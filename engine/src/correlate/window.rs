@@ -3,7 +3,8 @@
 //!
 //! The window ends at the newest match and includes both its ends; a session begins anew after a gap. Every match costs the
 //! same, however many the window holds: what a metric needs is kept up, and the matches themselves are kept only as far
-//! as a finding cites them. Counts are kept no further than the bounds can tell apart.
+//! as a finding cites them. Counts are kept no further than the bounds can tell apart, and no match is kept while so many
+//! more are missing to a finding that it would cite only later ones.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,7 @@ use super::numbers::{self, Decimal, Numbers};
 use super::recency::Recency;
 use super::signal::Signal;
 use crate::redaction::Forgotten;
-use crate::rule::{Bounds, CorrelationRule, Metric, Number, Operator};
+use crate::rule::{Bounds, Comparison, CorrelationRule, Metric, Number, Operator};
 use crate::time::{Timestamp, micros};
 
 /// Times or values a group keeps at most, whatever its bounds.
@@ -40,6 +41,15 @@ pub(super) enum Outcome {
     Late,
 }
 
+/// What bounds say of counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Countable {
+    /// The smallest count they can hold for.
+    least: usize,
+    /// The largest count they can tell from a larger one, and one more.
+    most: usize,
+}
+
 /// One group.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Window {
@@ -54,7 +64,7 @@ pub(super) struct Window {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Tally {
-    /// Times of matches older than those in `recent`.
+    /// Times of matches that are not in `recent`.
     Count(VecDeque<Timestamp>),
     Distinct(Recency),
     Numbers(Box<Numbers>),
@@ -66,21 +76,31 @@ impl Default for Tally {
     }
 }
 
-/// The largest count the bounds can tell from a larger one, and one more.
-pub(super) fn countable(bounds: &Bounds) -> usize {
-    let most = bounds.0.iter().map(|(_, number)| match number {
-        Number::Int(number) => usize::try_from(*number).unwrap_or(if *number < 0 { 0 } else { ENTRIES_MAX }),
-        Number::Float(number) => number.ceil().max(0.0) as usize,
-    });
-    most.max().unwrap_or(0).saturating_add(1).clamp(CITED_MAX, ENTRIES_MAX)
+impl Countable {
+    pub(super) fn of(bounds: &Bounds) -> Self {
+        let rounded = |number: &Number| match number {
+            Number::Int(number) => usize::try_from(*number).unwrap_or(if *number < 0 { 0 } else { ENTRIES_MAX }),
+            Number::Float(number) => number.ceil().max(0.0) as usize,
+        };
+        let most = bounds.0.iter().map(|(_, number)| rounded(number)).max().unwrap_or(0);
+        let from = bounds
+            .0
+            .iter()
+            .filter(|(comparison, _)| matches!(comparison, Comparison::Gt | Comparison::Gte | Comparison::Eq));
+        Self {
+            least: from.map(|(_, number)| rounded(number)).max().unwrap_or(0),
+            most: most.saturating_add(1).clamp(CITED_MAX, ENTRIES_MAX),
+        }
+    }
 }
 
 impl Window {
-    /// Takes in a match. `last` is the time of the newest before it, `most` comes from [`countable`].
+    /// Takes in a match. `last` is the time of the newest before it; `sorted` says that matches come in the order of time,
+    /// but for late ones.
     pub(super) fn add(
         &mut self,
         rule: &CorrelationRule,
-        most: usize,
+        (countable, sorted): (Countable, bool),
         last: Option<Timestamp>,
         signal: &Signal,
         added: Added,
@@ -99,14 +119,18 @@ impl Window {
         if signal.time < limit {
             return Outcome::Late;
         }
-        self.expire(limit, last.is_some_and(|last| last < limit));
-        if self.recent.is_empty() {
+        let all = last.is_none_or(|last| last < limit);
+        if all {
             // Nothing of what once held is left.
-            self.holds = false;
-            self.first = signal.time;
+            *self = Self { first: signal.time, ..Self::default() };
         }
         self.first = self.first.min(signal.time);
-        self.enter(rule, most, signal, added, evicted);
+        if sorted && self.is_far(countable.least) && self.enter_far(limit, signal.time, added) {
+            self.holds = false;
+            return Outcome::Counted;
+        }
+        self.expire(limit);
+        self.enter(rule, countable.most, signal, added, evicted);
         let Operator::Aggregate { metric, bounds } = &rule.operator else { return Outcome::Counted };
         let (holds, count) = self.judge(metric, bounds);
         let fired = holds && !self.holds;
@@ -123,8 +147,35 @@ impl Window {
         Outcome::Fired { value, count }
     }
 
-    fn judge(&self, metric: &Metric, bounds: &Bounds) -> (bool, u64) {
-        match &self.tally {
+    /// Whether so many matches are missing to the least count that a finding would not cite the one at hand.
+    fn is_far(&self, least: usize) -> bool {
+        let at_most = match &self.tally {
+            Tally::Count(older) => older.len() + self.recent.len(),
+            Tally::Distinct(values) => values.len_at_most(),
+            Tally::Numbers(_) => return false,
+        };
+        at_most.saturating_add(1 + CITED_MAX) < least
+    }
+
+    /// Counts a match and keeps nothing of it to cite; false if it has to be entered in full.
+    fn enter_far(&mut self, limit: Timestamp, time: Timestamp, added: Added) -> bool {
+        match (&mut self.tally, added) {
+            (Tally::Count(times), Added::Match) => {
+                let place = times.partition_point(|other| *other <= time);
+                times.insert(place, time);
+                self.expire(limit);
+            }
+            (Tally::Distinct(values), Added::Value(value)) => {
+                values.see_later(value, time, limit);
+                self.expire_cited(limit);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn judge(&mut self, metric: &Metric, bounds: &Bounds) -> (bool, u64) {
+        match &mut self.tally {
             Tally::Count(older) => {
                 let count = (older.len() + self.recent.len()) as u64;
                 (numbers::within(bounds, Decimal::of_int(i128::from(count)).unwrap_or_default(), 1), count)
@@ -145,14 +196,14 @@ impl Window {
         }
     }
 
-    fn expire(&mut self, limit: Timestamp, all: bool) {
-        if all {
-            self.recent.clear();
-            self.tally = Tally::default();
-            return;
+    fn expire_cited(&mut self, limit: Timestamp) {
+        while self.recent.front().is_some_and(|(signal, _)| signal.time < limit) {
+            self.recent.pop_front();
         }
-        let old = self.recent.partition_point(|(signal, _)| signal.time < limit);
-        self.recent.drain(..old);
+    }
+
+    fn expire(&mut self, limit: Timestamp) {
+        self.expire_cited(limit);
         match &mut self.tally {
             Tally::Count(older) => {
                 while older.front().is_some_and(|time| *time < limit) {
@@ -198,7 +249,13 @@ impl Window {
             let above = values.keep(Timestamp::MIN, most);
             *evicted += if most == ENTRIES_MAX { above } else { 0 };
         }
-        let at = self.recent.partition_point(|(other, _)| other.order() <= signal.order());
+        // Most come in order: then the newest alone is looked at.
+        let at = match self.recent.back() {
+            Some((newest, _)) if newest.order() > signal.order() => {
+                self.recent.partition_point(|(other, _)| other.order() <= signal.order())
+            }
+            _ => self.recent.len(),
+        };
         // Most groups have one match, and there may be a million of them.
         if self.recent.capacity() == 0 {
             self.recent.reserve_exact(1);

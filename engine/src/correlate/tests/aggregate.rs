@@ -240,3 +240,58 @@ proptest! {
         prop_assert_eq!(parts.end(), whole.end());
     }
 }
+
+/// What a rule that asks for `least` fires over these matches in order, written down plainly: when, and what is cited.
+fn cited_plainly(matches: &[(i64, u16)], least: usize, by_value: bool) -> Vec<(i64, Vec<i64>)> {
+    let (mut fired, mut held) = (Vec::new(), false);
+    for (number, (now, _)) in matches.iter().enumerate() {
+        let window: Vec<(i64, u16)> =
+            matches[..=number].iter().copied().filter(|(time, _)| now - time <= 60_000).collect();
+        let latest: Vec<i64> = window
+            .iter()
+            .enumerate()
+            .filter(|(at, (_, value))| !by_value || !window[at + 1..].iter().any(|(_, other)| other == value))
+            .map(|(_, (time, _))| *time)
+            .collect();
+        let holds = latest.len() >= least;
+        if holds && !held {
+            fired.push((*now, latest[latest.len().saturating_sub(CITED_MAX)..].to_vec()));
+        }
+        held = holds;
+    }
+    fired
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_finding_far_away_is_found_and_cites_what_it_would_have(
+        steps in proptest::collection::vec((1_i64..400, 0_u16..260), 300..900),
+        least in 60_usize..230,
+        by_value: bool,
+        restarts in proptest::collection::vec(0_usize..900, 0..4),
+    ) {
+        let metric = if by_value { Metric::Distinct(vec!["v".into()]) } else { Metric::Events };
+        let mut run = Run::new(aggregate(metric, bounds(Comparison::Gte, least as i128)));
+        let mut matches = Vec::new();
+        let mut now = 0;
+        for (number, (pause, value)) in steps.into_iter().enumerate() {
+            now += pause;
+            matches.push((now, value));
+            run.at(Timestamp::from_millis(now), 0, &[("k", "a"), ("v", &format!("value {value}"))]);
+            if restarts.contains(&number) {
+                run.advance(Timestamp::from_millis(now));
+                run.restart();
+            }
+        }
+        run.end();
+        let millis = |time: Timestamp| time.as_micros() / 1_000;
+        let fired: Vec<_> = run
+            .fired
+            .iter()
+            .map(|one| (millis(one.time), one.signals.iter().map(|signal| millis(signal.time)).collect::<Vec<_>>()))
+            .collect();
+        prop_assert_eq!(fired, cited_plainly(&matches, least, by_value));
+    }
+}
