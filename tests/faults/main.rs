@@ -269,7 +269,7 @@ async fn runs(plan: &mut Plan) {
         }
     }
     if plan.wants("soak", false) {
-        let length = plan.soak.unwrap_or(plan.pick(20, 180));
+        let length = plan.soak.unwrap_or(plan.pick(20, 600));
         plan.done(upkeep::soak(seed, Duration::from_secs(length)).await);
     }
     if plan.wants("speed", false) {
