@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode, Tape};
 
-use crate::spelling::{canonical, spellings};
+use crate::spelling::Spelling;
 
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
@@ -341,7 +341,13 @@ impl<'a> Value<'a> {
     /// an empty array at the end of the path is one value. A few fields are found under other names too.
     #[must_use]
     pub fn lookup(self, path: &str) -> Vec<Self> {
-        spellings(canonical(path)).flat_map(|path| self.lookup_as_written(&path)).collect()
+        self.lookup_spelled(Spelling::Written, path)
+    }
+
+    /// The same in events whose native names are these.
+    pub(crate) fn lookup_spelled(self, spelling: Spelling, path: &str) -> Vec<Self> {
+        let canonical = spelling.canonical(path);
+        spelling.spellings(&canonical).iter().flat_map(|path| self.lookup_as_written(path)).collect()
     }
 
     fn lookup_as_written(self, path: &str) -> Vec<Self> {
