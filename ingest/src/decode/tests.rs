@@ -3,6 +3,7 @@
 mod actors;
 mod audit_logs;
 mod aws;
+mod azure;
 mod carried;
 mod cloud_snapshots;
 mod envelopes;
