@@ -251,9 +251,8 @@ impl Walk<'_> {
             return self.event.fields.get(field).map(ToString::to_string).into_iter().collect();
         }
         let Some(json) = &self.json else { return Vec::new() };
-        let values = json
-            .root()
-            .lookup_spelled(Spelling::of(self.event.source_type), field)
+        let values = Spelling::of(self.event.source_type)
+            .find(json.root(), field)
             .into_iter()
             .filter(|value| !value.is_null() && !value.is_array());
         values.take(VALUES_MAX_ASKED).map(|value| value.text().into_owned()).collect()
@@ -274,8 +273,8 @@ impl Walk<'_> {
             return self.event.fields.get(field).map(|value| shown(&value.to_string())).into_iter().collect();
         }
         let Some(json) = &self.json else { return Vec::new() };
-        json.root()
-            .lookup_spelled(Spelling::of(self.event.source_type), field)
+        Spelling::of(self.event.source_type)
+            .find(json.root(), field)
             .into_iter()
             .take(VALUES_MAX)
             .map(|value| shown(&value.text()))

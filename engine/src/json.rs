@@ -341,16 +341,10 @@ impl<'a> Value<'a> {
     /// an empty array at the end of the path is one value. A few fields are found under other names too.
     #[must_use]
     pub fn lookup(self, path: &str) -> Vec<Self> {
-        self.lookup_spelled(Spelling::Written, path)
+        Spelling::Written.find(self, path)
     }
 
-    /// The same in events whose native names are these.
-    pub(crate) fn lookup_spelled(self, spelling: Spelling, path: &str) -> Vec<Self> {
-        let canonical = spelling.canonical(path);
-        spelling.spellings(&canonical).iter().flat_map(|path| self.lookup_as_written(path)).collect()
-    }
-
-    fn lookup_as_written(self, path: &str) -> Vec<Self> {
+    pub(crate) fn lookup_as_written(self, path: &str) -> Vec<Self> {
         let mut found = Vec::new();
         // Depth first, in document order: what is still to visit, the next one last.
         let mut open = vec![(self, Some(path))];

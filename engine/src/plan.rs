@@ -443,7 +443,7 @@ impl<'e> FieldReader<'e> {
             return self.event.fields.get(field).map(ToString::to_string);
         }
         let json = self.json.get_or_init(|| Json::parse(&self.event.native).ok()).as_ref()?;
-        let found = json.root().lookup_spelled(Spelling::of(self.event.source_type), field);
+        let found = Spelling::of(self.event.source_type).find(json.root(), field);
         found.into_iter().find(|value| !value.is_null() && !value.is_array()).map(|value| value.text().into_owned())
     }
 }

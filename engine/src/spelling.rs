@@ -8,6 +8,7 @@ mod azure;
 
 use std::borrow::Cow;
 
+use crate::json::Value;
 use crate::source::SourceType;
 
 /// The member of a log entry that holds what was audited.
@@ -42,6 +43,17 @@ impl Spelling {
         match self {
             Self::Written => Cow::Borrowed(canonical(field)),
             Self::Azure => azure::canonical(field),
+        }
+    }
+
+    /// The values of a field of a rule in an event, as [`Value::lookup`] says.
+    pub(crate) fn find<'a>(self, event: Value<'a>, field: &str) -> Vec<Value<'a>> {
+        match self {
+            Self::Written => spellings(canonical(field)).flat_map(|path| event.lookup_as_written(&path)).collect(),
+            Self::Azure => {
+                let canonical = azure::canonical(field);
+                azure::spellings(&canonical).iter().flat_map(|path| event.lookup_as_written(path)).collect()
+            }
         }
     }
 

@@ -230,7 +230,7 @@ fn write_fields(writer: &mut DetailWriter, wanted: &[Wanted], event: &Event) {
         }
         let json = json.get_or_insert_with(|| Json::parse(&event.native).ok());
         let Some(json) = json else { continue };
-        let found = json.root().lookup_spelled(Spelling::of(event.source_type), &one.text);
+        let found = Spelling::of(event.source_type).find(json.root(), &one.text);
         let Some(value) = found.into_iter().find(|value| !value.is_null() && !value.is_array()) else { continue };
         match value.as_i64() {
             Some(number) => writer.field(one.name, FieldValue::Int(number)),
