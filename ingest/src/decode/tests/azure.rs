@@ -1,9 +1,11 @@
 //! The ways out of Azure: an event hub or storage account, and the tables of Log Analytics. The same entry says the same.
 
 use engine::fields::Field;
+use engine::record::Position;
 use engine::source::SourceType;
 use pipeproof_engine as engine;
 
+use super::samples::{receive, receiver};
 use super::{assert_fields, decoded, fields};
 
 /// Pairs of lines: an entry as an event hub gets it, and the row of the table it becomes.
@@ -91,4 +93,23 @@ fn a_federated_sign_in_names_the_ci_system_and_not_the_job() {
         &of("\"key-1\""),
         &[("actor.type", "service"), ("config.id", "key-1"), ("config.attribute", "clientSecret")],
     );
+}
+
+#[test]
+fn what_joins_a_sign_in_to_the_use_of_its_token_is_not_taken_for_a_secret() {
+    let receiver = receiver();
+    for (entry, row) in pairs() {
+        for line in [entry, row] {
+            // As long and as random as they are.
+            let line = line
+                .replace("uti-9", "5TkWWnyiREuXGZmGnZgGAA")
+                .replace("uti-1", "q8Zr3vN0Uk-hJ2mVtYcXAw")
+                .replace("jti-77", "4a1c7b0e-52d3-4d6f-9a8b-0c2f6e7d1b35");
+            let direct = decoded(SourceType::AzureSignin, &[], line.clone()).remove(0);
+            let records = receive(&receiver, SourceType::AzureSignin, None, line.clone().into()).unwrap();
+            assert_eq!(records.len(), 1, "{line}");
+            let received = super::super::decode(Position::default(), &records[0]).unwrap().remove(0);
+            assert_eq!(fields(&received), fields(&direct), "{line}");
+        }
+    }
 }
