@@ -10,27 +10,27 @@ use crate::fields::{Field, Value};
 use crate::intern::Kind;
 use crate::json::{CompactWriter, DEPTH_MAX, float_text};
 use crate::rule::Taxonomy;
-use crate::spelling::{canonical, spellings};
+use crate::spelling::Spelling;
 
 /// What a column holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ColumnKey {
     /// A field of the `cicd` taxonomy.
     Normalised(Field),
-    /// A path into the native JSON, as [`canonical`] has it.
+    /// A path into the native JSON, as [`Spelling::canonical`] has it.
     Native(String),
     /// Every scalar of the native JSON: what keywords are looked up in.
     Everything,
 }
 
 impl ColumnKey {
-    /// The column a field name of a rule stands for.
-    pub(crate) fn of(taxonomy: Taxonomy, field: &str) -> Self {
+    /// The column a field name of a rule stands for, in events whose native names are these.
+    pub(crate) fn of(taxonomy: Taxonomy, spelling: Spelling, field: &str) -> Self {
         let normalised = match taxonomy {
             Taxonomy::Cicd => Field::from_name(field),
             Taxonomy::Sigma => None,
         };
-        normalised.map_or_else(|| Self::Native(canonical(field).to_owned()), Self::Normalised)
+        normalised.map_or_else(|| Self::Native(spelling.canonical(field).into_owned()), Self::Normalised)
     }
 }
 
@@ -81,14 +81,17 @@ pub(crate) struct Schema {
 }
 
 impl Schema {
-    /// A schema of these columns; `object_text` says of each whether the JSON text of objects is wanted.
-    pub(crate) fn new(columns: Vec<(ColumnKey, bool)>) -> Self {
+    /// A schema of these columns, whose native paths have these names; `object_text` says of each whether the JSON text of
+    /// objects is wanted.
+    pub(crate) fn new(columns: Vec<(ColumnKey, bool)>, spelling: Spelling) -> Self {
         let (keys, object_text): (Vec<_>, _) = columns.into_iter().unzip();
         let mut schema = Self { object_text, normalised: Vec::new(), everything: None, trie: Vec::new() };
         for (column, key) in (0_u32..).zip(keys) {
             match key {
                 ColumnKey::Normalised(field) => schema.normalised.push((field, column)),
-                ColumnKey::Native(path) => spellings(&path).for_each(|path| schema.add_path(&path, column)),
+                ColumnKey::Native(path) => {
+                    spelling.spellings(&path).into_iter().for_each(|path| schema.add_path(&path, column));
+                }
                 ColumnKey::Everything => schema.everything = Some(column),
             }
         }

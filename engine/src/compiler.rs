@@ -10,6 +10,7 @@ use crate::matcher::MatcherBuilder;
 use crate::predicate::{canonical, literal, reads_object_text};
 use crate::program::{ColumnAtoms, Compiled, Expr, Program};
 use crate::rule::{AffixKind, Condition, Predicate, Taxonomy, TextTest};
+use crate::spelling::Spelling;
 
 /// A rule to compile: its number in the plan, its names, its condition.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ struct ColumnDraft {
 /// Collects columns, predicates and atoms while conditions are compiled.
 #[derive(Debug, Default)]
 pub(crate) struct Compiler {
+    /// Those of the events it is for.
+    spelling: Spelling,
     keys: BTreeMap<ColumnKey, usize>,
     columns: Vec<ColumnDraft>,
     /// (column, predicates) → atom.
@@ -45,6 +48,11 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
+    /// A compiler for events whose native names are these.
+    pub(crate) fn new(spelling: Spelling) -> Self {
+        Self { spelling, ..Self::default() }
+    }
+
     /// Adds a rule.
     pub(crate) fn add(&mut self, source: &Source<'_>) {
         let mut expr = self.condition(source.taxonomy, source.condition);
@@ -128,7 +136,7 @@ impl Compiler {
         let mut keys: Vec<_> = self.keys.into_iter().collect();
         keys.sort_by_key(|(_, column)| *column);
         let schema = keys.into_iter().map(|(key, _)| key).zip(self.columns.iter().map(|draft| draft.object_text));
-        let schema = Schema::new(schema.collect());
+        let schema = Schema::new(schema.collect(), self.spelling);
         let columns = self.columns.into_iter().map(ColumnDraft::build).collect();
         Program::new(schema, columns, self.atom_count as usize, self.rules, filter)
     }
@@ -192,7 +200,7 @@ impl Compiler {
             Condition::Or(parts) => self.any(taxonomy, parts),
             Condition::Not(part) => not(self.condition(taxonomy, part)),
             Condition::Field { field, predicate } => {
-                let column = self.column(&ColumnKey::of(taxonomy, field));
+                let column = self.column(&ColumnKey::of(taxonomy, self.spelling, field));
                 self.field(taxonomy, column, predicate)
             }
             Condition::Keyword(predicate) => {
@@ -210,7 +218,7 @@ impl Compiler {
         let mut alternatives = Vec::new();
         for part in parts {
             let (key, predicate) = match part {
-                Condition::Field { field, predicate } => (ColumnKey::of(taxonomy, field), predicate),
+                Condition::Field { field, predicate } => (ColumnKey::of(taxonomy, self.spelling, field), predicate),
                 Condition::Keyword(predicate) => (ColumnKey::Everything, predicate),
                 other => {
                     alternatives.push(self.condition(taxonomy, other));
@@ -240,7 +248,7 @@ impl Compiler {
                 any(vec![missing, Expr::Atom(self.atom(column, &[predicate]))])
             }
             Predicate::FieldRef { field, kind, cased } => {
-                let right = self.column(&ColumnKey::of(taxonomy, field));
+                let right = self.column(&ColumnKey::of(taxonomy, self.spelling, field));
                 for column in [column, right] {
                     if let Some(draft) = self.columns.get_mut(column) {
                         draft.referenced = true;

@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::program::Program;
 use crate::rule::{DetectionRule, Filter};
 use crate::source::Logsource;
+use crate::spelling::Spelling;
 use crate::time::Timestamp;
 
 /// What an exception has done.
@@ -42,7 +43,8 @@ pub struct Verdict {
 pub(crate) struct RuleExceptions {
     /// Numbers of the exceptions, in the order of their ids.
     filters: Vec<usize>,
-    program: OnceLock<Box<Program>>,
+    /// For events of each kind of names.
+    programs: [OnceLock<Box<Program>>; 2],
 }
 
 impl RuleExceptions {
@@ -50,7 +52,7 @@ impl RuleExceptions {
         let mut own: Vec<usize> = (0..filters.len()).collect();
         own.retain(|number| filters.get(*number).is_some_and(|filter| applies(filter, rule)));
         own.sort_by_key(|number| filters.get(*number).map(|filter| &filter.id));
-        Self { filters: own, program: OnceLock::new() }
+        Self { filters: own, programs: Default::default() }
     }
 
     /// What they say about an event that matches the rule.
@@ -59,8 +61,14 @@ impl RuleExceptions {
         if self.filters.is_empty() {
             return verdict;
         }
-        let program = self.program.get_or_init(|| {
-            let mut compiler = Compiler::default();
+        let spelling = Spelling::of(event.source_type);
+        let [written, azure] = &self.programs;
+        let program = match spelling {
+            Spelling::Written => written,
+            Spelling::Azure => azure,
+        };
+        let program = program.get_or_init(|| {
+            let mut compiler = Compiler::new(spelling);
             for (place, number) in self.filters.iter().enumerate() {
                 if let Some(Filter { taxonomy, condition, .. }) = filters.get(*number) {
                     compiler.add(&Source { rule: place, taxonomy: *taxonomy, condition, category: None });

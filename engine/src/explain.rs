@@ -4,6 +4,7 @@
 //! disagree with a match.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ use crate::program::Program;
 use crate::rule::{
     AffixKind, Comparison, Condition, DetectionRule, Number, Predicate, Taxonomy, TextTest, WildcardPart,
 };
+use crate::spelling::Spelling;
 use crate::time::Timestamp;
 
 /// Longest value shown, in characters.
@@ -105,7 +107,8 @@ impl fmt::Display for Clause {
 /// What explains one rule: a program in which each leaf of its condition is a rule of its own.
 #[derive(Debug)]
 pub(crate) struct Explainer {
-    program: Program,
+    /// For events of each kind of names, compiled when the first comes.
+    programs: [OnceLock<Program>; 2],
     leaves: usize,
 }
 
@@ -113,11 +116,26 @@ impl Explainer {
     pub(crate) fn new(rule: &DetectionRule) -> Self {
         let mut leaves = Vec::new();
         collect(&rule.condition, &mut leaves);
-        let mut compiler = Compiler::default();
-        for (number, leaf) in leaves.iter().enumerate() {
-            compiler.add(&Source { rule: number, taxonomy: rule.taxonomy, condition: leaf, category: None });
-        }
-        Self { program: compiler.build(), leaves: leaves.len() }
+        let own = Self { programs: Default::default(), leaves: leaves.len() };
+        own.program(rule, Spelling::Written);
+        own
+    }
+
+    fn program(&self, rule: &DetectionRule, spelling: Spelling) -> &Program {
+        let [written, azure] = &self.programs;
+        let program = match spelling {
+            Spelling::Written => written,
+            Spelling::Azure => azure,
+        };
+        program.get_or_init(|| {
+            let mut leaves = Vec::new();
+            collect(&rule.condition, &mut leaves);
+            let mut compiler = Compiler::new(spelling);
+            for (number, leaf) in leaves.iter().enumerate() {
+                compiler.add(&Source { rule: number, taxonomy: rule.taxonomy, condition: leaf, category: None });
+            }
+            compiler.build()
+        })
     }
 
     pub(crate) fn explain(&self, rule: &DetectionRule, lookups: &[CompiledLookup], event: &Event) -> Explanation {
@@ -138,7 +156,7 @@ impl Explainer {
 
     fn walk<'e>(&self, rule: &DetectionRule, lookups: &'e [CompiledLookup], event: &'e Event) -> (Residual, Walk<'e>) {
         let mut held = vec![false; self.leaves];
-        self.program.run(event, |leaf| {
+        self.program(rule, Spelling::of(event.source_type)).run(event, |leaf| {
             if let Some(slot) = held.get_mut(leaf) {
                 *slot = true;
             }
@@ -233,7 +251,10 @@ impl Walk<'_> {
             return self.event.fields.get(field).map(ToString::to_string).into_iter().collect();
         }
         let Some(json) = &self.json else { return Vec::new() };
-        let values = json.root().lookup(field).into_iter().filter(|value| !value.is_null() && !value.is_array());
+        let values = Spelling::of(self.event.source_type)
+            .find(json.root(), field)
+            .into_iter()
+            .filter(|value| !value.is_null() && !value.is_array());
         values.take(VALUES_MAX_ASKED).map(|value| value.text().into_owned()).collect()
     }
 
@@ -252,7 +273,12 @@ impl Walk<'_> {
             return self.event.fields.get(field).map(|value| shown(&value.to_string())).into_iter().collect();
         }
         let Some(json) = &self.json else { return Vec::new() };
-        json.root().lookup(field).into_iter().take(VALUES_MAX).map(|value| shown(&value.text())).collect()
+        Spelling::of(self.event.source_type)
+            .find(json.root(), field)
+            .into_iter()
+            .take(VALUES_MAX)
+            .map(|value| shown(&value.text()))
+            .collect()
     }
 }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode, Tape};
 
-use crate::spelling::{canonical, spellings};
+use crate::spelling::Spelling;
 
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
@@ -341,10 +341,10 @@ impl<'a> Value<'a> {
     /// an empty array at the end of the path is one value. A few fields are found under other names too.
     #[must_use]
     pub fn lookup(self, path: &str) -> Vec<Self> {
-        spellings(canonical(path)).flat_map(|path| self.lookup_as_written(&path)).collect()
+        Spelling::Written.find(self, path)
     }
 
-    fn lookup_as_written(self, path: &str) -> Vec<Self> {
+    pub(crate) fn lookup_as_written(self, path: &str) -> Vec<Self> {
         let mut found = Vec::new();
         // Depth first, in document order: what is still to visit, the next one last.
         let mut open = vec![(self, Some(path))];

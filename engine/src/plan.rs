@@ -22,6 +22,7 @@ use crate::program::Program;
 use crate::reader::Reader;
 use crate::rule::{DetectionRule, Filter, Rule, RuleMeta, RuleState, Table, Taxonomy};
 use crate::source::{Logsource, SourceType};
+use crate::spelling::Spelling;
 use crate::table::{Edge, Rows, Shape};
 
 mod check;
@@ -396,7 +397,7 @@ impl Plan {
         if let Some(program) = programs.get(route) {
             return Arc::clone(program);
         }
-        let mut compiler = Compiler::default();
+        let mut compiler = Compiler::new(route.spelling());
         for (number, rule) in self.rules.iter().enumerate() {
             if let Rule::Detection(rule) = rule
                 && rule.meta.state != RuleState::Paused
@@ -442,12 +443,20 @@ impl<'e> FieldReader<'e> {
             return self.event.fields.get(field).map(ToString::to_string);
         }
         let json = self.json.get_or_init(|| Json::parse(&self.event.native).ok()).as_ref()?;
-        let found = json.root().lookup(field);
+        let found = Spelling::of(self.event.source_type).find(json.root(), field);
         found.into_iter().find(|value| !value.is_null() && !value.is_array()).map(|value| value.text().into_owned())
     }
 }
 
 impl Route {
+    /// How the events on it name their members.
+    const fn spelling(&self) -> Spelling {
+        match self {
+            Self::Source(kind) => Spelling::of(*kind),
+            Self::Logsource(_) | Self::All => Spelling::Written,
+        }
+    }
+
     /// Whether a rule is for events on this route, and the category they must have then.
     fn admits<'r>(&self, rule: &'r DetectionRule) -> Option<Option<(&'r str, bool)>> {
         let Logsource { product, service, category } = &rule.logsource;

@@ -2,9 +2,14 @@
 //!
 //! SigmaHQ's rules for Google Cloud are written against two collectors: one puts the method of a call under
 //! `gcp.audit.method_name`, the other the whole entry under `data`. The entries themselves have `protoPayload`. A field
-//! named in one of these ways is found in all three.
+//! named in one of these ways is found in all three. Those of Azure's events have a table of their own, see [`azure`].
+
+mod azure;
 
 use std::borrow::Cow;
+
+use crate::json::Value;
+use crate::source::SourceType;
 
 /// The member of a log entry that holds what was audited.
 const PAYLOAD: &str = "protoPayload.";
@@ -14,9 +19,55 @@ const METHOD_RENAMED: &str = "gcp.audit.method_name";
 /// Under which the other one puts the entry.
 const WRAPPER: &str = "data.";
 
+/// How events name the members of their native JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Spelling {
+    /// As their source writes them, save for those of Google Cloud's entries.
+    #[default]
+    Written,
+    /// As one of Azure's ways out writes them.
+    Azure,
+}
+
+impl Spelling {
+    /// Those of a source type's events.
+    pub(crate) const fn of(kind: SourceType) -> Self {
+        match kind {
+            SourceType::AzureSignin | SourceType::AzureActivity | SourceType::AzureKeyvault => Self::Azure,
+            _ => Self::Written,
+        }
+    }
+
+    /// The path a field of a rule stands for.
+    pub(crate) fn canonical(self, field: &str) -> Cow<'_, str> {
+        match self {
+            Self::Written => Cow::Borrowed(canonical(field)),
+            Self::Azure => azure::canonical(field),
+        }
+    }
+
+    /// The values of a field of a rule in an event, as [`Value::lookup`] says.
+    pub(crate) fn find<'a>(self, event: Value<'a>, field: &str) -> Vec<Value<'a>> {
+        match self {
+            Self::Written => spellings(canonical(field)).flat_map(|path| event.lookup_as_written(&path)).collect(),
+            Self::Azure => {
+                let canonical = azure::canonical(field);
+                azure::spellings(&canonical).iter().flat_map(|path| event.lookup_as_written(path)).collect()
+            }
+        }
+    }
+
+    /// The paths at which the values of a canonical path may stand, no two of them equal.
+    pub(crate) fn spellings(self, canonical: &str) -> Vec<Cow<'_, str>> {
+        match self {
+            Self::Written => spellings(canonical).collect(),
+            Self::Azure => azure::spellings(canonical),
+        }
+    }
+}
+
 /// The path a field of a rule stands for.
-#[must_use]
-pub(crate) fn canonical(field: &str) -> &str {
+fn canonical(field: &str) -> &str {
     if field == METHOD_RENAMED {
         return METHOD;
     }
@@ -24,7 +75,7 @@ pub(crate) fn canonical(field: &str) -> &str {
 }
 
 /// The paths at which the values of a canonical path may stand, itself first.
-pub(crate) fn spellings(canonical: &str) -> impl Iterator<Item = Cow<'_, str>> {
+fn spellings(canonical: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let wrapped = canonical.starts_with(PAYLOAD).then(|| Cow::Owned(format!("{WRAPPER}{canonical}")));
     let renamed = (canonical == METHOD).then_some(Cow::Borrowed(METHOD_RENAMED));
     std::iter::once(Cow::Borrowed(canonical)).chain(wrapped).chain(renamed)

@@ -108,6 +108,16 @@ pub enum Undecodable {
         /// What is wrong.
         problem: &'static str,
     },
+    /// It is a table with other columns, or a row that does not fit them.
+    #[error(
+        "not {expected}: a CSV export has the columns `action` and `occurred_at`, and every row as many as its head; this has {columns}"
+    )]
+    Columns {
+        /// What it should be.
+        expected: &'static str,
+        /// What its first line has.
+        columns: String,
+    },
     /// It was larger than a record may be, and cut.
     #[error("the item has {0} bytes, more than a record holds: only its beginning was kept, see it at its source")]
     Truncated(String),

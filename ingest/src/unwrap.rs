@@ -4,6 +4,7 @@
 //! when it is decoded; its neighbours are not affected.
 
 mod bulk;
+pub(crate) mod circleci_csv;
 pub(crate) mod cloudevents;
 mod encoded;
 mod hec;
@@ -86,6 +87,10 @@ pub(crate) fn items(kind: SourceType, framing: Framing, body: &Bytes, limits: &L
         Framing::Values if kind == SourceType::Jenkins && !matches!(text.first(), Some(b'{' | b'[')) => {
             let entries = jenkins_log::entries(&text, limits.items_max);
             peel.out.extend(entries.into_iter().map(|bytes| Item { bytes, ..Item::default() }));
+        }
+        Framing::Values if kind == SourceType::CircleciAudit && !matches!(text.first(), Some(b'{' | b'[')) => {
+            let rows = circleci_csv::entries(&text, limits.items_max);
+            peel.out.extend(rows.into_iter().map(|bytes| Item { bytes, ..Item::default() }));
         }
         Framing::Values => peel.text(&text, &Item::default(), 0),
         Framing::Hec => hec::events(&mut peel, &text),

@@ -10,6 +10,7 @@ use crate::json::Json;
 use crate::plan::{FieldReader, Plan};
 use crate::record::CollectionMode;
 use crate::rule::{Rule, RuleMeta};
+use crate::spelling::Spelling;
 use crate::state::QuietKey;
 use crate::time::Timestamp;
 use crate::watermark::Lane;
@@ -229,7 +230,7 @@ fn write_fields(writer: &mut DetailWriter, wanted: &[Wanted], event: &Event) {
         }
         let json = json.get_or_insert_with(|| Json::parse(&event.native).ok());
         let Some(json) = json else { continue };
-        let found = json.root().lookup(&one.text);
+        let found = Spelling::of(event.source_type).find(json.root(), &one.text);
         let Some(value) = found.into_iter().find(|value| !value.is_null() && !value.is_array()) else { continue };
         match value.as_i64() {
             Some(number) => writer.field(one.name, FieldValue::Int(number)),

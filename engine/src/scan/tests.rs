@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::columns::ColumnKey;
 use crate::reader::Reader;
+use crate::spelling::Spelling;
 
 #[derive(Default)]
 struct Values(Vec<(u32, Kind, String)>);
@@ -31,7 +32,7 @@ fn schema(everything: bool) -> Schema {
     if everything {
         columns.push((ColumnKey::Everything, false));
     }
-    Schema::new(columns)
+    Schema::new(columns, Spelling::Written)
 }
 
 /// Values with their columns and kinds, and the last text of a member.

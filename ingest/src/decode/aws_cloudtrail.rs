@@ -99,7 +99,7 @@ fn origin(fields: &mut Fields, root: Value<'_>, service: &str, event: &str) {
     let names = [&["arn"][..], &["userName"], &["principalId"], &["invokedBy"], &["accountId"]];
     fields.text(Field::ActorId, names.iter().find_map(|path| identity.str_at(path)));
     let kind = actor_type(identity);
-    fields.text(Field::ActorType, Some(kind));
+    fields.text(Field::ActorType, Some(kind).filter(|_| fields.get(Field::ActorId).is_some()));
     let provider = identity.str_at(&["sessionContext", "webIdFederationData", "federatedProvider"]);
     fields.text(Field::CiProvider, provider.and_then(subject::ci_provider));
     if let Some(key) = identity.str_at(&["accessKeyId"]).filter(|key| !key.is_empty()) {
@@ -110,28 +110,44 @@ fn origin(fields: &mut Fields, root: Value<'_>, service: &str, event: &str) {
 
 fn actor_type(identity: Value<'_>) -> &'static str {
     let federated = identity.str_at(&["sessionContext", "webIdFederationData", "federatedProvider"]);
-    let issuer = federated.or_else(|| identity.str_at(&["identityProvider"]));
-    if let Some(kind) = issuer.and_then(subject::actor_type) {
-        return kind;
+    let web = identity.str_at(&["type"]) == Some("WebIdentityUser");
+    let issuer = federated.or_else(|| identity.str_at(&["identityProvider"]).filter(|_| web));
+    if let Some(issuer) = issuer {
+        // As when the session was issued: what no CI system vouches for is something that runs.
+        return subject::actor_type(issuer).unwrap_or("workload");
     }
-    let session =
-        identity.str_at(&["principalId"]).and_then(|id| id.split_once(':')).map_or("", |(_, session)| session);
+    let principal = identity.str_at(&["principalId"]).unwrap_or_default();
+    let session = principal.split_once(':').map_or("", |(_, session)| session);
     let role = identity.str_at(&["sessionContext", "sessionIssuer", "userName"]).unwrap_or_default();
     // Newer records name what credentials were issued to: a function, an instance, a pod.
     if identity.str_at(&["inScopeOf", "credentialsIssuedTo"]).is_some() {
         return "workload";
     }
     match identity.str_at(&["type"]).unwrap_or_default() {
-        "AWSService" | "AWSAccount" => "service",
-        _ if identity.str_at(&["invokedBy"]).is_some_and(|by| by.ends_with(".amazonaws.com")) => "service",
+        // A service that calls with somebody's session (`invokedBy`) calls as that somebody.
         "IAMUser" | "Root" | "IdentityCenterUser" | "SAMLUser" => "human",
         // IAM Identity Center's own sign-ins.
         "Unknown" if identity.str_at(&["userName"]).is_some_and(|name| name.contains('@')) => "human",
-        // IAM Identity Center's roles, and instance profiles, whose session is named after the instance.
-        "AssumedRole" if role.starts_with("AWSReservedSSO_") || session.contains('@') => "human",
-        "AssumedRole" if session.starts_with("i-") => "workload",
+        "AssumedRole" => session_type(role, session),
+        // Somebody of another account: a user's id begins with these letters, a role's with `AROA`.
+        "AWSAccount" if principal.starts_with("AIDA") => "human",
+        "AWSAccount" => session_type("", session),
         _ => "service",
     }
+}
+
+/// Who is behind a session of a role, by the role and by the name that what started the session gave it.
+pub(super) fn session_type(role: &str, session: &str) -> &'static str {
+    // IAM Identity Center's roles, and what its and others' federation names after an address.
+    if role.starts_with("AWSReservedSSO_") || session.contains('@') {
+        return "human";
+    }
+    if session.starts_with("AWSCodeBuild-") {
+        return "ci";
+    }
+    // An instance's profile, an EKS pod's identity, an ECS task's role.
+    let task = session.len() == 32 && session.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if session.starts_with("i-") || session.starts_with("eks-") || task { "workload" } else { "service" }
 }
 
 /// A new session: its key id is the token.

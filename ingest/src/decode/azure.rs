@@ -17,8 +17,12 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let root = json.root();
     let properties = loose::get(root, "properties").filter(|found| found.is_object()).unwrap_or(root);
     let text = |key: &str| loose::text(root, &[key]);
-    let category = text("category").unwrap_or_default();
-    let operation = text("operationname").or_else(|| text("activitydisplayname"));
+    // Rows of the newer tables of Log Analytics name their table instead of a category.
+    let category = match text("type") {
+        Some("AZKVAuditLogs") => "AuditEvent",
+        _ => text("category").unwrap_or_default(),
+    };
+    let operation = ["operationname", "activitydisplayname", "operationnamevalue"].iter().find_map(|key| text(key));
     let signin = category.to_ascii_lowercase().ends_with("signinlogs")
         || loose::get(properties, "serviceprincipalcredentialkeyid").is_some()
         || (loose::get(properties, "appid").is_some() && loose::get(properties, "conditionalaccessstatus").is_some());
@@ -38,6 +42,8 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         let happened = loose::get(properties, "createddatetime").and_then(time_of);
         azure_signin::signed_in(fields, root, properties, category);
         draft.time = happened.or(draft.time);
+    } else if loose::get(properties, "riskeventtype").is_some() {
+        azure_signin::at_risk(fields, properties);
     } else if category.eq_ignore_ascii_case("AuditLogs") || loose::get(properties, "initiatedby").is_some() {
         azure_signin::changed(fields, properties, operation);
     } else if category.eq_ignore_ascii_case("AuditEvent") {
@@ -95,20 +101,48 @@ pub(super) fn judged(result: &str) -> Option<&'static str> {
 
 /// The person or program in a token's claims, whose keys are short names or addresses of a schema that end in them.
 pub(super) fn claimed(fields: &mut Fields, claims: Value<'_>) {
-    let claim = |name: &str| {
+    who(fields, |name| {
         let fits = |key: &str| {
             key.eq_ignore_ascii_case(name) || key.rsplit('/').next().is_some_and(|end| end.eq_ignore_ascii_case(name))
         };
         let found = claims.entries().find(|(key, _)| fits(key)).and_then(|(_, value)| value.as_str());
         found.filter(|text| !text.is_empty())
-    };
+    });
+}
+
+/// The same of a row of `AzureDiagnostics`, where each claim is a column: `identity_claim_`, the key with underscores for
+/// what is neither letter nor digit, and a letter for the type. Says false where the row has none.
+pub(super) fn claimed_in_columns(fields: &mut Fields, row: Value<'_>) -> bool {
+    fn claim_of(column: &str) -> Option<&str> {
+        let head = column.get(..15).filter(|head| head.eq_ignore_ascii_case("identity_claim_"))?;
+        let (claim, kind) = column.strip_prefix(head)?.rsplit_once('_')?;
+        (kind.len() == 1).then_some(claim)
+    }
+    let claims = || row.entries().filter_map(|(column, value)| Some((claim_of(column)?, value.as_str()?)));
+    let given = || claims().filter(|(_, text)| !text.is_empty());
+    let any = given().next().is_some();
+    if any {
+        who(fields, |name| {
+            let fits = |key: &str| {
+                let schema = || key.rsplit_once("_claims_").map(|(_, end)| end).filter(|_| key.starts_with("http"));
+                key.eq_ignore_ascii_case(name) || schema().is_some_and(|end| end.eq_ignore_ascii_case(name))
+            };
+            given().find(|(key, _)| fits(key)).map(|(_, text)| text)
+        });
+    }
+    any
+}
+
+fn who<'a>(fields: &mut Fields, claim: impl Fn(&str) -> Option<&'a str>) {
     let person = ["upn", "emailaddress", "unique_name"].iter().find_map(|name| claim(name));
     let object = claim("objectidentifier").or_else(|| claim("oid"));
     let app = claim("appid");
     fields.text(Field::ActorId, person.or(object).or(app));
     // The resource a managed identity belongs to: a machine or a cluster's workload.
     let resource = ["xms_mirid", "xms_az_rid"].iter().find_map(|name| claim(name));
-    let kind = match (claim("idtyp"), person) {
+    // Scopes are what a person lets a program do; a program of its own has roles.
+    let scoped = claim("scp").or_else(|| claim("scope"));
+    let kind = match (claim("idtyp"), person.or(scoped)) {
         _ if resource.is_some() => "workload",
         (Some("app"), _) | (None, None) => "service",
         _ => "human",

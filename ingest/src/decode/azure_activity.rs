@@ -9,8 +9,10 @@ use pipeproof_engine as engine;
 use super::{azure, loose};
 
 pub(super) fn decode(fields: &mut Fields, root: Value<'_>, operation: &str) {
-    let claims = loose::at(root, &["identity", "claims"]).or_else(|| loose::get(root, "claims"));
-    if let Some(claims) = claims.filter(|claims| claims.is_object()) {
+    // Log Analytics keeps them as text, and parsed in a column beside it.
+    let places = [&["identity", "claims"][..], &["claims"], &["claimsd"]];
+    let claims = places.iter().filter_map(|path| loose::at(root, path)).find(|claims| claims.is_object());
+    if let Some(claims) = claims {
         azure::claimed(fields, claims);
     }
     let caller = loose::text(root, &["caller"]);
@@ -20,14 +22,16 @@ pub(super) fn decode(fields: &mut Fields, root: Value<'_>, operation: &str) {
     }
     // The libraries' form says how it ended in `status`.
     let mut ended = loose::scalar(root, &["resulttype"]).is_none_or(|result| azure::judged(&result).is_some());
-    if let Some(status) = loose::text(root, &["status"]).or_else(|| loose::text(root, &["properties", "statuscode"])) {
+    let places = [&["status"][..], &["activitystatusvalue"], &["properties", "statuscode"]];
+    if let Some(status) = places.iter().find_map(|path| loose::text(root, path)) {
         let judged =
             if status.parse::<u16>().is_ok_and(|code| code >= 400) { Some("failure") } else { azure::judged(status) };
         if fields.get(Field::Outcome).is_none() {
             fields.text(Field::Outcome, judged);
             ended = judged.is_some();
         }
-        fields.text(Field::Reason, Some(status));
+        // In a row of Log Analytics it is the result itself, and no reason.
+        fields.text(Field::Reason, Some(status).filter(|_| loose::get(root, "activitystatusvalue").is_none()));
     }
     let lower = operation.to_ascii_lowercase();
     let provider = lower.split('/').next().filter(|provider| provider.contains('.'));

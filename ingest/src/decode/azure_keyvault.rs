@@ -1,7 +1,8 @@
 //! Azure Key Vault audit events.
 //!
-//! Source: Microsoft "Azure Key Vault logging". `resultType` says `Success` of calls that were refused too: the HTTP status
-//! decides.
+//! Source: Microsoft "Azure Key Vault logging", and the tables `AzureDiagnostics` and `AZKVAuditLogs` of Log Analytics, whose rows
+//! are the same entries with a column for each member: `httpStatusCode_d` for `properties.httpStatusCode`. `resultType`
+//! says `Success` of calls that were refused too: the HTTP status decides.
 
 use engine::fields::{Field, Fields};
 use engine::json::Value;
@@ -13,13 +14,20 @@ pub(super) fn decode(fields: &mut Fields, root: Value<'_>, properties: Value<'_>
     fields.text(Field::SecretStore, Some("azure.keyvault"));
     if let Some(claims) = loose::at(root, &["identity", "claim"]).or_else(|| loose::at(root, &["identity", "claims"])) {
         azure::claimed(fields, claims);
+    } else {
+        azure::claimed_in_columns(fields, root);
     }
-    if let Some(code) = loose::int(properties, &["httpstatuscode"]) {
+    // Columns of `AzureDiagnostics` end in a letter for their type.
+    let text = |key: &str| loose::text(properties, &[key]).or_else(|| loose::text(properties, &[&format!("{key}s")]));
+    let code =
+        loose::scalar(properties, &["httpstatuscode"]).or_else(|| loose::scalar(properties, &["httpstatuscoded"]));
+    // A `real` there: `200.0`.
+    if let Some(code) = code.as_deref().and_then(|code| code.strip_suffix(".0").unwrap_or(code).parse::<u16>().ok()) {
         fields.text(Field::Outcome, Some(outcome(code < 400)));
         fields.text(Field::Reason, loose::text(root, &["resultsignature"]));
     }
-    fields.text(Field::UserAgent, loose::text(properties, &["clientinfo"]));
-    let id = loose::text(properties, &["id"]).or_else(|| loose::text(properties, &["requesturi"])).unwrap_or_default();
+    fields.text(Field::UserAgent, text("clientinfo"));
+    let id = text("id").or_else(|| text("requesturi")).unwrap_or_default();
     let (path, version) = object(id);
     let (action, category) = meaning(operation);
     fields.text(Field::Action, Some(action));

@@ -1,14 +1,16 @@
 //! Microsoft Entra: sign-ins of people, service principals and managed identities, and what was changed in the directory.
 //!
 //! Source: Microsoft Graph `signIn` and `directoryAudit`. `uniqueTokenIdentifier` comes back as claim `uti` in what the
-//! token was used for. A service principal that signed in with a federated credential shows the credential's id, not the
-//! subject of the foreign token: whether it was a CI job cannot be told here.
+//! token was used for. Of a federated sign-in it shows the id of the federated credential, and of a managed identity's
+//! (`managedServiceIdentity`) the issuer and the id of the foreign token too: an issuer that is a CI system's makes it a job.
+//! The foreign token's subject is in neither: which repository or job it was, and whether an application's federated
+//! credential is a CI system's at all, stands only in the credential itself.
 
 use engine::fields::{Field, Fields};
-use engine::json::Value;
+use engine::json::{Json, Value};
 use pipeproof_engine as engine;
 
-use super::{azure, loose, outcome};
+use super::{DEPTH_MAX, azure, loose, outcome, subject};
 
 /// A sign-in.
 pub(super) fn signed_in(fields: &mut Fields, root: Value<'_>, properties: Value<'_>, category: &str) {
@@ -24,19 +26,26 @@ pub(super) fn signed_in(fields: &mut Fields, root: Value<'_>, properties: Value<
     fields.text(Field::Category, Some(category));
     let program = principal.or_else(|| text("appid"));
     fields.text(Field::ActorId, person.or(program));
+    let foreign = foreign(properties);
+    let issuer = foreign.as_ref().and_then(|token| token.issuer.as_deref()).filter(|_| person.is_none());
     let kind = match person {
         Some(_) => "human",
-        None if managed => "workload",
-        None => "service",
+        None if managed => issuer.and_then(subject::actor_type).unwrap_or("workload"),
+        None => issuer.and_then(subject::actor_type).unwrap_or("service"),
     };
     fields.text(Field::ActorType, Some(kind));
+    fields.text(Field::CiProvider, issuer.and_then(subject::ci_provider));
     fields.text(
         Field::CloudRole,
         text("serviceprincipalname").or_else(|| text("appdisplayname")).filter(|_| person.is_none()),
     );
     azure::address(fields, text("ipaddress"));
     fields.text(Field::UserAgent, text("useragent"));
-    let tenant = loose::text(root, &["tenantid"]).or_else(|| text("hometenantid")).or_else(|| text("resourcetenantid"));
+    // `TenantId` of a row of Log Analytics is the workspace.
+    let row = loose::get(root, "timegenerated").is_some();
+    let tenant = loose::text(root, &[if row { "aadtenantid" } else { "tenantid" }])
+        .or_else(|| text("hometenantid"))
+        .or_else(|| text("resourcetenantid"));
     fields.text(Field::CloudAccount, tenant);
     fields.text(Field::CloudService, Some("entra"));
     fields.text(Field::TokenId, text("uniquetokenidentifier"));
@@ -52,6 +61,49 @@ pub(super) fn signed_in(fields: &mut Fields, root: Value<'_>, properties: Value<
     let federated = text("federatedcredentialid").map(|_| "federatedIdentityCredential");
     let proof = federated.or_else(|| text("clientcredentialtype")).filter(|_| person.is_none());
     fields.text(Field::ConfigAttribute, proof);
+    if person.is_some() {
+        return;
+    }
+    // Which one: the directory's changes and the credential itself name it so.
+    fields.text(Field::ConfigId, text("federatedcredentialid").or_else(|| text("serviceprincipalcredentialkeyid")));
+    if let Some(Foreign { issuer, id }) = &foreign {
+        fields.text(Field::ConfigValue, issuer.as_deref());
+        let words =
+            [Some("sign-in with a federated token"), id.as_deref(), issuer.as_ref().map(|_| "of"), issuer.as_deref()];
+        fields.text(Field::Message, Some(words.into_iter().flatten().collect::<Vec<_>>().join(" ")));
+    }
+}
+
+/// What Entra takes for the sign of an attacker at somebody's account.
+pub(super) fn at_risk(fields: &mut Fields, properties: Value<'_>) {
+    let text = |key: &str| loose::text(properties, &[key]);
+    let person = text("userprincipalname").or_else(|| text("userid"));
+    let program = text("serviceprincipalid").or_else(|| text("appid"));
+    fields.text(Field::ActorId, person.or(program));
+    fields.text(Field::ActorType, person.map(|_| "human").or(program.map(|_| "service")));
+    fields.text(Field::CloudService, Some("entra"));
+    fields.text(Field::AlertRule, text("riskeventtype"));
+    azure::address(fields, text("ipaddress"));
+}
+
+/// The token of another issuer that was exchanged for Entra's.
+struct Foreign {
+    issuer: Option<String>,
+    id: Option<String>,
+}
+
+/// Where `managedServiceIdentity` says it: an object, or in Log Analytics its text.
+fn foreign(properties: Value<'_>) -> Option<Foreign> {
+    let of = |identity: Value<'_>| {
+        let text = |key: &str| loose::text(identity, &[key]).map(ToOwned::to_owned);
+        let (issuer, id) = (text("federatedtokenissuer"), text("federatedtokenid"));
+        (issuer.is_some() || id.is_some()).then_some(Foreign { issuer, id })
+    };
+    let identity = loose::get(properties, "managedserviceidentity")?;
+    match identity.as_str() {
+        Some(text) => of(Json::parse_within(text.as_bytes(), DEPTH_MAX).ok()?.root()),
+        None => of(identity),
+    }
 }
 
 /// A change of the directory.

@@ -173,9 +173,9 @@ fn agent(draft: &mut Draft, body: Value<'_>, verb: &str) {
     let fields = &mut draft.fields;
     name(fields, &format!("runner.{verb}"), "job");
     runner(fields, agent);
-    let person = agent.str_at(&["creator", "name"]);
-    fields.text(Field::ActorId, person.or_else(|| agent.str_at(&["name"])));
-    fields.text(Field::ActorType, Some(if person.is_some() { "human" } else { "ci" }));
+    // Its creator made the token it registered with, once: what it does is its own.
+    fields.text(Field::ActorId, agent.str_at(&["name"]));
+    fields.text(Field::ActorType, Some("ci"));
     let time = match verb {
         "disconnected" => "disconnected_at",
         "lost" => "lost_at",

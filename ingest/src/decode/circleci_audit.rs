@@ -1,7 +1,7 @@
 //! CircleCI audit log entries.
 //!
-//! Source: CircleCI "Audit logs". Actions join their words with dots here and hyphens there; both are read alike. Entries
-//! of the CSV export are not read: their columns hold the same JSON, but the stream to a bucket is what does not end.
+//! Source: CircleCI "Audit logs". Actions join their words with dots here and hyphens there; both are read alike. Rows of
+//! the CSV export come here as the entries they are, see `unwrap::circleci_csv`.
 
 use engine::fields::{Field, Fields};
 use engine::json::Value;
@@ -9,6 +9,7 @@ use engine::record::Record;
 use pipeproof_engine as engine;
 
 use super::{Draft, Undecodable, object, outcome, scalar, time_at};
+use crate::unwrap::circleci_csv;
 
 const EXPECTED: &str = "an entry of CircleCI's audit log";
 
@@ -46,6 +47,9 @@ const MEANINGS: &[(&str, &str, &str, &str, &str)] = &[
 ];
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
+    if let Some(columns) = circleci_csv::columns_of(&record.body) {
+        return Err(Undecodable::Columns { expected: EXPECTED, columns });
+    }
     let json = object(record, EXPECTED)?;
     let root = json.root();
     let Some(action) = root.str_at(&["action"]).filter(|_| root.get("occurred_at").is_some()) else {

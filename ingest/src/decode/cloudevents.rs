@@ -29,6 +29,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     }
     draft.time = time_at(root, &["time"]).or(draft.time);
     let fields = &mut draft.fields;
+    if fields.get(Field::ActorId).is_none() && fields.get(Field::ActorType).is_none() {
+        fields.text(Field::ActorType, Some("service"));
+    }
     // What the data says in our words holds; the envelope fills in. Its source is who reports.
     for (field, text) in
         [(Field::Action, Some(kind)), (Field::ActorId, Some(source)), (Field::Message, text("subject"))]

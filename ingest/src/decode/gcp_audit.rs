@@ -104,13 +104,20 @@ pub(super) fn federated(principal: &str) -> Option<&str> {
 /// By the issuer of the identity, as far as the principal tells it.
 pub(super) fn actor_type(principal: &str) -> &'static str {
     let subject = federated(principal).unwrap_or(principal);
-    if subject::parse(subject).provider.is_some() {
+    // Cloud Build's own account runs what its triggers say.
+    if subject::parse(subject).provider.is_some() || subject.ends_with("@cloudbuild.gserviceaccount.com") {
         return "ci";
+    }
+    // People of another identity provider.
+    if principal.contains("/workforcePools/") {
+        return "human";
     }
     // `PROJECT.svc.id.goog[NAMESPACE/ACCOUNT]` is a pod, `NUMBER-compute@…` an instance.
     let pod =
         subject.contains(".svc.id.goog") || subject.starts_with("system:serviceaccount:") || subject.starts_with("ns/");
-    if pod || subject.ends_with("-compute@developer.gserviceaccount.com") {
+    // What App Engine and functions run as unless told otherwise is `PROJECT@appspot…`.
+    let instance = ["-compute@developer.gserviceaccount.com", "@appspot.gserviceaccount.com"];
+    if pod || instance.iter().any(|end| subject.ends_with(end)) {
         return "workload";
     }
     if subject.starts_with("system:")

@@ -150,7 +150,8 @@ fn common(fields: &mut Fields, root: Value<'_>) {
 fn actor_type(login: &str, kind: Option<&str>) -> &'static str {
     match kind {
         _ if login == "github-actions[bot]" || login == "github-actions" => "ci",
-        Some("Bot") => "service",
+        // GitHub itself raises alerts as the organisation `github`.
+        Some("Bot" | "Organization") => "service",
         _ if login.ends_with("[bot]") => "service",
         _ => "human",
     }

@@ -10,7 +10,8 @@ use engine::record::Record;
 use pipeproof_engine as engine;
 
 use super::{
-    DEPTH_MAX, Draft, Undecodable, gcp_audit, gke_audit, kubernetes_objects, object, outcome, subject, time_at,
+    DEPTH_MAX, Draft, Undecodable, aws_cloudtrail, gcp_audit, gke_audit, kubernetes_objects, object, outcome, subject,
+    time_at,
 };
 
 const EXPECTED: &str = "a Kubernetes audit event";
@@ -156,6 +157,8 @@ fn origin(fields: &mut Fields, root: Value<'_>, verb: &str, target: &Target<'_>)
     let impersonates = root.str_at(&["impersonatedUser", "username"]).is_some();
     credential(fields, root.get("user").filter(|_| !impersonates));
     let of_arn = root.get("user").filter(|_| !impersonates).and_then(|user| extra(user, "arn")).map(aws_actor_type);
+    // A node has the session of its instance, and is part of the cluster all the same.
+    let of_arn = of_arn.filter(|_| asked.is_none_or(|user| !user.starts_with("system:")));
     fields.text(Field::ActorType, acted.map(|user| of_arn.unwrap_or_else(|| actor_type(user))));
     if let Some(subject) = acted.map(claimed).map(subject::parse).filter(|subject| subject.repo.is_some()) {
         fields.text(Field::CiRepo, subject.repo);
@@ -193,31 +196,48 @@ fn claimed(user: &str) -> &str {
 
 /// Who is behind the AWS session of a user of EKS.
 fn aws_actor_type(arn: &str) -> &'static str {
-    let session = arn.rsplit('/').next().unwrap_or_default();
-    if arn.contains(":user/") || arn.contains("/AWSReservedSSO_") || session.contains('@') {
-        "human"
-    } else if session.starts_with("i-") {
-        "workload"
-    } else {
-        "service"
-    }
+    let mut parts = arn.rsplit('/');
+    let (session, role) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let person = arn.contains(":user/") || arn.ends_with(":root");
+    if person { "human" } else { aws_cloudtrail::session_type(role, session) }
 }
 
 /// By the issuer of the identity: a pod's service account is not a person, and a CI subject is not a pod.
 pub(super) fn actor_type(user: &str) -> &'static str {
-    // Parts of the control planes of AKS and GKE that have names of their own.
-    const MANAGED: &[&str] = &["aksService", "acsService", "hcpService", "aksProblemDetector", "nodeclient"];
+    // Parts of the control planes of AKS, GKE and kubeadm's clusters that have names of their own.
+    const MANAGED: &[&str] = &[
+        "aksService",
+        "acsService",
+        "hcpService",
+        "aksProblemDetector",
+        "nodeclient",
+        "kube-apiserver-kubelet-client",
+        "kubelet-bootstrap",
+    ];
     if subject::parse(claimed(user)).provider.is_some() || user.split('#').next().is_some_and(is_ci_issuer) {
         "ci"
     } else if user.starts_with("system:serviceaccount:") {
         "workload"
-    } else if (user.starts_with("system:") && user != "system:admin") || MANAGED.contains(&user) {
+    } else if user.starts_with("arn:") {
+        aws_actor_type(user)
+    } else if (user.starts_with("system:") && user != "system:admin")
+        || user.starts_with("eks:")
+        || MANAGED.contains(&user)
+        || is_entra_id(user)
+    {
         "service"
     } else if user.ends_with(".gserviceaccount.com") {
         gcp_audit::actor_type(user)
     } else {
         "human"
     }
+}
+
+/// People come from Entra to AKS with their address, programs with the id of their object.
+fn is_entra_id(user: &str) -> bool {
+    user.len() == 36
+        && user.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+        && user.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 fn is_ci_issuer(issuer: &str) -> bool {

@@ -100,7 +100,12 @@ fn outcome(result: &str) -> Option<&'static str> {
 fn who(fields: &mut Fields, root: Value<'_>) {
     let actor = |key: &str| root.str_at(&["actor", key]).filter(|text| !text.is_empty() && *text != "unknown");
     fields.text(Field::ActorId, actor("alternateId").or_else(|| actor("id")));
-    let kind = actor("type").map(|kind| if kind == "User" || kind == "AppUser" { "human" } else { "service" });
+    let kind = actor("type").and_then(|kind| match kind {
+        "User" | "AppUser" => Some("human"),
+        // Okta saw an address and knows nobody behind it.
+        "IP address" => None,
+        _ => Some("service"),
+    });
     fields.text(Field::ActorType, kind);
     let chain = || root.at(&["request", "ipChain"])?.items().next()?.str_at(&["ip"]);
     fields.text(Field::SrcIp, root.str_at(&["client", "ipAddress"]).or_else(chain));

@@ -8,7 +8,7 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, kubernetes_admission, object, outcome, time_at};
+use super::{Draft, Undecodable, kubernetes_admission, kubernetes_audit, object, outcome, time_at};
 
 const EXPECTED: &str = "an OPA decision";
 
@@ -55,7 +55,11 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 /// The user a request was made by, where the input names one as most integrations do.
 fn who(fields: &mut Fields, input: Value<'_>) {
     let names = [&["user"][..], &["subject"], &["principal"], &["attributes", "source", "principal"]];
-    fields.text(Field::ActorId, names.iter().find_map(|path| input.str_at(path)));
+    let user = names.iter().find_map(|path| input.str_at(path)).filter(|user| !user.is_empty());
+    fields.text(Field::ActorId, user);
+    // Envoy writes the SPIFFE id of the peer.
+    let kind = |user: &str| if user.starts_with("spiffe://") { "workload" } else { kubernetes_audit::actor_type(user) };
+    fields.text(Field::ActorType, user.map(kind));
 }
 
 /// Whether a result allows: a boolean, also as text, or an object that says `allow` or `allowed`, or lists what it denies.

@@ -11,7 +11,7 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::git_remote::{full_ref, repo};
-use super::{Draft, Undecodable, object, outcome, scalar, tier, time_at};
+use super::{Draft, Undecodable, gitlab_webhook, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "an entry of a provider's ledger";
 
@@ -60,6 +60,13 @@ fn first_time(value: Value<'_>, keys: &[&str]) -> Option<Timestamp> {
 }
 
 fn person(fields: &mut Fields, who: Option<String>) {
+    let kind = who.as_deref().filter(|who| !who.is_empty()).map(|who| match who {
+        "github-actions[bot]" => "ci",
+        _ if who.ends_with("[bot]") => "service",
+        // Nobody else calls a user what GitLab calls those of its tokens.
+        _ => gitlab_webhook::actor_type(who),
+    });
+    fields.text(Field::ActorType, kind);
     fields.text(Field::ActorId, who);
 }
 

@@ -27,6 +27,9 @@ pub(super) fn parse(sub: &str) -> Subject {
     if let Some(rest) = sub.strip_prefix("project_path:") {
         return gitlab(rest);
     }
+    if sub.starts_with("organization:") && sub.contains(":workspace:") && sub.contains(":run_phase:") {
+        return Subject { provider: Some("terraform"), ..Subject::default() };
+    }
     if sub.starts_with("organization:") && sub.contains(":pipeline:") {
         return Subject { git_ref: claim(sub, "ref"), provider: Some("buildkite"), ..Subject::default() };
     }
@@ -116,7 +119,13 @@ pub(super) fn ci_provider(issuer: &str) -> Option<&'static str> {
     // Servers of one's own: GitHub's by their path, GitLab's by what nearly everybody calls them.
     known
         .or_else(|| (path == "/_services/token").then_some("github"))
+        .or_else(|| bitbucket(host, path).then_some("bitbucket"))
         .or_else(|| host.split('.').any(|label| label.starts_with("gitlab")).then_some("gitlab"))
+}
+
+/// Each workspace has an issuer of its own, under the host of Bitbucket's API.
+fn bitbucket(host: &str, path: &str) -> bool {
+    host == "api.bitbucket.org" && path.trim_end_matches('/').ends_with("/pipelines-config/identity/oidc")
 }
 
 /// Whether a Kubernetes cluster issues these tokens: of EKS, GKE, AKS, or one of its own.
@@ -184,6 +193,7 @@ mod tests {
                 "organization:o:pipeline:p:ref:refs/heads/x:commit:c:step:s",
                 subject("", "refs/heads/x", "", Some("buildkite")),
             ),
+            ("organization:o:project:p:workspace:w:run_phase:apply", subject("", "", "", Some("terraform"))),
             ("org/1/project/2/user/3", subject("", "", "", Some("circleci"))),
             (
                 "org/1/project/2/user/3/vcs-origin/github.com/acme/app/vcs-ref/refs/heads/main",
@@ -208,6 +218,7 @@ mod tests {
             ("https://github.acme.example/_services/token", "ci"),
             ("https://gitlab-ci.acme.example:8443", "ci"),
             ("https://agent.buildkite.com", "ci"),
+            ("https://api.bitbucket.org/2.0/workspaces/acme/pipelines-config/identity/oidc", "ci"),
             ("https://container.googleapis.com/v1/projects/acme-gitlab/locations/eu/clusters/c", "workload"),
             ("https://westeurope.oic.prod-aks.azure.com/1/2/", "workload"),
             ("https://kubernetes.default.svc.cluster.local", "workload"),
@@ -218,6 +229,7 @@ mod tests {
         for other in [
             "https://evil.example/token.actions.githubusercontent.com",
             "https://notghe.com",
+            "https://api.bitbucket.org/2.0/workspaces/acme",
             "https://a.example/gitlab",
         ] {
             assert_eq!(actor_type(other), None, "{other}");

@@ -1,8 +1,10 @@
 //! What the decoders make of real payloads, of hand-made ones for what no sample has, and of nonsense.
 
+mod actor_types;
 mod actors;
 mod audit_logs;
 mod aws;
+mod azure;
 mod carried;
 mod cloud_snapshots;
 mod envelopes;

@@ -121,13 +121,20 @@ fn origin(fields: &mut Fields, root: Value<'_>, request: Value<'_>, response: bo
     fields.text(Field::CiWorkflowRef, workflow_ref);
     fields.text(Field::CiEnvironment, metadata.str_at(&["environment"]));
     let ci = fields.get(Field::CiProvider).is_some();
-    fields.text(Field::ActorType, Some(actor_type(ci, display, metadata)));
+    // At a login the mount is that of the method; later it is that of what was read.
+    let method = of_response.and_then(|_| request.str_at(&["mount_type"])).unwrap_or_default();
+    // Of a login that failed nobody is known.
+    let known = ci || fields.get(Field::ActorId).is_some();
+    fields.text(Field::ActorType, known.then(|| actor_type(ci, method, display, metadata)));
 }
 
-/// Whether a service account of Kubernetes stands behind a token: by the Kubernetes method, or as the subject of a JWT.
+/// Whether a service account of Kubernetes stands behind a token: by the Kubernetes method, or as the subject or issuer of a
+/// JWT.
 fn is_pod(metadata: Value<'_>) -> bool {
     let subject = metadata.str_at(&["sub"]).or_else(|| metadata.str_at(&["subject"]));
+    let issuer = metadata.str_at(&["iss"]).or_else(|| metadata.str_at(&["issuer"]));
     metadata.get("service_account_name").is_some()
+        || issuer.and_then(subject::actor_type) == Some("workload")
         || subject.is_some_and(|sub| sub.starts_with("system:serviceaccount:"))
 }
 
@@ -142,14 +149,26 @@ fn provider(metadata: Value<'_>) -> Option<&'static str> {
     CLAIMS.iter().find(|(claim, _)| metadata.get(claim).is_some()).map(|(_, provider)| *provider)
 }
 
-fn actor_type(ci: bool, display: &str, metadata: Value<'_>) -> &'static str {
-    const HUMAN: &[&str] = &["userpass-", "ldap-", "oidc-", "okta-", "github-", "radius-"];
-    const WORKLOAD: &[&str] = &["kubernetes-", "aws-", "gcp-", "azure-"];
+/// By the claims of a CI system, the method of the login, or what only one method writes into the metadata. A display name
+/// begins with the path of the mount, which anybody may call anything: it is asked last, and only for names of methods
+/// that nobody gives to another.
+fn actor_type(ci: bool, method: &str, display: &str, metadata: Value<'_>) -> &'static str {
+    const HUMAN: &[&str] = &["userpass", "ldap", "oidc", "okta", "github", "radius", "saml", "kerberos"];
+    const WORKLOAD: &[&str] = &["kubernetes", "aws", "gcp", "azure", "alicloud", "oci", "cf", "spiffe"];
+    const OF_CLOUDS: &[&str] = &["service_account_email", "client_arn", "subscription_id", "instance_id"];
+    let named = |methods: &[&str]| {
+        methods.iter().any(|name| {
+            // `github-actions-…` is a mount for JWTs of jobs as often as GitHub's people are at `github`.
+            let mount = *name != "github" && display.strip_prefix(*name).is_some_and(|rest| rest.starts_with('-'));
+            method == *name || (method.is_empty() && mount)
+        })
+    };
+    let has = |key: &str| metadata.get(key).is_some();
     if ci {
         "ci"
-    } else if is_pod(metadata) || WORKLOAD.iter().any(|head| display.starts_with(head)) {
+    } else if is_pod(metadata) || named(WORKLOAD) || OF_CLOUDS.iter().any(|key| has(key)) {
         "workload"
-    } else if display == "root" || HUMAN.iter().any(|head| display.starts_with(head)) {
+    } else if display == "root" || named(HUMAN) || has("username") || has("email") {
         "human"
     } else {
         "service"

@@ -25,6 +25,11 @@ fn google_principals() {
         ("123-compute@developer.gserviceaccount.com".to_owned(), "workload"),
         ("deployer@p.iam.gserviceaccount.com".to_owned(), "service"),
         ("system:gcp-controller-manager".to_owned(), "service"),
+        ("123@cloudbuild.gserviceaccount.com".to_owned(), "ci"),
+        ("p@appspot.gserviceaccount.com".to_owned(), "workload"),
+        ("service-1@gcp-sa-cloudbuild.iam.gserviceaccount.com".to_owned(), "service"),
+        ("principal://iam.googleapis.com/locations/global/workforcePools/staff/subject/ann".to_owned(), "human"),
+        (format!("{pool}/tfc/subject/organization:o:project:p:workspace:w:run_phase:plan"), "ci"),
         ("ann@example.com".to_owned(), "human"),
     ] {
         assert_fields(&gcp(json!({"principalSubject": principal})), &[("actor.type", kind)]);
@@ -59,6 +64,12 @@ fn azure_claims() {
             "o-1",
         ),
         (json!({"appid": "a-1"}), "service", "a-1"),
+        // A person without an address, who lets a program act.
+        (
+            json!({"appid": "a-1", "oid": "o-1", "http://schemas.microsoft.com/identity/claims/scope": "user_impersonation"}),
+            "human",
+            "o-1",
+        ),
     ] {
         for (kind_of, member, category) in [
             (SourceType::AzureKeyvault, "claim", "AuditEvent"),
@@ -99,7 +110,25 @@ fn kubernetes_users() {
     let pod = json!({"username": "system:serviceaccount:shop:web",
         "extra": {"authentication.kubernetes.io/credential-id": ["JTI=j-1"]}});
     assert_fields(&event(pod), &[("actor.type", "workload"), ("token.id", "j-1"), ("token.kind", "oidc")]);
-    assert_fields(&event(json!({"username": "aksService"})), &[("actor.type", "service")]);
+    for (user, kind) in [
+        ("aksService", "service"),
+        ("eks:node-manager", "service"),
+        ("system:apiserver", "service"),
+        ("kube-apiserver-kubelet-client", "service"),
+        // Entra's programs come to AKS with the id of their object.
+        ("0f5c2a1e-98b4-4d0e-9a51-6f2f5a9b7c3d", "service"),
+        ("ann@example.com", "human"),
+        ("kubernetes-admin", "human"),
+        ("arn:aws:sts::1:assumed-role/AWSReservedSSO_Admin_0123/ann", "human"),
+        ("arn:aws:sts::1:assumed-role/ci/AWSCodeBuild-12ab", "ci"),
+        ("arn:aws:iam::1:user/ann", "human"),
+        ("arn:aws:sts::1:assumed-role/web/eks-prod-web-77aa", "workload"),
+    ] {
+        assert_fields(&event(json!({"username": user})), &[("actor.type", kind)]);
+    }
+    let mut node = eks("arn:aws:sts::1:assumed-role/nodes/i-0123456789abcdef0");
+    node["username"] = json!("system:node:ip-10-0-0-7.ec2.internal");
+    assert_fields(&event(node), &[("actor.type", "service"), ("cloud.role", "arn:aws:iam::1:role/deploy")]);
 }
 
 #[test]
@@ -116,9 +145,86 @@ fn vault_logins() {
         (json!({"oidc.circleci.com/project-id": "p-1", "oidc.circleci.com/job-id": "j"}), "ci", "circleci"),
         (json!({"sub": "system:serviceaccount:shop:web"}), "workload", "-"),
         (json!({"role": "x"}), "service", "-"),
+        (json!({"role": "x", "email": "ann@example.com"}), "human", "-"),
+        (json!({"iss": "https://oidc.eks.eu-west-1.amazonaws.com/id/A"}), "workload", "-"),
     ] {
         let expected = [("action", "token.issued"), ("actor.type", kind), ("ci.provider", provider)];
         assert_fields(&login(metadata), &expected);
+    }
+}
+
+#[test]
+fn vault_methods_and_what_they_leave() {
+    let event = |method: &str, display: &str, metadata: Value, login: bool| {
+        let auth = json!({"accessor": "a", "display_name": display, "metadata": metadata});
+        let path = if login { format!("auth/{method}/login") } else { "kv/data/app".to_owned() };
+        let mut body = json!({"time": "2026-03-15T10:00:00Z", "type": "response", "auth": auth,
+            "request": {"id": "r", "operation": "update", "path": path, "mount_type": if login { method } else { "kv" }}});
+        if login {
+            body["response"] = json!({"auth": auth});
+        }
+        decoded(SourceType::VaultAudit, &[], body.to_string()).remove(0)
+    };
+    for (method, display, metadata, kind) in [
+        ("ldap", "corp-ann", json!({"username": "ann"}), "human"),
+        ("userpass", "people-ann", json!({"username": "ann"}), "human"),
+        ("kubernetes", "prod-eu-shop-web", json!({"service_account_name": "web"}), "workload"),
+        ("aws", "accounts-deploy", json!({"client_arn": "arn:aws:iam::1:role/x"}), "workload"),
+        ("approle", "approle", json!({"role_name": "deploy"}), "service"),
+        // A mount may be called anything.
+        ("jwt", "github-actions-app", json!({"role": "x"}), "service"),
+    ] {
+        for login in [true, false] {
+            let event = event(method, display, metadata.clone(), login);
+            assert_fields(&event, &[("actor.type", kind), ("actor.id", display)]);
+        }
+    }
+    assert_fields(&event("token", "root", json!({}), false), &[("actor.type", "human")]);
+}
+
+#[test]
+fn aws_sessions() {
+    let event = |identity: Value| {
+        let body = json!({"eventName": "GetObject", "eventSource": "s3.amazonaws.com", "eventTime": "2026-03-15T10:00:00Z",
+            "userIdentity": identity});
+        decoded(SourceType::AwsCloudtrail, &[], body.to_string()).remove(0)
+    };
+    let federated = |provider: &str| {
+        json!({"type": "AssumedRole", "principalId": "AROA1:x", "arn": "arn:aws:sts::1:assumed-role/r/x",
+            "sessionContext": {"webIdFederationData": {"federatedProvider": provider}}})
+    };
+    let session = |name: &str| {
+        json!({"type": "AssumedRole", "principalId": format!("AROA1:{name}"), "arn": format!("arn:aws:sts::1:assumed-role/r/{name}"),
+            "sessionContext": {"sessionIssuer": {"userName": "r"}}})
+    };
+    let oidc = "arn:aws:iam::1:oidc-provider";
+    for (identity, kind) in [
+        (federated(&format!("{oidc}/token.actions.githubusercontent.com")), "ci"),
+        (federated(&format!("{oidc}/gitlab.com")), "ci"),
+        (federated(&format!("{oidc}/oidc.eks.eu-west-1.amazonaws.com/id/AB")), "workload"),
+        (federated(&format!("{oidc}/oidc.acme.example/clusters/a")), "workload"),
+        (federated("accounts.google.com"), "workload"),
+        (session("i-0123456789abcdef0"), "workload"),
+        (session("eks-prod-web-77aa"), "workload"),
+        (session("0123456789abcdef0123456789abcdef"), "workload"),
+        (session("AWSCodeBuild-12ab34cd"), "ci"),
+        (session("ann@example.com"), "human"),
+        (session("deploy"), "service"),
+        (json!({"type": "IAMUser", "userName": "ann"}), "human"),
+        // With her session, on her behalf.
+        (json!({"type": "IAMUser", "userName": "ann", "invokedBy": "kms.amazonaws.com"}), "human"),
+        (json!({"type": "AWSService", "invokedBy": "ec2.amazonaws.com"}), "service"),
+        (
+            json!({"type": "AssumedRole", "principalId": "AROA1:x", "invokedBy": "inspector2.amazonaws.com",
+                "arn": "arn:aws:sts::1:assumed-role/AWSServiceRoleForAmazonInspector2/x"}),
+            "service",
+        ),
+        (json!({"type": "AWSAccount", "principalId": "AIDA1", "accountId": "2"}), "human"),
+        (json!({"type": "AWSAccount", "principalId": "AROA1:i-0123", "accountId": "2"}), "workload"),
+        (json!({"type": "AWSAccount", "principalId": "AROA1:deploy", "accountId": "2"}), "service"),
+        (json!({"type": "SAMLUser", "userName": "ann", "identityProvider": "https://idp.example"}), "human"),
+    ] {
+        assert_fields(&event(identity), &[("actor.type", kind)]);
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) const FIXTURES: &[(&str, SourceType)] = &[
     ("gcp_audit/after-documentation", SourceType::GcpAudit),
     ("azure_monitor/plaso", SourceType::AzureActivity),
     ("azure_monitor/after-documentation", SourceType::AzureSignin),
+    ("azure_monitor/both-forms-after-documentation", SourceType::AzureKeyvault),
     ("k8s_event/kyverno-conformance-events", SourceType::KubernetesEvent),
     ("k8s_event/after-source", SourceType::KubernetesEvent),
     ("k8s_admissionreview/docs-and-testdata", SourceType::KubernetesAdmission),

@@ -26,7 +26,7 @@ pub(super) enum Part {
 
 /// Folder of samples, its source type, members a collection wraps the payload in, and what must be in a file's name where
 /// a folder holds several formats. The first row that fits counts. A type that this build does not have is left out.
-const FOLDERS: &[(&str, &str, &[&str], &str)] = &[
+pub(super) const FOLDERS: &[(&str, &str, &[&str], &str)] = &[
     ("github_webhook", "github.webhook", &["payload"], ""),
     ("github_actions_log", "github.joblog", &[], ""),
     ("github_audit", "github.audit", &[], ""),
@@ -62,7 +62,7 @@ const FOLDERS: &[(&str, &str, &[&str], &str)] = &[
 ];
 
 /// Documents among a folder's samples that are of another source type: what they have at their root says so.
-fn kind_of(folder_kind: SourceType, body: &[u8]) -> Option<SourceType> {
+pub(super) fn kind_of(folder_kind: SourceType, body: &[u8]) -> Option<SourceType> {
     let has = |name: &str| skim::member(body, name).is_some();
     let kind = if has("bomFormat") {
         SourceType::SbomCyclonedx
@@ -258,7 +258,7 @@ impl Tally {
     }
 }
 
-fn payload<'a>(line: &'a [u8], members: &[&str]) -> &'a [u8] {
+pub(super) fn payload<'a>(line: &'a [u8], members: &[&str]) -> &'a [u8] {
     members.iter().find_map(|member| skim::member(line, member)).unwrap_or(line)
 }
 

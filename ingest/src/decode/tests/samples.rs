@@ -33,14 +33,14 @@ const FILES: &[(&str, SourceType, Option<&str>, Option<&str>)] = &[
     ("sigstore_bundle/sigstore-conformance.ndjson", SourceType::SigstoreBundle, Some("bundle"), None),
 ];
 
-struct Sample {
+pub(super) struct Sample {
     file: &'static str,
-    kind: SourceType,
-    event: Option<String>,
-    body: Bytes,
+    pub(super) kind: SourceType,
+    pub(super) event: Option<String>,
+    pub(super) body: Bytes,
 }
 
-fn samples() -> Vec<Sample> {
+pub(super) fn samples() -> Vec<Sample> {
     let mut all = Vec::new();
     for (file, kind, payload, event) in FILES {
         let text = std::fs::read_to_string(folder().join(file)).unwrap();

@@ -29,7 +29,10 @@ pub(super) fn fixtures(kind: SourceType) -> Vec<PathBuf> {
         for path in entries.map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|end| end == "ndjson" || end == "json" || end == "log") {
+            } else if path
+                .extension()
+                .is_some_and(|end| end == "ndjson" || end == "json" || end == "log" || end == "csv")
+            {
                 files.push(path);
             }
         }

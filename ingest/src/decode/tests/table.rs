@@ -21,6 +21,17 @@ Generated from the fixtures under `tests/fixtures/` by the tests of `pipeproof-i
 type: what it is natively for Sigma, how late its events may be, and in how many of its fixtures' items the first event has a field. A field of
 `cicd` that is not listed was in none of them, which need not mean that the source never gives it. What decoders derive
 beside the first event (a finding of a report, an image of an admitted pod) is counted under its action.
+
+What some formats do not carry:
+
+- Microsoft Entra's sign-ins (`azure.signin`) name the federated credential (`config.id`), and of a managed identity the issuer of the foreign token
+  (`config.value`, which makes the actor `ci` or `workload`) and its id (in `message`). No column has the foreign token's subject: which repository
+  and job signed in stands in the credential, and joins over `token.id`, which is claim `uti` of what the token is used for. Of an application's federated credential
+  not even the issuer is there: its actor is a `service`.
+- An entry of Azure is the same event as an event hub gets it and as a row of Log Analytics (`AzureDiagnostics`, `AZKVAuditLogs`, `AzureActivity`, `SigninLogs`,
+  `AuditLogs` and the tables of other sign-ins). Rules find its native names in either form, with and without `properties.`.
+- CircleCI documents the members of an audit log entry, and of its CSV only that nested ones are JSON. A table with the columns `action` and `occurred_at`, in any case
+  and order, is read row by row; any other, and a row of another length, is a dead letter that says which columns it has.
 ";
 
 /// The events of all fixtures of a type, item by item; dead letters are none.
