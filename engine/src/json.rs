@@ -10,6 +10,8 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode,
 
 use crate::spelling::{canonical, spellings};
 
+mod tokens;
+
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
 
@@ -40,6 +42,11 @@ enum Node {
     Int(i64),
     Uint(u64),
     Float(f64),
+    /// Range of [`Json::text`] that holds a number with a point: few of them are ever asked for.
+    Decimal {
+        at: u32,
+        len: u32,
+    },
     /// Range of [`Json::text`].
     Text {
         at: u32,
@@ -58,7 +65,7 @@ enum Node {
 /// One parsed JSON text.
 #[derive(Clone, Debug)]
 pub struct Json {
-    /// All strings of the text, unescaped, one after the other.
+    /// Holds every string as it is without escapes.
     text: String,
     nodes: Vec<Node>,
 }
@@ -118,6 +125,13 @@ impl Json {
     /// # Errors
     /// [`JsonError`] says whether it is not JSON or beyond a limit.
     pub fn parse_within(bytes: &[u8], max_depth: usize) -> Result<Self, JsonError> {
+        match tokens::parse(bytes, max_depth) {
+            Some(json) => Ok(json),
+            None => Self::parse_by_tape(bytes, max_depth),
+        }
+    }
+
+    fn parse_by_tape(bytes: &[u8], max_depth: usize) -> Result<Self, JsonError> {
         // The parser has a limit of its own, but checks it only after it has indexed the whole text.
         check_depth(bytes, max_depth)?;
         let too_long = || JsonError::Length(bytes.len());
@@ -181,6 +195,10 @@ impl Json {
         self.text.get(start..start + len as usize).unwrap_or_default()
     }
 
+    fn decimal(&self, at: u32, len: u32) -> f64 {
+        self.slice(at, len).parse().unwrap_or_default()
+    }
+
     /// Index of the node after the value at `at`.
     fn after(&self, at: usize) -> usize {
         match self.node(at) {
@@ -194,7 +212,20 @@ impl<'a> Value<'a> {
     /// The member `key` of an object; where a key is repeated, its last value, as most readers of JSON have it.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
-        self.entries().filter(|(name, _)| *name == key).map(|(_, value)| value).last()
+        let Node::Object { .. } = self.json.node(self.at) else { return None };
+        let (end, text) = (self.json.after(self.at), self.json.text.as_bytes());
+        let (mut at, mut found) = (self.at + 1, None);
+        while at < end {
+            // Most keys differ in length already.
+            if let Node::Text { at: start, len } = self.json.node(at)
+                && len as usize == key.len()
+                && text.get(start as usize..start as usize + key.len()) == Some(key.as_bytes())
+            {
+                found = Some(Self { json: self.json, at: at + 1 });
+            }
+            at = self.json.after(at + 1);
+        }
+        found
     }
 
     /// Follows literal keys from object to object. Arrays are not entered.
@@ -246,6 +277,7 @@ impl<'a> Value<'a> {
             Node::Int(number) => Some(number as f64),
             Node::Uint(number) => Some(number as f64),
             Node::Float(number) => Some(number),
+            Node::Decimal { at, len } => Some(self.json.decimal(at, len)),
             _ => None,
         }
     }
@@ -305,6 +337,7 @@ impl<'a> Value<'a> {
             Node::Int(number) => Some(Cow::Owned(number.to_string())),
             Node::Uint(number) => Some(Cow::Owned(number.to_string())),
             Node::Float(number) => Some(Cow::Owned(float_text(number))),
+            Node::Decimal { at, len } => Some(Cow::Owned(float_text(self.json.decimal(at, len)))),
             Node::Null | Node::Array { .. } | Node::Object { .. } => None,
         }
     }
@@ -329,6 +362,7 @@ impl<'a> Value<'a> {
                 Node::Int(number) => writer.scalar(&number.to_string()),
                 Node::Uint(number) => writer.scalar(&number.to_string()),
                 Node::Float(number) => writer.scalar(&float_text(number)),
+                Node::Decimal { at, len } => writer.scalar(&float_text(self.json.decimal(at, len))),
                 Node::Array { count } => writer.open(count as usize, false),
                 Node::Object { count } => writer.open(count as usize, true),
             }
