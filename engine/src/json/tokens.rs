@@ -30,12 +30,7 @@ struct Memory {
 
 impl Memory {
     fn new() -> Self {
-        Self {
-            padded: Vec::new(),
-            index: Buffers::with_max_depth(0, 0),
-            tape: Tape(Vec::new()),
-            open: Vec::new(),
-        }
+        Self { padded: Vec::new(), index: Buffers::with_max_depth(0, 0), tape: Tape(Vec::new()), open: Vec::new() }
     }
 
     /// Finds the tokens; says false where the text is none that this module reads.
