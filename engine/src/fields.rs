@@ -205,6 +205,9 @@ impl Value {
     }
 }
 
+/// For how many fields of an event memory is taken at first.
+const USUAL: usize = 16;
+
 /// The normalised fields of one event. Few are set, so they are kept as a short sorted list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(Vec<(Field, Value)>);
@@ -218,7 +221,13 @@ impl Fields {
                     slot.1 = value;
                 }
             }
-            Err(at) => self.0.insert(at, (field, value)),
+            Err(at) => {
+                if self.0.capacity() == 0 {
+                    // Most events have more than a few and fewer than this.
+                    self.0.reserve(USUAL);
+                }
+                self.0.insert(at, (field, value));
+            }
         }
     }
 

@@ -186,10 +186,12 @@ impl Json {
         self.at(path)?.as_str()
     }
 
+    #[inline]
     fn node(&self, at: usize) -> Node {
         self.nodes.get(at).copied().unwrap_or(Node::Null)
     }
 
+    #[inline]
     fn slice(&self, at: u32, len: u32) -> &str {
         let start = at as usize;
         self.text.get(start..start + len as usize).unwrap_or_default()
@@ -200,6 +202,7 @@ impl Json {
     }
 
     /// Index of the node after the value at `at`.
+    #[inline]
     fn after(&self, at: usize) -> usize {
         match self.node(at) {
             Node::Array { count } | Node::Object { count } => at + 1 + count as usize,
@@ -210,6 +213,7 @@ impl Json {
 
 impl<'a> Value<'a> {
     /// The member `key` of an object; where a key is repeated, its last value, as most readers of JSON have it.
+    #[inline]
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
         let Node::Object { .. } = self.json.node(self.at) else { return None };
@@ -229,18 +233,21 @@ impl<'a> Value<'a> {
     }
 
     /// Follows literal keys from object to object. Arrays are not entered.
+    #[inline]
     #[must_use]
     pub fn at(self, path: &[&str]) -> Option<Self> {
         path.iter().try_fold(self, |value, key| value.get(key))
     }
 
     /// The text at `path`, if there is one.
+    #[inline]
     #[must_use]
     pub fn str_at(self, path: &[&str]) -> Option<&'a str> {
         self.at(path)?.as_str()
     }
 
     /// Its text, if it is a string.
+    #[inline]
     #[must_use]
     pub fn as_str(self) -> Option<&'a str> {
         match self.json.node(self.at) {
@@ -298,6 +305,7 @@ impl<'a> Value<'a> {
     }
 
     /// Whether it is an object.
+    #[inline]
     #[must_use]
     pub fn is_object(self) -> bool {
         matches!(self.json.node(self.at), Node::Object { .. })
@@ -310,6 +318,7 @@ impl<'a> Value<'a> {
     }
 
     /// Keys and values of an object in the order written; nothing for any other value.
+    #[inline]
     #[must_use]
     pub fn entries(self) -> Entries<'a> {
         match self.json.node(self.at) {
@@ -319,6 +328,7 @@ impl<'a> Value<'a> {
     }
 
     /// Elements of an array; nothing for any other value.
+    #[inline]
     #[must_use]
     pub fn items(self) -> Items<'a> {
         match self.json.node(self.at) {
@@ -512,6 +522,7 @@ pub struct Entries<'a> {
 impl<'a> Iterator for Entries<'a> {
     type Item = (&'a str, Value<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.end {
             return None;
@@ -534,6 +545,7 @@ pub struct Items<'a> {
 impl<'a> Iterator for Items<'a> {
     type Item = Value<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.end {
             return None;

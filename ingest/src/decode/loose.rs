@@ -32,7 +32,16 @@ pub(super) fn int(value: Value<'_>, path: &[&str]) -> Option<i64> {
     scalar(value, path)?.parse().ok()
 }
 
+#[inline]
 fn is_same(written: &str, key: &str) -> bool {
+    // Most keys differ in length or in how they begin; an underscore is never a letter of either case.
+    let begins = |text: &str| text.as_bytes().first().map(|byte| byte | 0x20);
+    if written.len() < key.len() || (begins(written) != begins(key) && !written.starts_with('_')) {
+        return false;
+    }
+    if written.len() == key.len() {
+        return written.eq_ignore_ascii_case(key);
+    }
     let plain = written.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase());
     plain.eq(key.bytes())
 }
