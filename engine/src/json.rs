@@ -211,19 +211,30 @@ impl Json {
     }
 }
 
+impl Drop for Json {
+    fn drop(&mut self) {
+        tokens::keep(std::mem::take(&mut self.text), std::mem::take(&mut self.nodes));
+    }
+}
+
 impl<'a> Value<'a> {
     /// The member `key` of an object; where a key is repeated, its last value, as most readers of JSON have it.
     #[inline]
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
+        self.find(|name| name == key.as_bytes())
+    }
+
+    /// The last member of an object whose key, as bytes of UTF-8, fits.
+    #[inline]
+    #[must_use]
+    pub fn find(self, fits: impl Fn(&[u8]) -> bool) -> Option<Self> {
         let Node::Object { .. } = self.json.node(self.at) else { return None };
         let (end, text) = (self.json.after(self.at), self.json.text.as_bytes());
         let (mut at, mut found) = (self.at + 1, None);
         while at < end {
-            // Most keys differ in length already.
             if let Node::Text { at: start, len } = self.json.node(at)
-                && len as usize == key.len()
-                && text.get(start as usize..start as usize + key.len()) == Some(key.as_bytes())
+                && text.get(start as usize..start as usize + len as usize).is_some_and(&fits)
             {
                 found = Some(Self { json: self.json, at: at + 1 });
             }

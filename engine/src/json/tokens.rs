@@ -3,7 +3,7 @@
 //! costs more than both, and decoders ask for few of them.
 //!
 //! It is not a second JSON parser: what is read here is what the tape would give, and what is not sure to be (halves of
-//! surrogate pairs, exponents, integers beyond 18 digits, whatever is not valid) is left to the tape.
+//! surrogate pairs, exponents, integers beyond 19 digits, whatever is not valid) is left to the tape.
 
 use std::cell::RefCell;
 
@@ -11,12 +11,14 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
 
 use super::{Json, Node};
 
-/// Integers of so many digits fit 64 bits, signed or not.
-const DIGITS_MAX: usize = 18;
+/// Integers of so many digits fit 64 bits without a sign, nanoseconds since 1970 among them.
+const DIGITS_MAX: usize = 19;
 /// Longest decimal that cannot be out of a float's range.
 const DECIMAL_MAX: usize = 64;
 /// Memory is kept for texts up to this size; larger ones are rare.
 const KEPT_MAX: usize = 1 << 20;
+/// Texts that are read at the same time: one, what it holds, and what that holds.
+const SPARE_MAX: usize = 3;
 
 /// Memory that is used again for the next text.
 struct Memory {
@@ -26,11 +28,19 @@ struct Memory {
     index: Buffers,
     tape: Tape<'static>,
     open: Vec<Open>,
+    /// What texts that are no longer read were kept in: one, and what lay in it.
+    spare: Vec<(String, Vec<Node>)>,
 }
 
 impl Memory {
     fn new() -> Self {
-        Self { padded: Vec::new(), index: Buffers::with_max_depth(0, 0), tape: Tape(Vec::new()), open: Vec::new() }
+        Self {
+            padded: Vec::new(),
+            index: Buffers::with_max_depth(0, 0),
+            tape: Tape(Vec::new()),
+            open: Vec::new(),
+            spare: Vec::new(),
+        }
     }
 
     /// Finds the tokens; says false where the text is none that this module reads.
@@ -55,6 +65,25 @@ struct Open {
     object: bool,
 }
 
+/// Takes back the memory of a text that is no longer read.
+pub(super) fn keep(mut text: String, mut nodes: Vec<Node>) {
+    if text.capacity() == 0 || text.capacity() > KEPT_MAX || nodes.capacity() > KEPT_MAX / size_of::<Node>() {
+        return;
+    }
+    text.clear();
+    nodes.clear();
+    // At the end of a thread there may be nothing left to keep it in: then it is given up.
+    MEMORY
+        .try_with(|memory| {
+            if let Ok(mut memory) = memory.try_borrow_mut()
+                && memory.spare.len() < SPARE_MAX
+            {
+                memory.spare.push((text, nodes));
+            }
+        })
+        .unwrap_or(());
+}
+
 /// Reads a text nested at most `max_depth` deep; `None` leaves it to the tape, also to say what is wrong with it.
 pub(super) fn parse(bytes: &[u8], max_depth: usize) -> Option<Json> {
     MEMORY.with_borrow_mut(|memory| {
@@ -68,15 +97,14 @@ pub(super) fn parse(bytes: &[u8], max_depth: usize) -> Option<Json> {
 
 fn walk(bytes: &[u8], memory: &mut Memory, max_depth: usize) -> Option<Json> {
     let raw = simdutf8::basic::from_utf8(bytes).ok()?;
+    let (mut text, mut nodes) = memory.spare.pop().unwrap_or_default();
     let tokens = memory.index.structural_indexes();
+    text.push_str(raw);
+    // Of what tokens there are at least half are commas, colons and closing brackets.
+    nodes.reserve(tokens.len() / 2 + 1);
     memory.open.clear();
-    let mut walk = Walk {
-        raw,
-        tokens,
-        escape: memchr::memchr(b'\\', bytes).unwrap_or(usize::MAX),
-        // Of what tokens there are at least half are commas, colons and closing brackets.
-        json: Json { text: raw.to_owned(), nodes: Vec::with_capacity(tokens.len() / 2 + 1) },
-    };
+    let mut walk =
+        Walk { raw, tokens, escape: memchr::memchr(b'\\', bytes).unwrap_or(usize::MAX), json: Json { text, nodes } };
     walk.whole(&mut memory.open, max_depth)?;
     Some(walk.json)
 }
@@ -230,11 +258,11 @@ fn number(at: usize, text: &[u8]) -> Option<(Node, usize)> {
         let len = sign + whole + 1 + fraction;
         return (fraction > 0 && len <= DECIMAL_MAX).then_some((Node::Decimal { at: at as u32, len: len as u32 }, len));
     }
-    let node = match i64::try_from(value).ok()? {
+    let node = if sign == 0 {
+        Node::Uint(value)
+    } else {
         // Minus zero is for the tape to say what it is.
-        0 if sign == 1 => return None,
-        positive if sign == 1 => Node::Int(-positive),
-        _ => Node::Uint(value),
+        Node::Int(-i64::try_from(value).ok().filter(|value| *value != 0)?)
     };
     Some((node, sign + whole))
 }

@@ -6,7 +6,7 @@ use pipeproof_engine as engine;
 
 /// The member whose key is `key`, given in lower case without underscores.
 pub(super) fn get<'a>(value: Value<'a>, key: &str) -> Option<Value<'a>> {
-    value.entries().filter(|(written, _)| is_same(written, key)).map(|(_, member)| member).last()
+    value.find(|written| is_same(written, key.as_bytes()))
 }
 
 /// Follows keys from object to object.
@@ -33,17 +33,16 @@ pub(super) fn int(value: Value<'_>, path: &[&str]) -> Option<i64> {
 }
 
 #[inline]
-fn is_same(written: &str, key: &str) -> bool {
+fn is_same(written: &[u8], key: &[u8]) -> bool {
     // Most keys differ in length or in how they begin; an underscore is never a letter of either case.
-    let begins = |text: &str| text.as_bytes().first().map(|byte| byte | 0x20);
-    if written.len() < key.len() || (begins(written) != begins(key) && !written.starts_with('_')) {
+    let begins = |text: &[u8]| text.first().map(|byte| byte | 0x20);
+    if written.len() < key.len() || (begins(written) != begins(key) && !written.starts_with(b"_")) {
         return false;
     }
     if written.len() == key.len() {
         return written.eq_ignore_ascii_case(key);
     }
-    let plain = written.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase());
-    plain.eq(key.bytes())
+    written.iter().filter(|byte| **byte != b'_').map(u8::to_ascii_lowercase).eq(key.iter().copied())
 }
 
 #[cfg(test)]
