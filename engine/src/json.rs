@@ -10,7 +10,10 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode,
 
 use crate::spelling::{canonical, spellings};
 
+mod compact;
 mod tokens;
+
+pub(crate) use compact::CompactWriter;
 
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
@@ -51,6 +54,12 @@ enum Node {
     Text {
         at: u32,
         len: u32,
+    },
+    /// As text, of a key; `after` is the node of the next one, or the end of the object. The tape's are plain texts.
+    Key {
+        at: u32,
+        len: u32,
+        after: u32,
     },
     /// `count` nodes follow that belong to it.
     Array {
@@ -222,23 +231,33 @@ impl<'a> Value<'a> {
     #[inline]
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
-        self.find(|name| name == key.as_bytes())
+        let key = key.as_bytes();
+        // Most keys differ in length or in their last letter.
+        self.find_sized(|len| len == key.len(), |name| name.last() == key.last() && name == key)
     }
 
-    /// The last member of an object whose key, as bytes of UTF-8, fits.
+    /// The last member of an object whose key, as bytes of UTF-8 and at least `shortest` of them, fits.
     #[inline]
     #[must_use]
-    pub fn find(self, fits: impl Fn(&[u8]) -> bool) -> Option<Self> {
+    pub fn find(self, shortest: usize, fits: impl Fn(&[u8]) -> bool) -> Option<Self> {
+        self.find_sized(|len| len >= shortest, fits)
+    }
+
+    #[inline]
+    fn find_sized(self, has_size: impl Fn(usize) -> bool, fits: impl Fn(&[u8]) -> bool) -> Option<Self> {
         let Node::Object { .. } = self.json.node(self.at) else { return None };
         let (end, text) = (self.json.after(self.at), self.json.text.as_bytes());
         let (mut at, mut found) = (self.at + 1, None);
         while at < end {
-            if let Node::Text { at: start, len } = self.json.node(at)
-                && text.get(start as usize..start as usize + len as usize).is_some_and(&fits)
-            {
+            let (start, len, after) = match self.json.node(at) {
+                Node::Key { at: start, len, after } => (start as usize, len as usize, after as usize),
+                Node::Text { at: start, len } => (start as usize, len as usize, self.json.after(at + 1)),
+                _ => break,
+            };
+            if has_size(len) && text.get(start..start + len).is_some_and(&fits) {
                 found = Some(Self { json: self.json, at: at + 1 });
             }
-            at = self.json.after(at + 1);
+            at = after;
         }
         found
     }
@@ -262,7 +281,7 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_str(self) -> Option<&'a str> {
         match self.json.node(self.at) {
-            Node::Text { at, len } => Some(self.json.slice(at, len)),
+            Node::Text { at, len } | Node::Key { at, len, .. } => Some(self.json.slice(at, len)),
             _ => None,
         }
     }
@@ -352,7 +371,7 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn scalar(self) -> Option<Cow<'a, str>> {
         match self.json.node(self.at) {
-            Node::Text { at, len } => Some(Cow::Borrowed(self.json.slice(at, len))),
+            Node::Text { at, len } | Node::Key { at, len, .. } => Some(Cow::Borrowed(self.json.slice(at, len))),
             Node::Bool(true) => Some(Cow::Borrowed("true")),
             Node::Bool(false) => Some(Cow::Borrowed("false")),
             Node::Int(number) => Some(Cow::Owned(number.to_string())),
@@ -377,7 +396,7 @@ impl<'a> Value<'a> {
         let mut writer = CompactWriter::default();
         for node in tape.get(self.at..end).unwrap_or_default() {
             match *node {
-                Node::Text { at, len } => writer.text(self.json.slice(at, len)),
+                Node::Text { at, len } | Node::Key { at, len, .. } => writer.text(self.json.slice(at, len)),
                 Node::Null => writer.scalar("null"),
                 Node::Bool(truth) => writer.scalar(if truth { "true" } else { "false" }),
                 Node::Int(number) => writer.scalar(&number.to_string()),
@@ -438,90 +457,6 @@ pub fn float_text(number: f64) -> String {
     format!("{number:?}")
 }
 
-/// Writes a tape as compact JSON.
-#[derive(Debug, Default)]
-pub(crate) struct CompactWriter {
-    out: String,
-    /// Open containers: nodes left, whether an object, whether the next node is a key, whether it is the first.
-    open: Vec<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    left: usize,
-    object: bool,
-    key_next: bool,
-    first: bool,
-}
-
-impl CompactWriter {
-    /// Before each node: separator, and count it on every open container.
-    fn before(&mut self, own: usize) {
-        while self.open.last().is_some_and(|open| open.left == 0) {
-            self.close();
-        }
-        if let Some(open) = self.open.last_mut() {
-            if open.object && !open.key_next {
-                self.out.push(':');
-            } else if !open.first {
-                self.out.push(',');
-            }
-            open.first = false;
-            open.key_next = open.object && !open.key_next;
-            open.left = open.left.saturating_sub(own);
-        }
-    }
-
-    fn close(&mut self) {
-        if let Some(open) = self.open.pop() {
-            self.out.push(if open.object { '}' } else { ']' });
-        }
-    }
-
-    /// A string or a key.
-    pub(crate) fn text(&mut self, text: &str) {
-        self.before(1);
-        self.out.push('"');
-        for char in text.chars() {
-            match char {
-                '"' => self.out.push_str("\\\""),
-                '\\' => self.out.push_str("\\\\"),
-                '\n' => self.out.push_str("\\n"),
-                '\r' => self.out.push_str("\\r"),
-                '\t' => self.out.push_str("\\t"),
-                '\u{8}' => self.out.push_str("\\b"),
-                '\u{c}' => self.out.push_str("\\f"),
-                control if u32::from(control) < 0x20 => {
-                    self.out.push_str(&format!("\\u{:04x}", u32::from(control)));
-                }
-                other => self.out.push(other),
-            }
-        }
-        self.out.push('"');
-    }
-
-    /// A number, boolean or null.
-    pub(crate) fn scalar(&mut self, text: &str) {
-        self.before(1);
-        self.out.push_str(text);
-    }
-
-    /// An object or array that holds the next `count` nodes.
-    pub(crate) fn open(&mut self, count: usize, object: bool) {
-        self.before(count.saturating_add(1));
-        self.out.push(if object { '{' } else { '[' });
-        self.open.push(Open { left: count, object, key_next: object, first: true });
-    }
-
-    /// The text written.
-    pub(crate) fn finish(mut self) -> String {
-        while !self.open.is_empty() {
-            self.close();
-        }
-        self.out
-    }
-}
-
 /// Keys and values of an object.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
@@ -540,7 +475,10 @@ impl<'a> Iterator for Entries<'a> {
         }
         let key = Value { json: self.json, at: self.at }.as_str().unwrap_or_default();
         let value = Value { json: self.json, at: self.at + 1 };
-        self.at = self.json.after(self.at + 1);
+        self.at = match self.json.node(self.at) {
+            Node::Key { after, .. } => after as usize,
+            _ => self.json.after(self.at + 1),
+        };
         Some((key, value))
     }
 }

@@ -63,6 +63,8 @@ thread_local! {
 struct Open {
     node: usize,
     object: bool,
+    /// The node of the key that was read last.
+    key: usize,
 }
 
 /// Takes back the memory of a text that is no longer read.
@@ -130,7 +132,10 @@ impl Walk<'_> {
         loop {
             let (at, byte) = self.token(number)?;
             match byte {
-                b'"' => self.string(number, at)?,
+                b'"' => {
+                    let (at, len) = self.string(number, at)?;
+                    self.json.nodes.push(Node::Text { at, len });
+                }
                 b'{' | b'[' => {
                     if open.len() >= max_depth {
                         return None;
@@ -139,7 +144,8 @@ impl Walk<'_> {
                     number += 1;
                     let empty = self.token(number)?.1 == if object { b'}' } else { b']' };
                     if !empty {
-                        open.push(Open { node: self.json.nodes.len(), object });
+                        let node = self.json.nodes.len();
+                        open.push(Open { node, object, key: node + 1 });
                     }
                     self.json.nodes.push(if object { Node::Object { count: 0 } } else { Node::Array { count: 0 } });
                     if !empty {
@@ -155,24 +161,31 @@ impl Walk<'_> {
             // A value has ended. What follows is the next one, or the end of what it stands in.
             number += 1;
             loop {
-                let Some(Open { node, object }) = open.last() else {
+                let Some(Open { node, object, key }) = open.last_mut() else {
                     return (number == self.tokens.len()).then_some(());
                 };
+                if *object {
+                    let next = u32::try_from(self.json.nodes.len()).ok()?;
+                    if let Some(Node::Key { after, .. }) = self.json.nodes.get_mut(*key) {
+                        *after = next;
+                    }
+                }
                 match self.token(number)?.1 {
                     b',' => {
                         number += 1;
                         if *object {
+                            *key = self.json.nodes.len();
                             self.key(number)?;
                             number += 2;
                         }
                         break;
                     }
                     b'}' if *object => {
-                        let count = u32::try_from(self.json.nodes.len() - node - 1).ok()?;
+                        let count = u32::try_from(self.json.nodes.len() - *node - 1).ok()?;
                         *self.json.nodes.get_mut(*node)? = Node::Object { count };
                     }
                     b']' if !*object => {
-                        let count = u32::try_from(self.json.nodes.len() - node - 1).ok()?;
+                        let count = u32::try_from(self.json.nodes.len() - *node - 1).ok()?;
                         *self.json.nodes.get_mut(*node)? = Node::Array { count };
                     }
                     _ => return None,
@@ -189,12 +202,14 @@ impl Walk<'_> {
         if byte != b'"' || self.token(number + 1)?.1 != b':' {
             return None;
         }
-        self.string(number, at)
+        let (at, len) = self.string(number, at)?;
+        self.json.nodes.push(Node::Key { at, len, after: 0 });
+        Some(())
     }
 
-    /// The string that this token begins. After it there is only white space up to the next token.
+    /// Where the string is that this token begins. After it there is only white space up to the next token.
     #[inline]
-    fn string(&mut self, number: usize, at: usize) -> Option<()> {
+    fn string(&mut self, number: usize, at: usize) -> Option<(u32, u32)> {
         let bytes = self.raw.as_bytes();
         let start = at + 1;
         let mut end = *self.tokens.get(number + 1)? as usize;
@@ -211,15 +226,13 @@ impl Walk<'_> {
         }
         if self.escape >= end {
             // The first stage has refused texts that are too long for 32 bits.
-            self.json.nodes.push(Node::Text { at: start as u32, len: (end - start) as u32 });
-            return Some(());
+            return Some((start as u32, (end - start) as u32));
         }
         let unescaped = self.json.text.len();
         unescape(self.raw.get(start..end)?, &mut self.json.text)?;
         let len = u32::try_from(self.json.text.len() - unescaped).ok()?;
-        self.json.nodes.push(Node::Text { at: u32::try_from(unescaped).ok()?, len });
         self.escape = memchr::memchr(b'\\', bytes.get(end..)?).map_or(usize::MAX, |next| end + next);
-        Some(())
+        Some((u32::try_from(unescaped).ok()?, len))
     }
 
     /// A number, a boolean or null.

@@ -6,7 +6,7 @@ use pipeproof_engine as engine;
 
 /// The member whose key is `key`, given in lower case without underscores.
 pub(super) fn get<'a>(value: Value<'a>, key: &str) -> Option<Value<'a>> {
-    value.find(|written| is_same(written, key.as_bytes()))
+    value.find(key.len(), |written| is_same(written, key.as_bytes()))
 }
 
 /// Follows keys from object to object.
@@ -34,9 +34,9 @@ pub(super) fn int(value: Value<'_>, path: &[&str]) -> Option<i64> {
 
 #[inline]
 fn is_same(written: &[u8], key: &[u8]) -> bool {
-    // Most keys differ in length or in how they begin; an underscore is never a letter of either case.
+    // Most keys differ in how they begin; an underscore is never a letter of either case.
     let begins = |text: &[u8]| text.first().map(|byte| byte | 0x20);
-    if written.len() < key.len() || (begins(written) != begins(key) && !written.starts_with(b"_")) {
+    if begins(written) != begins(key) && !written.starts_with(b"_") {
         return false;
     }
     if written.len() == key.len() {
