@@ -142,10 +142,8 @@ impl Draft {
     fn derive(&self, kept: &[Field], action: &str, category: &str) -> Self {
         let mut draft = Self::new(action, category);
         draft.time = self.time;
-        for field in kept {
-            if let Some(value) = self.fields.get(*field) {
-                draft.fields.set(*field, value.clone());
-            }
+        for (field, value) in self.fields.iter().filter(|(field, _)| kept.contains(field)) {
+            draft.fields.set(field, value.clone());
         }
         draft
     }

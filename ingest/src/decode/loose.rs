@@ -34,9 +34,11 @@ pub(super) fn int(value: Value<'_>, path: &[&str]) -> Option<i64> {
 
 #[inline]
 fn is_same(written: &[u8], key: &[u8]) -> bool {
-    // Most keys differ in how they begin; an underscore is never a letter of either case.
-    let begins = |text: &[u8]| text.first().map(|byte| byte | 0x20);
-    if begins(written) != begins(key) && !written.starts_with(b"_") {
+    // Most keys differ in how they begin or end; an underscore is never a letter of either case.
+    let letter = |byte: Option<&u8>| byte.map(|byte| byte | 0x20);
+    if (letter(written.first()) != letter(key.first()) && !written.starts_with(b"_"))
+        || (letter(written.last()) != letter(key.last()) && !written.ends_with(b"_"))
+    {
         return false;
     }
     if written.len() == key.len() {

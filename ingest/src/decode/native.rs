@@ -16,9 +16,10 @@ pub(super) fn derived(kind: SourceType, fields: &Fields) -> Bytes {
     out.extend_from_slice(b",\"from\":");
     text(&mut out, kind.name());
     for (field, value) in fields.iter() {
-        out.push(b',');
-        text(&mut out, field.name());
-        out.push(b':');
+        // Names of fields are letters, digits, dots and underscores.
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(field.name().as_bytes());
+        out.extend_from_slice(b"\":");
         match value {
             Value::Text(value) => text(&mut out, value),
             Value::Time(value) => text(&mut out, &value.to_string()),
