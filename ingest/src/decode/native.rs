@@ -31,8 +31,16 @@ pub(super) fn derived(kind: SourceType, fields: &Fields) -> Bytes {
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
-    // Text is written to memory: neither can fail.
-    drop(serde_json::to_writer(out, text));
+    // Nearly all text is written as it is; to look at all of it at once is quicker than to look for the first that is not.
+    let is_escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    if text.bytes().fold(false, |found, byte| found | is_escaped(byte)) {
+        // It is written to memory, which does not fail.
+        drop(serde_json::to_writer(out, text));
+        return;
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 #[cfg(test)]
