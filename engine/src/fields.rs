@@ -205,6 +205,9 @@ impl Value {
     }
 }
 
+/// For how many fields of an event memory is taken at first: most events have more than a few and fewer than this.
+const USUAL: usize = 16;
+
 /// The normalised fields of one event. Few are set, so they are kept as a short sorted list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(Vec<(Field, Value)>);
@@ -212,6 +215,14 @@ pub struct Fields(Vec<(Field, Value)>);
 impl Fields {
     /// Sets a field, replacing what was there.
     pub fn set(&mut self, field: Field, value: Value) {
+        // Decoders set many in the order of the table, derived events all of them.
+        if self.0.last().is_none_or(|(last, _)| *last < field) {
+            if self.0.capacity() == 0 {
+                self.0.reserve(USUAL);
+            }
+            self.0.push((field, value));
+            return;
+        }
         match self.0.binary_search_by_key(&field, |(name, _)| *name) {
             Ok(at) => {
                 if let Some(slot) = self.0.get_mut(at) {

@@ -10,6 +10,11 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode,
 
 use crate::spelling::Spelling;
 
+mod compact;
+mod tokens;
+
+pub(crate) use compact::CompactWriter;
+
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
 
@@ -40,10 +45,21 @@ enum Node {
     Int(i64),
     Uint(u64),
     Float(f64),
+    /// Range of [`Json::text`] that holds a number with a point: few of them are ever asked for.
+    Decimal {
+        at: u32,
+        len: u32,
+    },
     /// Range of [`Json::text`].
     Text {
         at: u32,
         len: u32,
+    },
+    /// As text, of a key; `after` is the node of the next one, or the end of the object. The tape's are plain texts.
+    Key {
+        at: u32,
+        len: u32,
+        after: u32,
     },
     /// `count` nodes follow that belong to it.
     Array {
@@ -58,7 +74,7 @@ enum Node {
 /// One parsed JSON text.
 #[derive(Clone, Debug)]
 pub struct Json {
-    /// All strings of the text, unescaped, one after the other.
+    /// Holds every string as it is without escapes.
     text: String,
     nodes: Vec<Node>,
 }
@@ -118,6 +134,13 @@ impl Json {
     /// # Errors
     /// [`JsonError`] says whether it is not JSON or beyond a limit.
     pub fn parse_within(bytes: &[u8], max_depth: usize) -> Result<Self, JsonError> {
+        match tokens::parse(bytes, max_depth) {
+            Some(json) => Ok(json),
+            None => Self::parse_by_tape(bytes, max_depth),
+        }
+    }
+
+    fn parse_by_tape(bytes: &[u8], max_depth: usize) -> Result<Self, JsonError> {
         // The parser has a limit of its own, but checks it only after it has indexed the whole text.
         check_depth(bytes, max_depth)?;
         let too_long = || JsonError::Length(bytes.len());
@@ -172,16 +195,23 @@ impl Json {
         self.at(path)?.as_str()
     }
 
+    #[inline]
     fn node(&self, at: usize) -> Node {
         self.nodes.get(at).copied().unwrap_or(Node::Null)
     }
 
+    #[inline]
     fn slice(&self, at: u32, len: u32) -> &str {
         let start = at as usize;
         self.text.get(start..start + len as usize).unwrap_or_default()
     }
 
+    fn decimal(&self, at: u32, len: u32) -> f64 {
+        self.slice(at, len).parse().unwrap_or_default()
+    }
+
     /// Index of the node after the value at `at`.
+    #[inline]
     fn after(&self, at: usize) -> usize {
         match self.node(at) {
             Node::Array { count } | Node::Object { count } => at + 1 + count as usize,
@@ -190,30 +220,68 @@ impl Json {
     }
 }
 
+impl Drop for Json {
+    fn drop(&mut self) {
+        tokens::keep(std::mem::take(&mut self.text), std::mem::take(&mut self.nodes));
+    }
+}
+
 impl<'a> Value<'a> {
     /// The member `key` of an object; where a key is repeated, its last value, as most readers of JSON have it.
+    #[inline]
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
-        self.entries().filter(|(name, _)| *name == key).map(|(_, value)| value).last()
+        let key = key.as_bytes();
+        // Most keys differ in length or in their last letter.
+        self.find_sized(|len| len == key.len(), |name| name.last() == key.last() && name == key)
+    }
+
+    /// The last member of an object whose key, as bytes of UTF-8 and at least `shortest` of them, fits.
+    #[inline]
+    #[must_use]
+    pub fn find(self, shortest: usize, fits: impl Fn(&[u8]) -> bool) -> Option<Self> {
+        self.find_sized(|len| len >= shortest, fits)
+    }
+
+    #[inline]
+    fn find_sized(self, has_size: impl Fn(usize) -> bool, fits: impl Fn(&[u8]) -> bool) -> Option<Self> {
+        let Node::Object { .. } = self.json.node(self.at) else { return None };
+        let (end, text) = (self.json.after(self.at), self.json.text.as_bytes());
+        let (mut at, mut found) = (self.at + 1, None);
+        while at < end {
+            let (start, len, after) = match self.json.node(at) {
+                Node::Key { at: start, len, after } => (start as usize, len as usize, after as usize),
+                Node::Text { at: start, len } => (start as usize, len as usize, self.json.after(at + 1)),
+                _ => break,
+            };
+            if has_size(len) && text.get(start..start + len).is_some_and(&fits) {
+                found = Some(Self { json: self.json, at: at + 1 });
+            }
+            at = after;
+        }
+        found
     }
 
     /// Follows literal keys from object to object. Arrays are not entered.
+    #[inline]
     #[must_use]
     pub fn at(self, path: &[&str]) -> Option<Self> {
         path.iter().try_fold(self, |value, key| value.get(key))
     }
 
     /// The text at `path`, if there is one.
+    #[inline]
     #[must_use]
     pub fn str_at(self, path: &[&str]) -> Option<&'a str> {
         self.at(path)?.as_str()
     }
 
     /// Its text, if it is a string.
+    #[inline]
     #[must_use]
     pub fn as_str(self) -> Option<&'a str> {
         match self.json.node(self.at) {
-            Node::Text { at, len } => Some(self.json.slice(at, len)),
+            Node::Text { at, len } | Node::Key { at, len, .. } => Some(self.json.slice(at, len)),
             _ => None,
         }
     }
@@ -246,6 +314,7 @@ impl<'a> Value<'a> {
             Node::Int(number) => Some(number as f64),
             Node::Uint(number) => Some(number as f64),
             Node::Float(number) => Some(number),
+            Node::Decimal { at, len } => Some(self.json.decimal(at, len)),
             _ => None,
         }
     }
@@ -266,6 +335,7 @@ impl<'a> Value<'a> {
     }
 
     /// Whether it is an object.
+    #[inline]
     #[must_use]
     pub fn is_object(self) -> bool {
         matches!(self.json.node(self.at), Node::Object { .. })
@@ -278,6 +348,7 @@ impl<'a> Value<'a> {
     }
 
     /// Keys and values of an object in the order written; nothing for any other value.
+    #[inline]
     #[must_use]
     pub fn entries(self) -> Entries<'a> {
         match self.json.node(self.at) {
@@ -287,6 +358,7 @@ impl<'a> Value<'a> {
     }
 
     /// Elements of an array; nothing for any other value.
+    #[inline]
     #[must_use]
     pub fn items(self) -> Items<'a> {
         match self.json.node(self.at) {
@@ -299,12 +371,13 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn scalar(self) -> Option<Cow<'a, str>> {
         match self.json.node(self.at) {
-            Node::Text { at, len } => Some(Cow::Borrowed(self.json.slice(at, len))),
+            Node::Text { at, len } | Node::Key { at, len, .. } => Some(Cow::Borrowed(self.json.slice(at, len))),
             Node::Bool(true) => Some(Cow::Borrowed("true")),
             Node::Bool(false) => Some(Cow::Borrowed("false")),
             Node::Int(number) => Some(Cow::Owned(number.to_string())),
             Node::Uint(number) => Some(Cow::Owned(number.to_string())),
             Node::Float(number) => Some(Cow::Owned(float_text(number))),
+            Node::Decimal { at, len } => Some(Cow::Owned(float_text(self.json.decimal(at, len)))),
             Node::Null | Node::Array { .. } | Node::Object { .. } => None,
         }
     }
@@ -323,12 +396,13 @@ impl<'a> Value<'a> {
         let mut writer = CompactWriter::default();
         for node in tape.get(self.at..end).unwrap_or_default() {
             match *node {
-                Node::Text { at, len } => writer.text(self.json.slice(at, len)),
+                Node::Text { at, len } | Node::Key { at, len, .. } => writer.text(self.json.slice(at, len)),
                 Node::Null => writer.scalar("null"),
                 Node::Bool(truth) => writer.scalar(if truth { "true" } else { "false" }),
                 Node::Int(number) => writer.scalar(&number.to_string()),
                 Node::Uint(number) => writer.scalar(&number.to_string()),
                 Node::Float(number) => writer.scalar(&float_text(number)),
+                Node::Decimal { at, len } => writer.scalar(&float_text(self.json.decimal(at, len))),
                 Node::Array { count } => writer.open(count as usize, false),
                 Node::Object { count } => writer.open(count as usize, true),
             }
@@ -383,90 +457,6 @@ pub fn float_text(number: f64) -> String {
     format!("{number:?}")
 }
 
-/// Writes a tape as compact JSON.
-#[derive(Debug, Default)]
-pub(crate) struct CompactWriter {
-    out: String,
-    /// Open containers: nodes left, whether an object, whether the next node is a key, whether it is the first.
-    open: Vec<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    left: usize,
-    object: bool,
-    key_next: bool,
-    first: bool,
-}
-
-impl CompactWriter {
-    /// Before each node: separator, and count it on every open container.
-    fn before(&mut self, own: usize) {
-        while self.open.last().is_some_and(|open| open.left == 0) {
-            self.close();
-        }
-        if let Some(open) = self.open.last_mut() {
-            if open.object && !open.key_next {
-                self.out.push(':');
-            } else if !open.first {
-                self.out.push(',');
-            }
-            open.first = false;
-            open.key_next = open.object && !open.key_next;
-            open.left = open.left.saturating_sub(own);
-        }
-    }
-
-    fn close(&mut self) {
-        if let Some(open) = self.open.pop() {
-            self.out.push(if open.object { '}' } else { ']' });
-        }
-    }
-
-    /// A string or a key.
-    pub(crate) fn text(&mut self, text: &str) {
-        self.before(1);
-        self.out.push('"');
-        for char in text.chars() {
-            match char {
-                '"' => self.out.push_str("\\\""),
-                '\\' => self.out.push_str("\\\\"),
-                '\n' => self.out.push_str("\\n"),
-                '\r' => self.out.push_str("\\r"),
-                '\t' => self.out.push_str("\\t"),
-                '\u{8}' => self.out.push_str("\\b"),
-                '\u{c}' => self.out.push_str("\\f"),
-                control if u32::from(control) < 0x20 => {
-                    self.out.push_str(&format!("\\u{:04x}", u32::from(control)));
-                }
-                other => self.out.push(other),
-            }
-        }
-        self.out.push('"');
-    }
-
-    /// A number, boolean or null.
-    pub(crate) fn scalar(&mut self, text: &str) {
-        self.before(1);
-        self.out.push_str(text);
-    }
-
-    /// An object or array that holds the next `count` nodes.
-    pub(crate) fn open(&mut self, count: usize, object: bool) {
-        self.before(count.saturating_add(1));
-        self.out.push(if object { '{' } else { '[' });
-        self.open.push(Open { left: count, object, key_next: object, first: true });
-    }
-
-    /// The text written.
-    pub(crate) fn finish(mut self) -> String {
-        while !self.open.is_empty() {
-            self.close();
-        }
-        self.out
-    }
-}
-
 /// Keys and values of an object.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
@@ -478,13 +468,17 @@ pub struct Entries<'a> {
 impl<'a> Iterator for Entries<'a> {
     type Item = (&'a str, Value<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.end {
             return None;
         }
         let key = Value { json: self.json, at: self.at }.as_str().unwrap_or_default();
         let value = Value { json: self.json, at: self.at + 1 };
-        self.at = self.json.after(self.at + 1);
+        self.at = match self.json.node(self.at) {
+            Node::Key { after, .. } => after as usize,
+            _ => self.json.after(self.at + 1),
+        };
         Some((key, value))
     }
 }
@@ -500,6 +494,7 @@ pub struct Items<'a> {
 impl<'a> Iterator for Items<'a> {
     type Item = Value<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.end {
             return None;

@@ -50,6 +50,9 @@ impl Timestamp {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
+        if let Some(micros) = usual(text.as_bytes()) {
+            return Some(Self(micros));
+        }
         if let Ok(time) = DateTime::parse_from_rfc3339(text) {
             return Some(Self(time.timestamp_micros()));
         }
@@ -109,6 +112,51 @@ impl Timestamp {
             DateTime::<Utc>::MAX_UTC
         })
     }
+}
+
+/// Microseconds of a time as nearly every source writes it, `YYYY-MM-DDTHH:MM:SS[.FRACTION]Z` or with an offset for the
+/// `Z`; `None` for all else, also what is out of range.
+fn usual(text: &[u8]) -> Option<i64> {
+    let number = |from: usize, digits: usize| {
+        text.get(from..from + digits)?
+            .iter()
+            .try_fold(0_u32, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
+    };
+    let is = |at: usize, byte: u8| text.get(at) == Some(&byte);
+    if !(is(4, b'-') && is(7, b'-') && is(10, b'T') && is(13, b':') && is(16, b':')) {
+        return None;
+    }
+    let date = chrono::NaiveDate::from_ymd_opt(i32::try_from(number(0, 4)?).ok()?, number(5, 2)?, number(8, 2)?)?;
+    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let mut at = 19;
+    let mut fraction = 0;
+    if is(at, b'.') {
+        let digits = text.get(at + 1..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 || digits > 9 {
+            return None;
+        }
+        let micros = number(at + 1, digits.min(6))?;
+        fraction = i64::from(micros) * 10_i64.pow(u32::try_from(6 - digits.min(6)).ok()?);
+        at += 1 + digits;
+    }
+    let offset = match text.get(at..)? {
+        b"Z" => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let (hours, minutes) = (number(at + 1, 2)?, number(at + 4, 2)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let seconds = i64::from(hours * 3_600 + minutes * 60);
+            if *sign == b'-' { -seconds } else { seconds }
+        }
+        _ => return None,
+    };
+    let days = date.signed_duration_since(chrono::NaiveDate::default()).num_days();
+    let seconds = days * 86_400 + i64::from(hour * 3_600 + minute * 60 + second) - offset;
+    Some(seconds * 1_000_000 + fraction)
 }
 
 /// A duration in whole microseconds, saturating.
@@ -188,6 +236,26 @@ mod tests {
         assert_eq!(Timestamp::parse("2025-10-25T14:46:09.6953658Z"), Some(second.plus(Duration::from_micros(695_365))));
         assert_eq!(Timestamp::parse("yesterday"), None);
         assert_eq!(Timestamp::parse("2025-10-25").map(Timestamp::date).as_deref(), Some("2025-10-25"));
+    }
+
+    #[test]
+    fn the_usual_form_is_read_as_chrono_reads_it() {
+        let mut read = 0;
+        for date in ["2024-02-29", "2023-02-29", "1969-12-31", "0001-01-01", "2025-13-01", "2025-1-01", "9999-12-31"] {
+            for time in ["00:00:00", "23:59:59", "24:00:00", "12:60:00", "12:00:60", "12:0a:00", "12-00-00"] {
+                for fraction in ["", ".5", ".000001", ".123456789", ".1234567891", ".", ".x"] {
+                    for zone in ["Z", "+00:00", "-07:30", "+23:59", "+24:00", "+0100", "", "z", "+01:60", "+1:000"] {
+                        let text = format!("{date}T{time}{fraction}{zone}");
+                        if let Some(micros) = usual(text.as_bytes()) {
+                            let expected = DateTime::parse_from_rfc3339(&text).unwrap().timestamp_micros();
+                            assert_eq!(micros, expected, "{text}");
+                            read += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(read, 5 * 2 * 4 * 4);
     }
 
     #[test]

@@ -52,6 +52,7 @@ mod kubernetes_event;
 mod kubernetes_objects;
 mod kyverno_report;
 mod loose;
+mod native;
 mod okta;
 mod opa_decision;
 mod otlp;
@@ -151,10 +152,8 @@ impl Draft {
     fn derive(&self, kept: &[Field], action: &str, category: &str) -> Self {
         let mut draft = Self::new(action, category);
         draft.time = self.time;
-        for field in kept {
-            if let Some(value) = self.fields.get(*field) {
-                draft.fields.set(*field, value.clone());
-            }
+        for (field, value) in self.fields.iter().filter(|(field, _)| kept.contains(field)) {
+            draft.fields.set(field, value.clone());
         }
         draft
     }
@@ -311,7 +310,7 @@ fn finish(position: Position, record: &Record, drafts: Vec<Draft>) -> Vec<Event>
         let native = match draft.native {
             Some(native) => native,
             None if sub == 0 => record.body.clone(),
-            None => derived_native(envelope.source_type, &draft.fields),
+            None => native::derived(envelope.source_type, &draft.fields),
         };
         Event {
             id: EventId { position, sub },
@@ -328,15 +327,6 @@ fn finish(position: Position, record: &Record, drafts: Vec<Draft>) -> Vec<Event>
         }
     });
     events.collect()
-}
-
-/// The native object of a derived event: what it is and what it was derived to.
-fn derived_native(kind: SourceType, fields: &Fields) -> Bytes {
-    let mut object = serde_json::Map::new();
-    object.insert("derived".to_owned(), fields.get_text(Field::Action).unwrap_or_default().into());
-    object.insert("from".to_owned(), kind.name().into());
-    object.extend(fields.to_json());
-    Bytes::from(serde_json::Value::Object(object).to_string())
 }
 
 /// Parses the body as a JSON object.

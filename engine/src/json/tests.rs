@@ -72,6 +72,19 @@ proptest! {
     }
 
     #[test]
+    fn tokens_are_as_the_tape_for_any_value(value in arbitrary_json()) {
+        for text in [serde_json::to_string(&value).unwrap(), serde_json::to_string_pretty(&value).unwrap()] {
+            assert_as_tape(text.as_bytes(), DEPTH_MAX);
+        }
+    }
+
+    #[test]
+    fn tokens_are_as_the_tape_for_anything_like_json(text in r#"[\[{]("[a\\"u0é
+]{0,6}"|[-0-9.eE]{1,22}|[\[\]{},: ]|true|null){0,9}[\]}]"#) {
+        assert_as_tape(text.as_bytes(), 4);
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(json) = Json::parse(&bytes) {
             let _ = (json.root().compact(), json.root().lookup("a.b"));
@@ -95,4 +108,72 @@ fn arbitrary_json() -> impl Strategy<Value = serde_json::Value> {
                 .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
         ]
     })
+}
+
+/// As a reader sees it, whichever way it was read.
+fn seen(json: &Json) -> String {
+    let one = |at| {
+        let value = json_value(json, at);
+        format!("{:?} {:?} {:?} {:?}", value.scalar(), value.as_i64(), value.as_u64(), value.as_f64())
+    };
+    let all: Vec<String> = (0..json.nodes.len()).map(one).collect();
+    format!("{} {all:?}", json.root().compact())
+}
+
+fn json_value(json: &Json, at: usize) -> Value<'_> {
+    Value { json, at }
+}
+
+/// What the walk over tokens reads is what the tape has, and nothing is read that the tape refuses.
+#[track_caller]
+fn assert_as_tape(text: &[u8], max_depth: usize) -> bool {
+    let walked = tokens::parse(text, max_depth);
+    let taped = Json::parse_by_tape(text, max_depth);
+    if let Some(walked) = &walked {
+        let taped = taped.unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(text)));
+        assert_eq!(seen(walked), seen(&taped), "{:?}", String::from_utf8_lossy(text));
+    }
+    walked.is_some()
+}
+
+#[test]
+fn tokens_give_what_the_tape_gives() {
+    for text in [
+        r#"{"a" : [ 1 , -2, 0, 0.5, -0.0, 123456789012345678, 12.50, "x\"y\\" , {} , [ ] , [[]], null,true ,false ] }"#,
+        r#"{"\u0041\n":"\u00e9\u2028\/\b\f\r\t","é":"日本 \\u0041","":""}"#,
+        "[\"a\"\n,\t\"b\" ]\r\n",
+        r#"{"a":{"b":{"c":[{"d":1},{"d":2}]}},"a":3}"#,
+    ] {
+        assert!(assert_as_tape(text.as_bytes(), 64), "{text}");
+    }
+    for left in [
+        r#"["\ud83d\ude00"]"#,
+        "[1e3]",
+        "[-0]",
+        "[1234567890123456789]",
+        "1",
+        "\"x\"",
+        "",
+        "[1,]",
+        "[01]",
+        "[1.]",
+        "[tru]",
+        "[truex]",
+        r#"{"a"}"#,
+        r#"{"a":1,}"#,
+        r#"{1:2}"#,
+        r#"["\x"]"#,
+        r#"["\u00"]"#,
+        r#"["\u+041"]"#,
+        "[1] 2",
+        "[1]]",
+        "[}",
+        "[",
+        r#"["a" "b"]"#,
+        "[\"a\u{1}\"]",
+    ] {
+        assert!(!assert_as_tape(left.as_bytes(), 64), "{left}");
+    }
+    let deep = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
+    assert!(assert_as_tape(&deep(8), 8) && !assert_as_tape(&deep(9), 8));
 }

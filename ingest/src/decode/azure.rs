@@ -103,7 +103,8 @@ pub(super) fn judged(result: &str) -> Option<&'static str> {
 pub(super) fn claimed(fields: &mut Fields, claims: Value<'_>) {
     who(fields, |name| {
         let fits = |key: &str| {
-            key.eq_ignore_ascii_case(name) || key.rsplit('/').next().is_some_and(|end| end.eq_ignore_ascii_case(name))
+            let (head, end) = key.as_bytes().split_at(key.len().saturating_sub(name.len()));
+            end.eq_ignore_ascii_case(name.as_bytes()) && (head.is_empty() || head.ends_with(b"/"))
         };
         let found = claims.entries().find(|(key, _)| fits(key)).and_then(|(_, value)| value.as_str());
         found.filter(|text| !text.is_empty())

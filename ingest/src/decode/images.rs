@@ -38,6 +38,8 @@ pub(super) fn is_digest(text: &str) -> bool {
 
 /// The first image reference with a digest in free text, as admission messages quote it.
 pub(super) fn find(text: &str) -> Option<&str> {
+    // Most messages quote none.
+    memchr::memchr(b'@', text.as_bytes())?;
     let stop = |char: char| char.is_whitespace() || "\"'`,;()[]{}<>".contains(char);
     text.split(stop).map(|word| word.trim_end_matches([':', '.'])).find(|word| {
         let image = parse(word);

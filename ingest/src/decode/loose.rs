@@ -6,7 +6,7 @@ use pipeproof_engine as engine;
 
 /// The member whose key is `key`, given in lower case without underscores.
 pub(super) fn get<'a>(value: Value<'a>, key: &str) -> Option<Value<'a>> {
-    value.entries().filter(|(written, _)| is_same(written, key)).map(|(_, member)| member).last()
+    value.find(key.len(), |written| is_same(written, key.as_bytes()))
 }
 
 /// Follows keys from object to object.
@@ -32,9 +32,19 @@ pub(super) fn int(value: Value<'_>, path: &[&str]) -> Option<i64> {
     scalar(value, path)?.parse().ok()
 }
 
-fn is_same(written: &str, key: &str) -> bool {
-    let plain = written.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase());
-    plain.eq(key.bytes())
+#[inline]
+fn is_same(written: &[u8], key: &[u8]) -> bool {
+    // Most keys differ in how they begin or end; an underscore is never a letter of either case.
+    let letter = |byte: Option<&u8>| byte.map(|byte| byte | 0x20);
+    if (letter(written.first()) != letter(key.first()) && !written.starts_with(b"_"))
+        || (letter(written.last()) != letter(key.last()) && !written.ends_with(b"_"))
+    {
+        return false;
+    }
+    if written.len() == key.len() {
+        return written.eq_ignore_ascii_case(key);
+    }
+    written.iter().filter(|byte| **byte != b'_').map(u8::to_ascii_lowercase).eq(key.iter().copied())
 }
 
 #[cfg(test)]
