@@ -363,6 +363,19 @@ fn push(hits: &mut Vec<Hit>, family: Family, range: Range<usize>, secret: &[u8])
     }
 }
 
+/// Whether a text is a placeholder and nothing else: `redacted:FAMILY:KEY:FINGERPRINT`.
+fn is_placeholder(text: &[u8]) -> bool {
+    let mut parts = text.split(|byte| *byte == b':');
+    let hex =
+        |part: Option<&[u8]>, len| part.is_some_and(|part| part.len() == len && part.iter().all(u8::is_ascii_hexdigit));
+    let family = |part: &[u8]| Family::ALL.iter().any(|family| family.name().as_bytes() == part);
+    parts.next() == Some(b"redacted")
+        && parts.next().is_some_and(family)
+        && hex(parts.next(), 8)
+        && hex(parts.next(), 32)
+        && parts.next().is_none()
+}
+
 const fn is_pem_body(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || byte.is_ascii_whitespace()
@@ -380,6 +393,10 @@ fn userinfos(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
         // A password may hold an @ that should have been encoded.
         let userinfo = authority.get(..authority.iter().rposition(|byte| *byte == b'@')?)?;
         let end = start + userinfo.len();
+        // Where a token was: what an earlier pass put there is no name and password.
+        if is_placeholder(userinfo) {
+            return None;
+        }
         let secret = match userinfo.iter().position(|byte| *byte == b':') {
             Some(colon) => start + colon + 1..end,
             None if userinfo.len() >= 20 => start..end,

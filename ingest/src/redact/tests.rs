@@ -71,6 +71,23 @@ fn every_family_is_found_in_text_and_in_json() {
 }
 
 #[test]
+fn a_token_in_the_address_of_a_remote_goes_once() {
+    let redactor = redactor();
+    let token = &secrets()[0].1;
+    let text = |text: String| redactor.text(&Bytes::from(text)).0;
+    for secret in [token.as_str(), "amveam@devam@dev@dev", "0123456789-0123456789-abc"] {
+        let once = text(format!("https://{secret}@git.example/app"));
+        assert!(once.starts_with(b"https://redacted:") && once.ends_with(b"@git.example/app"), "{once:?}");
+        assert_eq!(text(String::from_utf8(once.to_vec()).unwrap()), once, "what was redacted stays");
+    }
+    // Who only calls himself so has a password all the same.
+    for password in ["hunter2", "github-token:0011:22", "nonsense:bbdeae50:d1826e616117f8bf2e815a3af27bfd9b"] {
+        let found = text(format!("https://redacted:{password}@git.example/app"));
+        assert!(!found.windows(password.len()).any(|window| window == password.as_bytes()), "{found:?}");
+    }
+}
+
+#[test]
 fn a_placeholder_names_family_key_and_fingerprint() {
     let redactor = redactor();
     let (_, secret) = &secrets()[0];
