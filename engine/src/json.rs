@@ -11,9 +11,11 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode,
 use crate::spelling::Spelling;
 
 mod compact;
+mod members;
 mod tokens;
 
 pub(crate) use compact::CompactWriter;
+pub use members::{Entries, Items};
 
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
@@ -455,54 +457,6 @@ impl<'a> Value<'a> {
 #[must_use]
 pub fn float_text(number: f64) -> String {
     format!("{number:?}")
-}
-
-/// Keys and values of an object.
-#[derive(Clone, Debug)]
-pub struct Entries<'a> {
-    json: &'a Json,
-    at: usize,
-    end: usize,
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = (&'a str, Value<'a>);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.end {
-            return None;
-        }
-        let key = Value { json: self.json, at: self.at }.as_str().unwrap_or_default();
-        let value = Value { json: self.json, at: self.at + 1 };
-        self.at = match self.json.node(self.at) {
-            Node::Key { after, .. } => after as usize,
-            _ => self.json.after(self.at + 1),
-        };
-        Some((key, value))
-    }
-}
-
-/// Elements of an array.
-#[derive(Clone, Debug)]
-pub struct Items<'a> {
-    json: &'a Json,
-    at: usize,
-    end: usize,
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = Value<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.end {
-            return None;
-        }
-        let value = Value { json: self.json, at: self.at };
-        self.at = self.json.after(self.at);
-        Some(value)
-    }
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ mod tests {
                 }
             }
         }
-        // Four of the dates exist.
+        // Four of the dates exist; two of the times, four of the fractions and four of the zones are of this form.
         assert_eq!(read, 4 * 2 * 4 * 4);
     }
 
