@@ -130,11 +130,24 @@ impl World {
         self.start().unwrap_or_else(|refused| panic!("the server does not start: {refused:?}"))
     }
 
-    /// How often each number is in the lake.
+    /// How often each number is in the lake: asked for in spans, as one query over all of them wants more memory than queries
+    /// are given. The last span has no end, so that what was never sent is seen.
     pub(crate) async fn stored(&self, server: &Server) -> BTreeMap<u64, u64> {
-        let query = "SELECT ci_run_id, count(*) FROM events WHERE source = 'gen' AND ci_run_id IS NOT NULL GROUP BY 1 ORDER BY 1";
-        let rows = server.rows(query).await;
-        rows.iter().filter_map(|row| Some((row.first()?.as_str()?.parse().ok()?, row.get(1)?.as_u64()?))).collect()
+        const SPAN: u64 = 50_000;
+        let spans = self.generator.sent().len() as u64 / SPAN + 1;
+        let mut stored = BTreeMap::new();
+        for span in 0..spans {
+            let (from, end) = (span * SPAN, if span + 1 < spans { (span + 1) * SPAN } else { i64::MAX as u64 });
+            let query = format!(
+                "SELECT ci_run_id, count(*) FROM events WHERE source = 'gen' AND TRY_CAST(ci_run_id AS BIGINT) >= {from} \
+                 AND TRY_CAST(ci_run_id AS BIGINT) < {end} GROUP BY 1 ORDER BY 1"
+            );
+            let rows = server.rows(&query).await;
+            stored.extend(
+                rows.iter().filter_map(|row| Some((row.first()?.as_str()?.parse().ok()?, row.get(1)?.as_u64()?))),
+            );
+        }
+        stored
     }
 
     /// Settles what is under way and writes down what came of everything.
