@@ -4,8 +4,6 @@
 //! that has expired, judged on the time the event was received, lets nothing go any more: what it would have let go is
 //! a match, and is counted, so that an exception that ran out is seen.
 
-use std::sync::OnceLock;
-
 use serde::{Deserialize, Serialize};
 
 use crate::compiler::{Compiler, Source};
@@ -13,7 +11,7 @@ use crate::event::Event;
 use crate::program::Program;
 use crate::rule::{DetectionRule, Filter};
 use crate::source::Logsource;
-use crate::spelling::Spelling;
+use crate::spelling::{BySpelling, Spelling};
 use crate::time::Timestamp;
 
 /// What an exception has done.
@@ -43,8 +41,7 @@ pub struct Verdict {
 pub(crate) struct RuleExceptions {
     /// Numbers of the exceptions, in the order of their ids.
     filters: Vec<usize>,
-    /// For events of each kind of names.
-    programs: [OnceLock<Box<Program>>; 2],
+    programs: BySpelling<Box<Program>>,
 }
 
 impl RuleExceptions {
@@ -52,7 +49,7 @@ impl RuleExceptions {
         let mut own: Vec<usize> = (0..filters.len()).collect();
         own.retain(|number| filters.get(*number).is_some_and(|filter| applies(filter, rule)));
         own.sort_by_key(|number| filters.get(*number).map(|filter| &filter.id));
-        Self { filters: own, programs: Default::default() }
+        Self { filters: own, programs: BySpelling::default() }
     }
 
     /// What they say about an event that matches the rule.
@@ -62,12 +59,7 @@ impl RuleExceptions {
             return verdict;
         }
         let spelling = Spelling::of(event.source_type);
-        let [written, azure] = &self.programs;
-        let program = match spelling {
-            Spelling::Written => written,
-            Spelling::Azure => azure,
-        };
-        let program = program.get_or_init(|| {
+        let program = self.programs.get_or_init(spelling, || {
             let mut compiler = Compiler::new(spelling);
             for (place, number) in self.filters.iter().enumerate() {
                 if let Some(Filter { taxonomy, condition, .. }) = filters.get(*number) {

@@ -4,7 +4,6 @@
 //! disagree with a match.
 
 use std::fmt;
-use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +16,7 @@ use crate::program::Program;
 use crate::rule::{
     AffixKind, Comparison, Condition, DetectionRule, Number, Predicate, Taxonomy, TextTest, WildcardPart,
 };
-use crate::spelling::Spelling;
+use crate::spelling::{BySpelling, Spelling};
 use crate::time::Timestamp;
 
 /// Longest value shown, in characters.
@@ -107,8 +106,7 @@ impl fmt::Display for Clause {
 /// What explains one rule: a program in which each leaf of its condition is a rule of its own.
 #[derive(Debug)]
 pub(crate) struct Explainer {
-    /// For events of each kind of names, compiled when the first comes.
-    programs: [OnceLock<Program>; 2],
+    programs: BySpelling<Program>,
     leaves: usize,
 }
 
@@ -116,18 +114,11 @@ impl Explainer {
     pub(crate) fn new(rule: &DetectionRule) -> Self {
         let mut leaves = Vec::new();
         collect(&rule.condition, &mut leaves);
-        let own = Self { programs: Default::default(), leaves: leaves.len() };
-        own.program(rule, Spelling::Written);
-        own
+        Self { programs: BySpelling::default(), leaves: leaves.len() }
     }
 
     fn program(&self, rule: &DetectionRule, spelling: Spelling) -> &Program {
-        let [written, azure] = &self.programs;
-        let program = match spelling {
-            Spelling::Written => written,
-            Spelling::Azure => azure,
-        };
-        program.get_or_init(|| {
+        self.programs.get_or_init(spelling, || {
             let mut leaves = Vec::new();
             collect(&rule.condition, &mut leaves);
             let mut compiler = Compiler::new(spelling);

@@ -7,6 +7,7 @@
 mod azure;
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use crate::json::Value;
 use crate::source::SourceType;
@@ -62,6 +63,29 @@ impl Spelling {
         match self {
             Self::Written => spellings(canonical).collect(),
             Self::Azure => azure::spellings(canonical),
+        }
+    }
+}
+
+/// Something for the events of each spelling, made when the first of them comes.
+#[derive(Debug)]
+pub(crate) struct BySpelling<T> {
+    written: OnceLock<T>,
+    azure: OnceLock<T>,
+}
+
+impl<T> Default for BySpelling<T> {
+    fn default() -> Self {
+        Self { written: OnceLock::new(), azure: OnceLock::new() }
+    }
+}
+
+impl<T> BySpelling<T> {
+    /// The one of a spelling.
+    pub(crate) fn get_or_init(&self, spelling: Spelling, make: impl FnOnce() -> T) -> &T {
+        match spelling {
+            Spelling::Written => self.written.get_or_init(make),
+            Spelling::Azure => self.azure.get_or_init(make),
         }
     }
 }
