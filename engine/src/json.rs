@@ -16,6 +16,7 @@ mod tokens;
 
 pub(crate) use compact::CompactWriter;
 pub use members::{Entries, Items};
+pub(crate) use tokens::unescape;
 
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;

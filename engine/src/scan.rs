@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::columns::{NOWHERE, Schema, Sink};
 use crate::intern::Kind;
-use crate::json::DEPTH_MAX;
+use crate::json::{DEPTH_MAX, unescape};
 
 /// Longest decimal that cannot be out of a float's range.
 const DECIMAL_MAX: usize = 64;
@@ -74,8 +74,11 @@ impl Findings {
         for found in &self.found {
             let text = text.get(found.start as usize..found.end as usize).unwrap_or_default();
             if found.escaped {
-                unescape(text, &mut self.unescaped);
-                sink.value(found.column, found.kind, &self.unescaped);
+                self.unescaped.clear();
+                // Only escapes that can be taken out are found.
+                if unescape(text, &mut self.unescaped).is_some() {
+                    sink.value(found.column, found.kind, &self.unescaped);
+                }
             } else {
                 sink.value(found.column, found.kind, text);
             }
@@ -96,30 +99,6 @@ fn escapes(text: &[u8]) -> Option<Range<usize>> {
         range = Some(range.map_or(at, |range| range.start)..from);
     }
     Some(range.unwrap_or(0..0))
-}
-
-fn unescape(text: &str, into: &mut String) {
-    into.clear();
-    let mut parts = text.split('\\');
-    into.push_str(parts.next().unwrap_or_default());
-    while let Some(part) = parts.next() {
-        let mut chars = part.chars();
-        match chars.next() {
-            // Two backslashes: the part between them is empty, and the next one is text as it is.
-            None => {
-                into.push('\\');
-                into.push_str(parts.next().unwrap_or_default());
-                continue;
-            }
-            Some('b') => into.push('\u{8}'),
-            Some('f') => into.push('\u{c}'),
-            Some('n') => into.push('\n'),
-            Some('r') => into.push('\r'),
-            Some('t') => into.push('\t'),
-            Some(other) => into.push(other),
-        }
-        into.push_str(chars.as_str());
-    }
 }
 
 struct Walk<'w> {

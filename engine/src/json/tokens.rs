@@ -280,8 +280,8 @@ fn number(at: usize, text: &[u8]) -> Option<(Node, usize)> {
     Some((node, sign + whole))
 }
 
-/// Takes the escapes out of the inside of a string.
-fn unescape(text: &str, into: &mut String) -> Option<()> {
+/// Appends the inside of a string without its escapes; `None` where one is invalid or half of a surrogate pair.
+pub(crate) fn unescape(text: &str, into: &mut String) -> Option<()> {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
         into.push_str(rest.get(..at)?);
