@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) log: LogOptions,
     /// How much of the log is kept as data.
     pub(crate) retention: Retention,
+    /// Items that detection holds in memory at most, to recognise them; [`ITEMS_IN_MEMORY`] without.
+    pub(crate) items_in_memory: Option<usize>,
     /// Address files; without a configuration file, those in force stay.
     pub(crate) enrichment: Option<Configured>,
     /// When a source is silent for too long; `None`: nobody looks.
@@ -90,6 +92,11 @@ impl std::fmt::Debug for SecretText {
 /// How often the lake takes in what was detected: a file every five seconds at most, and an event is in SQL soon.
 pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
 
+/// Items that detection holds in memory at most: about 100 MB. Older ones are remembered in the store.
+pub(crate) const ITEMS_IN_MEMORY: usize = 1_000_000;
+/// What it may be told to hold.
+const ITEMS_IN_MEMORY_RANGE: std::ops::RangeInclusive<usize> = 1_000..=100_000_000;
+
 /// Bytes a file of the log may be told to hold.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 
@@ -113,6 +120,12 @@ pub(crate) enum ConfigError {
     Problems { path: PathBuf, problems: Vec<String> },
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDedup {
+    items_in_memory: Option<usize>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -127,6 +140,8 @@ struct Raw {
     rules: RawRules,
     archive_every: Option<String>,
     seal_every: Option<String>,
+    #[serde(default)]
+    dedup: RawDedup,
     #[serde(default)]
     log: RawLog,
     #[serde(default)]
@@ -323,6 +338,11 @@ impl Config {
         config.patience = Some(raw.silence.checked(&mut problems));
         config.log = log_options(&raw.log, &mut problems);
         config.retention = retention(&raw.log, &mut problems);
+        config.items_in_memory = raw.dedup.items_in_memory;
+        if raw.dedup.items_in_memory.is_some_and(|items| !ITEMS_IN_MEMORY_RANGE.contains(&items)) {
+            let (least, most) = ITEMS_IN_MEMORY_RANGE.into_inner();
+            problems.push(format!("dedup.items_in_memory: not {least} to {most}"));
+        }
         for (at, source) in raw.sources.into_iter().enumerate() {
             let here = format!("sources[{at}]");
             if !is_source_name(&source.name) {

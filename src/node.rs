@@ -31,7 +31,7 @@ use pipeproof_reports::keys::Keys;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, ConfiguredSource};
+use crate::config::{Config, ConfiguredSource, ITEMS_IN_MEMORY};
 use crate::http::hec::Channels;
 use crate::intake::collecting::Collecting;
 use crate::intake::identity::Identities;
@@ -209,6 +209,7 @@ impl Node {
         let registry = roles::rebuild_registry(&data, &log, &lake)?;
         let rules = open_rules(&data, &registry, config)?;
         let mut detector = restore(&restored, &rules, registry.rules.is_some())?;
+        detector.hand_over_items_at(config.items_in_memory.unwrap_or(ITEMS_IN_MEMORY));
         let delta_bytes = restored.deltas.iter().map(Vec::len).sum();
         crate::redaction::catch_up(&mut detector, &store, &registry).await?;
         let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dedup::Items;
 use crate::finding::Finding;
 use crate::incident::{Incident, IncidentStep};
 use crate::source::SourceType;
@@ -38,6 +39,10 @@ pub struct Commit {
     pub windows: Vec<SourceWindow>,
     /// Matches that an exception let go.
     pub excepted: Vec<Excepted>,
+    /// Items that the detector no longer holds and the store has to remember from now on.
+    pub handed_over: Items,
+    /// Items received before this need not be remembered any more.
+    pub remembered_since: Timestamp,
 }
 
 /// A match that an exception let go: what the rule would have found.

@@ -23,12 +23,12 @@ use crate::control::{OWN_SOURCE, SourceRecord};
 use crate::correlate::DetailWriter;
 use crate::correlate::journal::Journal;
 use crate::coverage::{DOWN_AFTER, Observed};
-use crate::dedup::item_hash;
+use crate::dedup::{ItemHash, Known, REMEMBERED, item_hash};
 use crate::deferred::Deferred;
 use crate::event::Event;
 use crate::incident::Incident;
 use crate::plan::{Plan, Routing};
-use crate::record::{Authenticity, CollectionMode, Record};
+use crate::record::{Authenticity, CollectionMode, Envelope, Record};
 use crate::sequence::{self, Arrival, Numbered};
 use crate::source::SourceType;
 use crate::state::{Delta, Named, QuietKey, State, StateError, named};
@@ -67,7 +67,7 @@ pub struct DetectCounters {
     pub quieted: u64,
     /// Signals that came after their rule's watermark.
     pub late: u64,
-    /// Signals, groups, candidates and rows of tables dropped at a bound.
+    /// Signals, groups, candidates and rows of tables dropped at a bound, and findings whose entities found no room in their incident.
     pub evicted: u64,
     /// Matches that an exception let go.
     pub excepted: u64,
@@ -89,13 +89,17 @@ pub struct Detector {
     /// The hour for which every source's window was last opened by this process.
     opened: Option<Timestamp>,
     counters: DetectCounters,
+    /// Items that are held at most.
+    items_max: usize,
+    /// What the store remembers of the items of the batch.
+    known: Known,
 }
 
 /// What one micro-batch gathers on the way to its commit.
 #[derive(Default)]
 struct Batch {
     commit: Commit,
-    seen: Vec<(crate::dedup::ItemHash, u64, Timestamp)>,
+    seen: Vec<(ItemHash, u64, Timestamp)>,
     sources: BTreeMap<String, Option<SourceRecord>>,
     quiet: BTreeMap<QuietKey, Option<Timestamp>>,
     incidents: BTreeSet<String>,
@@ -139,6 +143,8 @@ impl Detector {
             trusts_silence: false,
             opened: None,
             counters: DetectCounters::default(),
+            items_max: usize::MAX,
+            known: Known::new(),
         }
     }
 
@@ -211,6 +217,35 @@ impl Detector {
         self.state.snapshot(&self.plan, &self.topology)
     }
 
+    /// Has the detector hand its items over to the store whenever it holds so many. From then on it is to be fed by
+    /// [`Detector::apply_knowing`].
+    pub const fn hand_over_items_at(&mut self, items: usize) {
+        self.items_max = items;
+    }
+
+    /// Items of records to come that the detector does not hold: to be looked up where it handed others over.
+    pub fn items_to_look_up<'a>(&'a self, batch: &'a [Decoded]) -> impl Iterator<Item = ItemHash> + 'a {
+        let foreign = batch.iter().filter(|decoded| !is_own(&decoded.record.envelope));
+        let items = foreign.map(|decoded| item_hash(&decoded.record.envelope.source, &decoded.record.envelope.item));
+        items.filter(|item| !self.state.dedup.holds(item))
+    }
+
+    /// [`Detector::apply`] with what the store remembers of [`Detector::items_to_look_up`].
+    ///
+    /// # Errors
+    /// [`StateError`] if the change of state cannot be encoded.
+    pub fn apply_knowing(
+        &mut self,
+        batch: Vec<Decoded>,
+        known: Known,
+        committed: Timestamp,
+    ) -> Result<Commit, StateError> {
+        self.known = known;
+        let commit = self.apply(batch, committed);
+        self.known = Known::new();
+        commit
+    }
+
     /// Evaluates the records that follow the detector's position, in order, and returns what to commit. `committed` is
     /// passed through: it is when a finding becomes known and decides nothing.
     ///
@@ -249,7 +284,7 @@ impl Detector {
         self.state.now = now;
         self.state.position = decoded.index + 1;
         self.counters.records += 1;
-        let own = envelope.auth == Authenticity::Own && envelope.source_type == SourceType::Pipeproof;
+        let own = is_own(envelope);
         let down = before > Timestamp::default() && now.micros_since(before) > micros(DOWN_AFTER);
         // The windows of every hour the outage touches must be there to say so.
         if down {
@@ -279,7 +314,7 @@ impl Detector {
             let item = item_hash(&envelope.source, &envelope.item);
             // What is known from before the time that is remembered is not remembered anew: the first record stays the first.
             let known = envelope.repeats().filter(|first| *first < decoded.index);
-            if let Some(first) = known.or_else(|| self.state.dedup.observe(item, decoded.index, now)) {
+            if let Some(first) = known.or_else(|| self.state.dedup.observe(item, decoded.index, now, &self.known)) {
                 batch.commit.duplicates.push(Duplicate { index: decoded.index, first });
                 self.count_record(decoded, &[], true, now);
                 return;
@@ -381,7 +416,12 @@ impl Detector {
             streams,
             numbered,
             rhythms: self.state.rhythms.take_changes(),
+            handed_over: self.state.dedup.len() >= self.items_max,
         };
+        if delta.handed_over {
+            commit.handed_over = self.state.dedup.hand_over();
+        }
+        commit.remembered_since = self.state.now.minus(REMEMBERED);
         if !self.journal.is_off() {
             commit.delta = delta.encode()?;
         }
@@ -391,6 +431,11 @@ impl Detector {
         commit.committed = committed;
         Ok(commit)
     }
+}
+
+/// Whether a record is one of ours.
+fn is_own(envelope: &Envelope) -> bool {
+    envelope.auth == Authenticity::Own && envelope.source_type == SourceType::Pipeproof
 }
 
 #[cfg(test)]

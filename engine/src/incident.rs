@@ -2,19 +2,31 @@
 //!
 //! A pure state machine over findings and control records. Times are record times.
 
-use std::collections::BTreeMap;
+mod kept;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::finding::{Finding, short_hex};
-use crate::redaction::Forgotten;
 use crate::rule::Level;
 use crate::time::Timestamp;
 
+pub use kept::Incidents;
+
 /// How long after it was closed a finding about its entities opens a new incident that points back, instead of reopening it.
 pub const REOPEN_WITHIN: Duration = Duration::from_secs(30 * 86_400);
+
+/// Findings that an incident names by their ids: half of them the first, half the last. Each finding names its incident.
+pub const FINDINGS_NAMED: usize = 100;
+/// Entities of an incident at most. Findings of others do not join it for them.
+pub const ENTITIES_MAX: usize = 100;
+
+/// Incidents that are open at most. What would open one more joins the one that was opened last.
+pub const OPEN_MAX: usize = 20_000;
+/// Incidents that are over and remembered at most.
+pub const OVER_MAX: usize = 20_000;
 
 /// What can be done about an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,9 +112,9 @@ pub struct Incident {
     pub level: Level,
     /// Where it stands.
     pub status: Status,
-    /// Who or what it is about.
+    /// Who or what it is about; [`ENTITIES_MAX`] at most.
     pub entities: Vec<String>,
-    /// Ids of its findings, in the order they joined.
+    /// Ids of its findings, in the order they joined; of more than [`FINDINGS_NAMED`] the first and the last.
     pub findings: Vec<String>,
     /// Start of the violation: earliest event time the sources state; `None` where no source says one.
     pub occurred: Option<Timestamp>,
@@ -182,7 +194,7 @@ impl Incident {
             title: finding.title.clone(),
             level: finding.level,
             status: Status::Open,
-            entities: finding.entities.clone(),
+            entities: finding.entities.iter().take(ENTITIES_MAX).cloned().collect(),
             findings: vec![finding.id.clone()],
             occurred: finding.occurred,
             available: finding.available,
@@ -206,13 +218,12 @@ impl Incident {
         matches!(self.status, Status::Closed | Status::Dismissed)
     }
 
-    /// Takes in a further finding.
-    pub fn join(&mut self, finding: &Finding) {
+    /// Takes in a further finding. Returns its entities that found no room.
+    pub fn join<'f>(&mut self, finding: &'f Finding) -> Vec<&'f str> {
         self.level = self.level.max(finding.level);
-        for entity in &finding.entities {
-            if !self.entities.contains(entity) {
-                self.entities.push(entity.clone());
-            }
+        let no_room = add_entities(&mut self.entities, finding);
+        if self.findings.len() >= FINDINGS_NAMED {
+            self.findings.remove(FINDINGS_NAMED / 2);
         }
         self.findings.push(finding.id.clone());
         self.occurred = match (self.occurred, finding.occurred) {
@@ -221,6 +232,14 @@ impl Incident {
         };
         self.available = self.available.min(finding.available);
         self.retro &= finding.retro;
+        no_room
+    }
+
+    /// Takes in a finding that shares nothing with it: its entities stay its own.
+    fn join_unrelated(&mut self, finding: &Finding) {
+        let entities = std::mem::take(&mut self.entities);
+        self.join(finding);
+        self.entities = entities;
     }
 
     /// Applies what a person did at record time `at`. Steps skipped on the way are not invented: closing at once
@@ -277,136 +296,18 @@ impl Incident {
     }
 }
 
-/// The incidents detection keeps: open ones, and closed ones that may still be reopened or recur.
-#[derive(Clone, Debug, Default)]
-pub struct Incidents {
-    by_id: BTreeMap<String, Incident>,
-}
-
-impl Incidents {
-    /// An incident by id.
-    #[must_use]
-    pub fn get(&self, id: &str) -> Option<&Incident> {
-        self.by_id.get(id)
-    }
-
-    /// Puts back an incident, as restoring does.
-    pub fn insert(&mut self, incident: Incident) {
-        self.by_id.insert(incident.id.clone(), incident);
-    }
-
-    /// Drops what only redacted findings brought into incidents.
-    pub fn redact(&mut self, of: &Forgotten) {
-        self.by_id.values_mut().for_each(|incident| {
-            of.redact_incident(incident);
-        });
-    }
-
-    /// Drops an incident, as restoring does.
-    pub fn remove(&mut self, id: &str) {
-        self.by_id.remove(id);
-    }
-
-    /// All of them, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Incident> {
-        self.by_id.values()
-    }
-
-    /// Lets a finding open or join an incident and returns the step. It joins the oldest open incident that shares an
-    /// entity; a finding without entities always opens one of its own.
-    pub fn admit(&mut self, finding: &Finding) -> (Incident, IncidentStep) {
-        let shares = |incident: &&Incident| {
-            !finding.entities.is_empty() && incident.entities.iter().any(|entity| finding.entities.contains(entity))
-        };
-        let open = self
-            .by_id
-            .values()
-            .filter(|incident| !incident.is_over())
-            .filter(shares)
-            .min_by_key(|incident| (incident.opened, incident.id.clone()))
-            .map(|incident| incident.id.clone());
-        let (id, verb) = match open {
-            Some(id) => {
-                if let Some(incident) = self.by_id.get_mut(&id) {
-                    incident.join(finding);
-                }
-                (id, Verb::Join)
-            }
-            None => {
-                let recurs = self
-                    .by_id
-                    .values()
-                    .filter(|incident| incident.status == Status::Closed)
-                    .filter(shares)
-                    .max_by_key(|incident| (incident.closed, incident.id.clone()))
-                    .map(|incident| incident.id.clone());
-                let incident = Incident::open(finding, recurs);
-                let id = incident.id.clone();
-                self.by_id.insert(id.clone(), incident);
-                (id, Verb::Open)
-            }
-        };
-        let step = self.step(&id, verb, finding.fired, crate::control::OWN_SOURCE, None, Some(finding.id.clone()));
-        let incident = self.by_id.get(&id).cloned().unwrap_or_else(|| Incident::open(finding, None));
-        (incident, step)
-    }
-
-    /// Applies what a person did.
-    ///
-    /// # Errors
-    /// [`StepError`] if there is no such incident or the verb does not apply; nothing is changed then.
-    pub fn apply(
-        &mut self,
-        id: &str,
-        verb: Verb,
-        at: Timestamp,
-        actor: &str,
-        note: Option<String>,
-    ) -> Result<(Incident, IncidentStep), StepError> {
-        let incident = self.by_id.get_mut(id).ok_or_else(|| StepError::Unknown(id.to_owned()))?;
-        incident.apply(verb, at)?;
-        let step = self.step(id, verb, at, actor, note, None);
-        let incident = self.by_id.get(id).cloned().ok_or_else(|| StepError::Unknown(id.to_owned()))?;
-        Ok((incident, step))
-    }
-
-    /// Notes that what a finding said was missing has come: the step says so, where the incident stands is for people
-    /// to say. `None` if the finding has no incident that is kept.
-    pub fn resolve(&mut self, finding: &str, at: Timestamp, note: String) -> Option<(Incident, IncidentStep)> {
-        let of = self.by_id.values().find(|incident| incident.findings.iter().any(|id| id == finding))?;
-        let id = of.id.clone();
-        let step = self.step(&id, Verb::Resolve, at, crate::control::OWN_SOURCE, Some(note), Some(finding.to_owned()));
-        Some((self.by_id.get(&id)?.clone(), step))
-    }
-
-    /// Forgets incidents that were over before `limit`.
-    pub fn forget_before(&mut self, limit: Timestamp) -> Vec<String> {
-        let gone: Vec<String> = self
-            .by_id
-            .values()
-            .filter(|incident| incident.closed.is_some_and(|closed| closed < limit))
-            .map(|incident| incident.id.clone())
-            .collect();
-        for id in &gone {
-            self.by_id.remove(id);
+/// Adds the entities of a finding that are not there yet, as long as there is room. Returns the others.
+pub(crate) fn add_entities<'f>(entities: &mut Vec<String>, finding: &'f Finding) -> Vec<&'f str> {
+    let mut no_room = Vec::new();
+    for entity in &finding.entities {
+        if entities.contains(entity) {
+            continue;
         }
-        gone
+        if entities.len() < ENTITIES_MAX {
+            entities.push(entity.clone());
+        } else {
+            no_room.push(entity.as_str());
+        }
     }
-
-    fn step(
-        &mut self,
-        id: &str,
-        verb: Verb,
-        at: Timestamp,
-        actor: &str,
-        note: Option<String>,
-        finding: Option<String>,
-    ) -> IncidentStep {
-        let number = self.by_id.get_mut(id).map_or(0, |incident| {
-            let number = incident.steps;
-            incident.steps += 1;
-            number
-        });
-        IncidentStep { incident: id.to_owned(), number, verb, at, actor: actor.to_owned(), note, finding }
-    }
+    no_room
 }

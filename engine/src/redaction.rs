@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::EventId;
 use crate::finding::{CitedEvent, Finding};
-use crate::incident::Incident;
+use crate::incident::{Incident, add_entities};
 use crate::time::Timestamp;
 
 /// What stands where a payload was.
@@ -45,11 +45,8 @@ impl IncidentText {
             if number == 0 {
                 text.title.clone_from(&finding.title);
             }
-            for entity in &finding.entities {
-                if !text.entities.contains(entity) {
-                    text.entities.push(entity.clone());
-                }
-            }
+            // What found no room when it joined finds none now.
+            drop(add_entities(&mut text.entities, finding));
         }
         text
     }

@@ -28,10 +28,10 @@ use crate::time::Timestamp;
 use crate::watermark::{Lane, Mark, Watermarks};
 
 /// Version of the encoding.
-const VERSION: u8 = 3;
-/// The version before. What version 3 adds are lists at the end: empty, each is one zero byte.
-pub(crate) const VERSION_BEFORE: u8 = 2;
-pub(crate) const ADDED_SINCE: &[u8] = &[0; 3];
+const VERSION: u8 = 4;
+/// The version before. What version 4 adds is a word at the end: no, which is a zero byte.
+pub(crate) const VERSION_BEFORE: u8 = 3;
+pub(crate) const ADDED_SINCE: &[u8] = &[0];
 
 /// Why a state cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -124,12 +124,11 @@ pub(crate) struct Delta {
     pub(crate) forgotten_incidents: Vec<String>,
     pub(crate) windows: Vec<SourceWindow>,
     pub(crate) rule_set: Option<String>,
-    /// Since version 3.
     pub(crate) streams: Vec<StreamChange>,
-    /// Since version 3.
     pub(crate) numbered: Vec<HourChange>,
-    /// Since version 3.
     pub(crate) rhythms: Vec<RhythmChange>,
+    /// Whether the store remembers everything seen so far. Since version 4.
+    pub(crate) handed_over: bool,
 }
 
 impl Delta {
@@ -232,6 +231,9 @@ impl State {
             self.dedup.remember(item, index, received);
         }
         self.dedup.expire(self.now);
+        if delta.handed_over {
+            drop(self.dedup.hand_over());
+        }
         for (name, source) in delta.sources {
             match source {
                 Some(source) => self.sources.insert(name, source),
@@ -379,6 +381,7 @@ impl State {
             streams,
             numbered,
             rhythms: self.rhythms.as_changes(),
+            handed_over: false,
         }
         .encode()
     }

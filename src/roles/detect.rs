@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pipeproof_engine::commit::{Commit, Store};
 use pipeproof_engine::control::Control;
+use pipeproof_engine::dedup::Known;
 use pipeproof_engine::detect::{Decoded, Detector};
 use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::invariant::Invariant;
@@ -29,6 +30,8 @@ const BATCH_RECORDS: usize = 4_096;
 const BATCH_BYTES: usize = 8 << 20;
 /// Deltas are replaced by a snapshot after this many bytes of them: what a restart reads back at most, about.
 const SNAPSHOT_AFTER_BYTES: usize = 16 << 20;
+/// Deltas are also replaced by a snapshot after this much record time, since what they say may be forgotten by then.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(86_400);
 /// How often lists of rules learn what the rules hold.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait before a failed write is repeated.
@@ -118,6 +121,7 @@ fn evaluate(
     let mut stopping = shared.stopping.subscribe();
     let at_start = *shared.log.durable().borrow();
     let mut told: Option<Instant> = None;
+    let mut snapshot_due = detector.now().plus(SNAPSHOT_EVERY);
     loop {
         if detector.position() >= at_start {
             shared.caught_up.store(true, Ordering::Relaxed);
@@ -131,7 +135,8 @@ fn evaluate(
             }
             for (part, order) in by_order(part) {
                 let arrivals = Arrivals::of(&part);
-                let commit = match detector.apply(part, shared.clock.now()) {
+                let Some(known) = known_items(shared, handle, &detector, &part, &mut stopping) else { return };
+                let commit = match detector.apply_knowing(part, known, shared.clock.now()) {
                     Ok(commit) => commit,
                     Err(error) => {
                         shared.set_trouble("detect", Some(crate::chain(&error)));
@@ -165,9 +170,15 @@ fn evaluate(
                 status.as_of = detector.now();
             });
         }
-        if delta_bytes > SNAPSHOT_AFTER_BYTES {
+        let day_passed = detector.now() >= snapshot_due;
+        if delta_bytes > SNAPSHOT_AFTER_BYTES || day_passed {
             delta_bytes = 0;
+            snapshot_due = detector.now().plus(SNAPSHOT_EVERY);
             take_snapshot(shared, handle, &detector);
+        }
+        // Not after each of them: the next deltas need the space again.
+        if day_passed && let Err(error) = handle.block_on(shared.store.give_back()) {
+            tracing::warn!(error = crate::chain(&error), "cannot give back free space of the store");
         }
     }
 }
@@ -293,6 +304,29 @@ fn switch(
             return false;
         }
     }
+}
+
+/// Asks the store, until it answers, which items of the records it has seen. `None` when the node stops meanwhile.
+fn known_items(
+    shared: &Shared,
+    handle: &Handle,
+    detector: &Detector,
+    batch: &[Decoded],
+    stopping: &mut tokio::sync::watch::Receiver<bool>,
+) -> Option<Known> {
+    while shared.store.has_items() {
+        match handle.block_on(shared.store.known_items(PARTITION, detector.items_to_look_up(batch))) {
+            Ok(known) => {
+                shared.set_trouble("store", None);
+                return Some(known);
+            }
+            Err(error) => shared.set_trouble("store", Some(crate::chain(&error))),
+        }
+        if wait(handle, stopping, RETRY) {
+            return None;
+        }
+    }
+    Some(Known::new())
 }
 
 /// Repeats the same commit until the store takes it: the detector has moved on and must not be asked again.

@@ -17,6 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::process::Server;
 use crate::receiver::Manner;
 use crate::row::Row;
 use crate::world::World;
@@ -98,6 +99,20 @@ pub(crate) async fn torn_tail(seed: u64, record_bytes: usize) -> Row {
 
 /// Data to damage: records, findings, deliveries, several lake files, cleanly stopped.
 async fn specimen() -> World {
+    let (mut world, server) = specimen_running().await;
+    world.account(&mut Row::default(), &server).await;
+    assert!(server.terminate().await, "an orderly end");
+    world
+}
+
+/// The same as kill -9 leaves it, so that the store has a log of its own.
+async fn killed_specimen() -> World {
+    let (world, server) = specimen_running().await;
+    server.kill();
+    world
+}
+
+async fn specimen_running() -> (World, Server) {
     let mut world = World::new().padded(200).with_receiver(Manner::Takes).await;
     world.extra = "seal_every: 1s\n".to_owned();
     let server = world.server();
@@ -105,9 +120,7 @@ async fn specimen() -> World {
         world.generator.send(&server, 60).await;
         server.settled().await;
     }
-    world.account(&mut Row::default(), &server).await;
-    assert!(server.terminate().await, "an orderly end");
-    world
+    (world, server)
 }
 
 /// What became of a flipped bit.
@@ -122,18 +135,19 @@ enum Fate {
 
 /// F5: one bit is flipped in each of so many random bytes.
 pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
-    let world = specimen().await;
+    let (stopped, killed) = (specimen().await, killed_specimen().await);
     let mut random = StdRng::seed_from_u64(seed);
     let mut rows = Vec::new();
-    for (part, paths) in
-        [("log", vec!["log"]), ("seal tree's log", vec!["seal"]), ("lake", vec!["lake"]), ("store", vec!["store.db"])]
-    {
+    for (world, part, path) in [
+        (&stopped, "log", "log"),
+        (&stopped, "seal tree's log", "seal"),
+        (&stopped, "lake", "lake"),
+        (&stopped, "store", "store.db"),
+        (&killed, "store's write-ahead log", WAL),
+    ] {
         let mut row = Row::new("F5", &format!("one bit flipped in the {part}"), seed);
-        let mut found: Vec<PathBuf> = Vec::new();
-        for path in paths {
-            let path = world.data.join(path);
-            if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-        }
+        let path = world.data.join(path);
+        let mut found = if path.is_dir() { files(&path) } else { vec![path] };
         found.retain(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0));
         let sizes: Vec<u64> = found.iter().map(|path| fs::metadata(path).unwrap().len()).collect();
         let all_bytes: u64 = sizes.iter().sum();
@@ -165,8 +179,14 @@ pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
             }
         }
         row.note = format!(
-            "{} named, {harmless} in unused space, {unseen} not seen. {}",
-            row.bytes_corrupt_detected, row.note
+            "{} named, {harmless} in unused space{}, {unseen} not seen. {}",
+            row.bytes_corrupt_detected,
+            if part.contains("write-ahead") {
+                " or in the last transaction, which is as after a crash within it"
+            } else {
+                ""
+            },
+            row.note
         );
         rows.push(row);
     }
@@ -179,6 +199,9 @@ struct Reference {
     seal: Vec<(u64, Bytes)>,
     lake: String,
     store: String,
+    /// What the store says without the last transaction of its log, if it has one: damage to that cannot be told from a crash
+    /// within it, and what it held is concluded again.
+    before_last: Option<String>,
 }
 
 impl Reference {
@@ -194,7 +217,16 @@ impl Reference {
         let (log, seal) = (read("log/0").await, read("seal").await);
         let lake = lake_text(copy.path()).await.unwrap();
         let store = store_text(&copy.path().join("store.db")).await.unwrap();
-        Self { log, seal, lake, store }
+        let before_last = match fs::read(data.join(WAL)) {
+            Err(_) => None,
+            Ok(wal) => {
+                fs::copy(data.join("store.db"), copy.path().join("store.db")).unwrap();
+                fs::write(copy.path().join(WAL), &wal[..begin_of_last_transaction(&wal)]).unwrap();
+                drop(fs::remove_file(copy.path().join("store.db-shm")));
+                Some(store_text(&copy.path().join("store.db")).await.unwrap())
+            }
+        };
+        Self { log, seal, lake, store, before_last }
     }
 
     async fn flipped(&self, data: &Path, part: &str, flip: (PathBuf, usize, u8)) -> Fate {
@@ -207,6 +239,10 @@ impl Reference {
         } else {
             fs::copy(data.join(top), copy.path().join(top)).unwrap();
         }
+        let store = copy.path().join("store.db");
+        if !store.exists() && top == Path::new(WAL) {
+            fs::copy(data.join("store.db"), &store).unwrap();
+        }
         let target = copy.path().join(&file);
         let mut bytes = fs::read(&target).unwrap();
         bytes[at] ^= bit;
@@ -217,9 +253,9 @@ impl Reference {
                 Ok(text) if text == self.lake => Fate::Harmless,
                 Ok(_) => Fate::Unseen("the lake reads otherwise".to_owned()),
             },
-            "store" => match store_text(&target).await {
+            "store" | "store's write-ahead log" => match store_text(&store).await {
                 Err(_) => Fate::Named,
-                Ok(text) if text == self.store => Fate::Harmless,
+                Ok(text) if text == self.store || Some(&text) == self.before_last.as_ref() => Fate::Harmless,
                 Ok(_) => Fate::Unseen("the store reads otherwise".to_owned()),
             },
             _ => {
@@ -243,6 +279,25 @@ impl Reference {
             }
         }
     }
+}
+
+/// SQLite's write-ahead log of the store.
+const WAL: &str = "store.db-wal";
+
+/// Where the last whole transaction begins in a write-ahead log of SQLite.
+fn begin_of_last_transaction(wal: &[u8]) -> usize {
+    let word = |at: usize| u32::from_be_bytes(wal[at..at + 4].try_into().unwrap());
+    let frame = 24 + usize::try_from(word(8)).unwrap();
+    let mut ends = vec![32];
+    for at in (32..wal.len() - frame + 1).step_by(frame) {
+        if wal[at + 8..at + 16] != wal[16..24] {
+            break;
+        }
+        if word(at + 4) != 0 {
+            ends.push(at + frame);
+        }
+    }
+    ends[ends.len().saturating_sub(2)]
 }
 
 /// Everything the lake says, or what is wrong with it.

@@ -1,8 +1,8 @@
 //! Delivered again is counted once: one event in the lake, one finding.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Server, fixture, is_of, items, ndjson_fixture, token_of};
+use crate::harness::{Server, Setup, expect_exit, fixture, is_of, items, ndjson_fixture, token_of};
 
 #[tokio::test]
 async fn a_redelivered_webhook_is_one_event_and_one_finding() {
@@ -47,7 +47,7 @@ async fn cloudtrail_records_repeated_in_other_files_are_dropped() {
 async fn a_redelivery_after_a_restart_is_still_a_repetition() {
     let folder = tempfile::TempDir::new().unwrap();
     let data = folder.path().join("data");
-    let server = crate::harness::Setup::new().on(&data).start();
+    let server = Setup::new().on(&data).start();
     let secret = server.add_github("hooks");
     let body = fixture("github_webhook/branch_protection_rule/branch_protection_rule_deleted.json");
     server.send_github("hooks", &secret, "branch_protection_rule", "d-1", &body).await.expect(200);
@@ -56,7 +56,7 @@ async fn a_redelivery_after_a_restart_is_still_a_repetition() {
     assert!(before.iter().any(|finding| is_of(finding, "rotection")), "{before:?}");
     server.kill();
 
-    let server = crate::harness::Setup::new().on(&data).start();
+    let server = Setup::new().on(&data).start();
     server.send_github("hooks", &secret, "branch_protection_rule", "d-1", &body).await.expect(200);
     server.settled().await;
     let ids = |findings: &[serde_json::Value]| -> Vec<String> {
@@ -95,4 +95,38 @@ async fn an_import_says_what_became_of_its_files() {
     assert_eq!(modes, [[json!("backfill")]]);
     let findings = server.findings().await;
     assert!(!findings.is_empty() && findings.iter().all(|finding| finding["retro"] == true), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_are_recognised_that_memory_no_longer_holds_also_over_a_kill() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let start = || Setup::new().on(&data).config("dedup: {items_in_memory: 1000}\n").start();
+    let server = start();
+    let token = token_of(&server.add_source("any", "json", &[]));
+    let part = |number: u64| {
+        let events = (number * 500..(number + 1) * 500).map(|id| json!({"ci.run_id": id.to_string(), "action": "a.b"}));
+        Value::from(events.collect::<Vec<_>>()).to_string()
+    };
+    for number in 0..8 {
+        server.send("any", &token, part(number)).await.expect(200);
+    }
+    server.settled().await;
+    assert_eq!(server.count("SELECT count(*) FROM events WHERE source = 'any'").await, 4_000);
+    server.kill();
+    let server = start();
+    for number in [0, 3, 7, 8] {
+        server.send("any", &token, part(number)).await.expect(200);
+    }
+    let status = server.settled().await;
+    assert_eq!(server.count("SELECT count(*) FROM events WHERE source = 'any'").await, 4_500, "{status}");
+    let windows = server
+        .count(
+            "SELECT sum(duplicates) FROM (SELECT DISTINCT window_start, max(duplicates) AS duplicates \
+                                FROM source_windows WHERE source = 'any' GROUP BY window_start)",
+        )
+        .await;
+    assert_eq!(windows, 1_500);
+    let verified = server.cli(&["doctor", "--verify"]);
+    expect_exit(&verified, 0);
 }

@@ -200,6 +200,7 @@ impl Detector {
         self.counters.findings += 1;
         if finding.state == RuleState::Active {
             let (incident, step) = self.state.incidents.admit(&finding);
+            self.counters.evicted += u64::from(step.note.is_some());
             finding.incident = Some(incident.id.clone());
             batch.incidents.insert(incident.id.clone());
             let body = serde_json::json!({

@@ -59,12 +59,21 @@ impl Table {
         }
     }
 
-    /// Its columns.
+    /// Its columns, as the relation has them.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
         static SCHEMAS: LazyLock<Vec<SchemaRef>> =
             LazyLock::new(|| Table::ALL.iter().map(|table| Arc::new(Schema::new(table.columns()))).collect());
         SCHEMAS.get(self as usize).cloned().unwrap_or_else(|| Arc::new(Schema::empty()))
+    }
+
+    /// The columns of its files: those of the relation, and behind them what these are put together from.
+    pub(crate) fn stored_schema(self) -> SchemaRef {
+        static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
+            let stored = columns(STORED_COLUMNS);
+            Arc::new(Schema::new(Table::Events.columns().into_iter().chain(stored).collect::<Vec<_>>()))
+        });
+        if self == Self::Events { Arc::clone(&EVENTS) } else { self.schema() }
     }
 
     fn columns(self) -> Vec<Column> {
@@ -222,6 +231,12 @@ const RECORD_COLUMNS: &[(&str, Kind)] = &[
     ("body", Kind::Bytes),
     // When the payload was dropped and by whom; envelope, salt, body and normalised fields are empty then.
     ("redacted", Kind::Text),
+];
+
+/// Columns of `events` that its relation does not show.
+const STORED_COLUMNS: &[(&str, Kind)] = &[
+    // At which byte of the body the item is to be put back; empty where the body is whole.
+    ("item_at", Kind::Int),
 ];
 
 fn columns(list: &[(&str, Kind)]) -> Vec<Column> {

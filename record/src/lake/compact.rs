@@ -54,7 +54,7 @@ impl LakeTable {
         let Some(version) = group.last().map(|small| small.append) else { return Ok(0) };
         let paths: Vec<PathBuf> = group.iter().map(|small| self.folder.join(&small.path)).collect();
         let partition: Vec<String> = self.partition_of(group.first());
-        let (table, schema) = (self.table, self.table.schema());
+        let (table, schema) = (self.table, self.table.stored_schema());
         let merge = move || merged(&schema, &paths);
         let (bytes, rows) = tokio::task::spawn_blocking(merge)
             .await

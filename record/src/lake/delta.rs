@@ -73,7 +73,7 @@ impl LakeTable {
             CreateBuilder::new()
                 .with_log_store(delta.log_store())
                 .with_table_name(table.name())
-                .with_columns(delta_columns(table, &table.schema())?)
+                .with_columns(delta_columns(table, &table.stored_schema())?)
                 .with_partition_columns(table.partition_columns().iter().copied())
                 .await
                 .map_err(LakeError::delta("create", table))?
@@ -91,7 +91,7 @@ impl LakeTable {
         let state = self.delta.snapshot().map_err(doing)?;
         let mut missing = Vec::new();
         let kernel = state.schema();
-        for column in self.table.schema().fields() {
+        for column in self.table.stored_schema().fields() {
             match kernel.field(column.name()) {
                 None => missing.push(column.clone()),
                 Some(field) => {
@@ -107,7 +107,7 @@ impl LakeTable {
                 }
             }
         }
-        if let Some(newer) = kernel.fields().find(|field| self.table.schema().index_of(field.name()).is_err()) {
+        if let Some(newer) = kernel.fields().find(|field| self.table.stored_schema().index_of(field.name()).is_err()) {
             return Err(LakeError::Schema {
                 table: self.table.name(),
                 column: newer.name().clone(),

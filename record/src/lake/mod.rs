@@ -39,7 +39,7 @@ pub use columns::{Table, field_column};
 pub use durable::DurableFileSystem;
 pub(crate) use events::NO_ITEM;
 pub(crate) use events::batch as events_batch;
-pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
+pub use events::{EventRow, LeafColumns, event_rows, whole_body, whole_envelope};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
 pub use redact::{Redacted, RedactedRecord, Redaction};
@@ -483,7 +483,7 @@ fn new_file(
     numbers: (u64, u64),
 ) -> Result<NewFile, LakeError> {
     let rows = batch.num_rows();
-    let bytes = parquet_bytes(&table.schema(), &[batch])
+    let bytes = parquet_bytes(&table.stored_schema(), &[batch])
         .map_err(|source| LakeError::Parquet { table: table.name(), source })?;
     Ok(NewFile { bytes, rows, numbers, partition })
 }

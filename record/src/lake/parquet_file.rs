@@ -98,7 +98,7 @@ fn properties(effort: Effort) -> Result<WriterProperties, ParquetError> {
     }
     // Each begins as the one before.
     properties = properties.set_column_encoding(ColumnPath::from("event_id"), Encoding::DELTA_BYTE_ARRAY);
-    for name in ["index", "seq", "received", "time"] {
+    for name in ["index", "seq", "received", "time", "item_at"] {
         let column = ColumnPath::from(name);
         properties = properties
             .set_column_dictionary_enabled(column.clone(), false)

@@ -393,7 +393,7 @@ fn rewrite(table: Table, path: &Path, redaction: &Redaction) -> Result<Option<Re
     if !holds(table, path, redaction)? {
         return Ok(None);
     }
-    let schema: SchemaRef = table.schema();
+    let schema: SchemaRef = table.stored_schema();
     let mut file = ParquetFile::new(&schema, Effort::Kept)?;
     let (mut rows, mut redacted) = (0, 0);
     for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {

@@ -23,7 +23,7 @@ use pipeproof_engine as engine;
 
 use super::columns::Table;
 use super::delta::folder_name;
-use super::events::whole_envelope;
+use super::events::{whole_body, whole_envelope};
 use super::{LakeError, Snapshot, delta};
 
 /// Rows read from one file at once: bodies may have up to 1 MiB each.
@@ -237,7 +237,8 @@ struct Cursor {
 
 impl Cursor {
     fn open(path: &Path, partition: i32) -> Result<Self, LakeError> {
-        let reader = reader(path, Table::Events, &["partition", "index", "item", "envelope", "salt", "body"])?;
+        let reader =
+            reader(path, Table::Events, &["partition", "index", "item", "envelope", "salt", "body", "item_at"])?;
         let mut cursor = Self { path: path.to_owned(), partition, reader, batch: None, row: 0, next: None };
         cursor.next = cursor.read()?;
         Ok(cursor)
@@ -277,6 +278,9 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
     let envelopes = column("envelope")?.as_string_opt::<i32>().ok_or_else(missing)?;
     let salts = column("salt")?.as_binary_opt::<i32>().ok_or_else(missing)?;
     let bodies = column("body")?.as_binary_opt::<i32>().ok_or_else(missing)?;
+    // Files of earlier versions hold whole bodies.
+    let item_at = batch.column_by_name("item_at").and_then(|column| column.as_primitive_opt::<Int32Type>());
+    let item_at = item_at.filter(|column| column.is_valid(row)).map(|column| column.value(row));
     if partitions.value(row) != partition || envelopes.is_null(row) {
         return Ok(None);
     }
@@ -286,7 +290,7 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
         index: u64::try_from(indexes.value(row)).unwrap_or(0),
         envelope: whole_envelope(envelopes.value(row), items.value(row)),
         salt,
-        body: Bytes::copy_from_slice(bodies.value(row)),
+        body: whole_body(bodies.value(row), items.value(row), item_at).into(),
     }))
 }
 
@@ -336,13 +340,16 @@ impl Iterator for Findings {
     }
 }
 
+/// Columns that files of earlier versions lack.
+const LATER: &[&str] = &["item_at"];
+
 fn reader(path: &Path, table: Table, columns: &[&str]) -> Result<ParquetRecordBatchReader, LakeError> {
     let file = File::open(path).map_err(|source| LakeError::Folder { path: path.to_owned(), source })?;
     let fail = |source| unreadable(path, source);
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(fail)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    let found = builder.schema().fields().iter().filter(|column| columns.contains(&column.name().as_str())).count();
-    if found != columns.len() {
+    let has = |name: &str| builder.schema().column_with_name(name).is_some();
+    if !columns.iter().all(|name| has(name) || LATER.contains(name)) {
         return Err(LakeError::Schema { table: table.name(), column: columns.join(", "), why: "is missing in a file" });
     }
     builder.with_projection(mask).with_batch_size(ROWS).build().map_err(fail)

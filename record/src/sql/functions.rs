@@ -6,11 +6,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, Float64Array, Int32Array};
+use arrow_array::types::{Float64Type, Int32Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, BinaryArray, Float64Array, Int32Array};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+
+use crate::lake::whole_body;
 
 /// Mean radius of the Earth in kilometres (IUGG).
 const EARTH_KM: f64 = 6_371.008_8;
@@ -32,6 +34,21 @@ pub(super) fn all() -> Vec<ScalarUDF> {
         // semver_cmp(a, b): -1, 0 or 1 by semver.org 2.0.0; a leading `v` is allowed. NULL if one is no version.
         function("semver_cmp", vec![text.clone(), text], DataType::Int32, semver_cmp),
     ]
+}
+
+/// The function that our own views are made with.
+pub(super) fn of_views() -> ScalarUDF {
+    // whole_body(body, item, item_at): the exact bytes of a record's body.
+    function("whole_body", vec![DataType::Binary, DataType::Utf8, DataType::Int32], DataType::Binary, body)
+}
+
+fn body(arrays: &[ArrayRef], rows: usize) -> Result<ArrayRef, DataFusionError> {
+    let whole = |row: usize| {
+        let body = arrays.first()?.as_binary_opt::<i32>().filter(|bodies| bodies.is_valid(row))?.value(row);
+        let at = arrays.get(2)?.as_primitive_opt::<Int32Type>().filter(|column| column.is_valid(row));
+        Some(whole_body(body, text(arrays, 1, row)?, at.map(|column| column.value(row))))
+    };
+    Ok(Arc::new((0..rows).map(whole).collect::<BinaryArray>()))
 }
 
 type Body = fn(&[ArrayRef], usize) -> Result<ArrayRef, DataFusionError>;

@@ -213,6 +213,7 @@ impl Sql {
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
         let context = SessionContext::new_with_config_rt(config, runtime);
         functions::all().into_iter().for_each(|function| context.register_udf(function));
+        context.register_udf(functions::of_views());
         for &table in Table::ALL {
             relations::register(&context, table, &files(table)?).map_err(opened(table.name()))?;
         }

@@ -31,14 +31,14 @@ pub(super) fn register(context: &SessionContext, table: Table, files: &[PathBuf]
         catalog.register_schema(FILES, Arc::new(MemorySchemaProvider::new()))?;
     }
     let provider: Arc<dyn TableProvider> = if files.is_empty() {
-        Arc::new(MemTable::try_new(table.schema(), vec![Vec::new()])?)
+        Arc::new(MemTable::try_new(table.stored_schema(), vec![Vec::new()])?)
     } else {
         let paths = files.iter().map(|path| location(path)).collect::<Result<_, _>>()?;
         let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
         let config = ListingTableConfig::new_with_multi_paths(paths)
             .with_listing_options(options)
             // Said, not inferred: a column that a file lacks is empty.
-            .with_schema(table.schema());
+            .with_schema(table.stored_schema());
         Arc::new(ListingTable::try_new(config)?)
     };
     context.register_table(TableReference::partial(FILES, table.name()), provider)?;
@@ -55,7 +55,7 @@ fn location(path: &Path) -> Result<ListingTableUrl, DataFusionError> {
 pub(super) fn views(as_of: Option<Timestamp>) -> Vec<(String, String)> {
     let known = |table: Table| {
         let name = table.name();
-        let columns = if table == Table::Events { whole_envelopes() } else { "*".to_owned() };
+        let columns = if table == Table::Events { whole_records() } else { "*".to_owned() };
         (name.to_owned(), format!("CREATE VIEW {name} AS SELECT {columns} FROM {FILES}.{name}{}", cut(table, as_of)))
     };
     let facts = VIEWS.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()).map(|statement| {
@@ -68,10 +68,18 @@ pub(super) fn views(as_of: Option<Timestamp>) -> Vec<(String, String)> {
     Table::ALL.iter().map(|table| known(*table)).chain(facts).collect()
 }
 
-/// All columns of events, their envelopes with the items that the files keep apart ([`crate::lake::whole_envelope`]).
-fn whole_envelopes() -> String {
-    format!(r#"* REPLACE (replace(envelope, '{NO_ITEM}', concat('"item":"', item, '"')) AS envelope)"#)
+/// All columns of events, envelopes and bodies with the items that the files keep apart.
+fn whole_records() -> String {
+    format!("* EXCLUDE (item_at) REPLACE ({}, {WHOLE_BODY})", whole_envelope())
 }
+
+/// [`crate::lake::whole_envelope`] in SQL.
+pub(super) fn whole_envelope() -> String {
+    format!(r#"replace(envelope, '{NO_ITEM}', concat('"item":"', item, '"')) AS envelope"#)
+}
+
+/// [`crate::lake::whole_body`] in SQL.
+pub(super) const WHOLE_BODY: &str = "whole_body(body, item, item_at) AS body";
 
 /// What restricts a table to what was known before `as_of`.
 pub(super) fn cut(table: Table, as_of: Option<Timestamp>) -> String {

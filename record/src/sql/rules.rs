@@ -68,8 +68,8 @@ impl RuleSql {
         let open = opened("the events of a test");
         let rows: Vec<&EventRow> = events.iter().collect();
         let batch: RecordBatch = events_batch(&rows).map_err(|error| open(error.into()))?;
-        let table =
-            MemTable::try_new(Table::Events.schema(), vec![vec![batch]]).map_err(opened("the events of a test"))?;
+        let table = MemTable::try_new(Table::Events.stored_schema(), vec![vec![batch]])
+            .map_err(opened("the events of a test"))?;
         let name = TableReference::partial(relations::FILES, Table::Events.name());
         let replaced = sql.context.deregister_table(name.clone());
         replaced
@@ -146,6 +146,8 @@ fn events_view(as_of: Option<Timestamp>) -> String {
     for column in Table::Events.schema().fields() {
         columns.push(match column.name().as_str() {
             "time" | "received" => naive(column.name()),
+            "envelope" => relations::whole_envelope(),
+            "body" => relations::WHOLE_BODY.to_owned(),
             "source" => {
                 let by = |of: &str| {
                     let whens = FEEDS.iter().map(|(word, feed)| format!(" WHEN '{word}' THEN '{feed}'"));

@@ -75,8 +75,13 @@ pub(super) const RULE_TEXTS: Table = Table::new("rule_texts", &["digest"]);
 pub(super) const PACKS: Table = Table::new("packs", &["seq"]);
 pub(super) const CURSORS: Table = Table::new("cursors", &["name"]);
 pub(super) const EXCEPTED: Table = Table::new("excepted", &["seq"]);
+pub(super) const ITEM_SETS: Table = Table::new("item_sets", &["number"]);
+pub(super) const ITEM_PAGES: Table = Table::new("item_pages", &["item_set", "page"]);
 
-/// Every table.
+/// Tables that there were when rows got checksums: so many of [`ALL`].
+pub(super) const SUMMED_FIRST: usize = 16;
+
+/// Every table, in the order they came.
 pub(super) const ALL: &[&Table] = &[
     &PROGRESS,
     &STATE_SNAPSHOTS,
@@ -94,6 +99,8 @@ pub(super) const ALL: &[&Table] = &[
     &PACKS,
     &CURSORS,
     &EXCEPTED,
+    &ITEM_SETS,
+    &ITEM_PAGES,
 ];
 
 /// Those without which a restart cannot go on; they are small.

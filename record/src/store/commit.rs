@@ -31,9 +31,12 @@ impl Store for SqliteStore {
         let changed: Vec<_> = commit.incidents.iter().map(|incident| incident.id.as_str().into()).collect();
         checksum::check_before(&mut transaction, &checksum::INCIDENTS, &changed).await?;
         rows.insert(&mut transaction, commit).await.map_err(StoreError::on("write a commit"))?;
+        let items = self.shared.items.change(&mut transaction, commit).await?;
         checksum::seal(&mut transaction, &written(commit)).await.map_err(StoreError::on("write a commit"))?;
         Failpoint::StoreInTransaction.pass();
-        transaction.commit().await.map_err(StoreError::on("commit a batch"))
+        transaction.commit().await.map_err(StoreError::on("commit a batch"))?;
+        self.shared.items.changed(items);
+        Ok(())
     }
 
     async fn snapshot(&self, partition: u32, position: u64, state: &[u8]) -> Result<(), StoreError> {
@@ -114,6 +117,8 @@ fn written(commit: &Commit) -> Vec<&'static checksum::Table> {
     add(commit.dead_letters.is_empty(), &checksum::DEAD_LETTERS);
     add(commit.excepted.is_empty(), &checksum::EXCEPTED);
     add(commit.windows.is_empty(), &checksum::SOURCE_WINDOWS);
+    add(commit.handed_over.is_empty(), &checksum::ITEM_SETS);
+    add(commit.handed_over.is_empty(), &checksum::ITEM_PAGES);
     tables
 }
 

@@ -10,10 +10,12 @@ mod coverage;
 mod deliveries;
 mod excepted;
 mod findings;
+mod items;
 mod ledger;
 mod redact;
 mod schema;
 mod upkeep;
+mod wal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +24,9 @@ use std::time::Duration;
 use engine::clock::Clock;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Connection, SqlitePool};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -113,6 +117,18 @@ pub enum StoreError {
         /// What names the row.
         row: String,
     },
+    /// The write-ahead log is not what was written: SQLite would drop the commits behind the damage without a word.
+    #[error(
+        "the store is damaged: byte {at} of {} is not what was written, and there are commits behind it; restore the store from a \
+         backup, or move that file away: then detection goes on from what was folded before it and concludes the rest again",
+        path.display()
+    )]
+    DamagedLog {
+        /// Its file.
+        path: PathBuf,
+        /// Where the first frame that is wrong begins.
+        at: u64,
+    },
     /// A table or an index is defined otherwise.
     #[error("the store is damaged: {problem}; restore it from a backup")]
     Definition {
@@ -186,6 +202,7 @@ struct Shared {
     options: SqliteConnectOptions,
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
+    items: items::ItemSets,
     clock: Arc<dyn Clock>,
 }
 
@@ -194,18 +211,24 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Newer`] if a newer program wrote it, [`StoreError::Foreign`] if another program did,
-    /// [`StoreError::Open`] if it cannot be opened, [`StoreError::DamagedRow`] or [`StoreError::Definition`] if what a restart goes on
-    /// with is not what was written.
+    /// [`StoreError::Open`] if it cannot be opened, [`StoreError::DamagedLog`], [`StoreError::DamagedRow`] or
+    /// [`StoreError::Definition`] if what a restart goes on with is not what was written.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
+            // Takes effect where the database is made or written anew.
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             // A commit that was reported is on stable storage: the log may be retired behind it.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
+        let log = wal_of(path);
+        if let Some(at) = wal::damage(&log).map_err(|error| open(sqlx::Error::Io(error)))? {
+            return Err(StoreError::DamagedLog { path: log, at });
+        }
         let mut writer = SqliteConnection::connect_with(&options).await.map_err(open)?;
         schema::bring_up_to_date(&mut writer, path).await?;
         checksum::check_at_open(&mut writer).await?;
@@ -215,7 +238,9 @@ impl SqliteStore {
             .await
             .map_err(open)?;
         let options = options.create_if_missing(false);
-        let shared = Shared { path: path.to_owned(), options, writer: Mutex::new(writer), readers, clock };
+        let items = items::ItemSets::default();
+        items.load(&mut writer).await?;
+        let shared = Shared { path: path.to_owned(), options, writer: Mutex::new(writer), readers, items, clock };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -260,6 +285,13 @@ impl SqliteStore {
     fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }
+}
+
+/// SQLite's write-ahead log of a database.
+fn wal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
 }
 
 /// An index, size or sequence number as the database keeps it.

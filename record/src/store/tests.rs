@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::clock::ManualClock;
 use engine::commit::{Commit, Completeness, DeadLetter, Duplicate, Excepted, Message, SourceWindow, Store};
+use engine::dedup::First;
 use engine::finding::{CitedEvent, Finding};
 use engine::incident::{Incident, IncidentStep, Incidents, Status, Verb};
 use engine::rule::{Level, RuleState};
@@ -107,6 +108,7 @@ fn full(from: u64) -> (Commit, Incident) {
         reason: "not JSON \"at\" 1".into(),
     }];
     commit.windows = vec![window(0, 4)];
+    commit.handed_over = vec![([7; 16], First { index: from, received: START })];
     commit.excepted = vec![Excepted {
         filter: "release-train".into(),
         filter_digest: "f".repeat(64),
@@ -488,6 +490,26 @@ async fn damage_is_named_where_the_row_is_read_and_is_not_made_good_by_a_change(
     store.close().await;
     let error = SqliteStore::open(&dir.path().join("store.db"), clock()).await.unwrap_err();
     assert!(error.to_string().contains("restore the store from a backup"), "{error}");
+}
+
+#[tokio::test]
+async fn the_space_of_deltas_is_given_back_behind_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let noise =
+        |seed: u64| (0..200_000_u64).map(|n| ((n ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    for number in 0..40 {
+        store.commit(&Commit { delta: noise(number), ..batch(number, number + 1) }).await.unwrap();
+    }
+    store.fold().await.unwrap();
+    let size = || std::fs::metadata(dir.path().join("store.db")).unwrap().len();
+    let before = size();
+    store.snapshot(0, 40, b"all of it").await.unwrap();
+    store.give_back().await.unwrap();
+    store.fold().await.unwrap();
+    assert!(before > 8_000_000 && size() < 1_000_000, "{before} → {}", size());
+    assert_eq!(store.problems().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.restore(0).await.unwrap().snapshot, Some((40, b"all of it".to_vec())));
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::path::Path;
 
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
-use super::{SqliteStore, StoreError};
+use super::{SqliteStore, StoreError, schema};
 
 /// Problems that are told at most.
 const PROBLEMS: usize = 20;
+/// Free pages that are given back in one transaction: other writers wait for no more.
+const PAGES_AT_ONCE: i64 = 1_000;
 
 impl SqliteStore {
     /// Writes a copy as of one moment to `path`, which must not exist. Commits go on meanwhile. The copy is on stable storage
@@ -34,6 +36,26 @@ impl SqliteStore {
         let mut writer = self.writer().await;
         let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await;
         folded.map(drop).map_err(StoreError::on("fold its log"))
+    }
+
+    /// Gives the space of deleted rows back to the file system, in small transactions. A database that an earlier version made keeps
+    /// it for later rows, until it is written anew ([`SqliteStore::purge`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; nothing is lost, it may be repeated.
+    pub async fn give_back(&self) -> Result<(), StoreError> {
+        let on = || StoreError::on("give back free space");
+        let mut before = i64::MAX;
+        loop {
+            let mut writer = self.writer().await;
+            let free = schema::pragma(&mut writer, "PRAGMA freelist_count").await.map_err(on())?;
+            if free == 0 || free >= before {
+                return Ok(());
+            }
+            before = free;
+            let statement = format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})");
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *writer).await.map_err(on())?;
+        }
     }
 
     /// What is wrong with the database, by SQLite's own check of its structure and by the checksum of every row: nothing, for a whole

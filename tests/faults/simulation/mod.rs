@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pipeproof_engine::commit::{Commit, Restored};
 use pipeproof_engine::control::{Control, OWN_SOURCE};
+use pipeproof_engine::dedup::Known;
 use pipeproof_engine::detect::{Decoded, Detector};
 use pipeproof_engine::invariant::{Balance, Positions};
 use pipeproof_engine::plan::Plan;
@@ -30,6 +31,8 @@ use crate::row::Row;
 
 /// Steps of a schedule.
 const STEPS: usize = 60;
+/// Items that detection holds before it hands them over.
+const ITEMS_HELD: usize = 4;
 
 /// Runs so many schedules, each twice, from `seed` on.
 pub(crate) fn schedules(seed: u64, count: u64) -> Row {
@@ -81,6 +84,8 @@ struct Store {
     restored: Restored,
     findings: BTreeMap<String, u64>,
     duplicates: BTreeSet<u64>,
+    /// Items that detection handed over.
+    items: Known,
 }
 
 impl Store {
@@ -91,6 +96,7 @@ impl Store {
         for finding in &commit.findings {
             *self.findings.entry(finding.id.clone()).or_default() += 1;
         }
+        self.items.extend(commit.handed_over.iter().copied());
         self.duplicates.extend(commit.duplicates.iter().map(|duplicate| duplicate.index));
     }
 }
@@ -250,8 +256,12 @@ impl Simulation {
             let first = self.seen.entry(*index).or_insert_with(|| leaf.clone());
             assert_eq!(first, leaf, "record {index} reads as it always did");
         }
-        let batch = leaves.iter().map(|(index, leaf)| Self::decoded(*index, leaf)).collect();
-        let commit = self.detector.apply(batch, self.now).unwrap();
+        let batch: Vec<Decoded> = leaves.iter().map(|(index, leaf)| Self::decoded(*index, leaf)).collect();
+        // The reference holds all of them: where an item is remembered decides nothing.
+        self.detector.hand_over_items_at(ITEMS_HELD);
+        let known = self.detector.items_to_look_up(&batch);
+        let known: Known = known.filter_map(|item| Some((item, *self.store.items.get(&item)?))).collect();
+        let commit = self.detector.apply_knowing(batch, known, self.now).unwrap();
         match self.random.random_range(0..20) {
             0 => self.restart(false).await,
             1 => {
