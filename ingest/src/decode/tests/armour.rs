@@ -35,7 +35,7 @@ fn telling(text: impl Fn(&str) -> String) -> String {
         let encoded = STANDARD.encode(text);
         encoded.contains('+') && encoded.contains('/') && encoded.contains('a') && encoded.ends_with('=')
     };
-    (1..90).map(|more| text(&"~>?~~??>a".repeat(10)[..more])).find(fits).unwrap()
+    (0..9).map(|more| text(&format!("~~~~~?????{}", "a".repeat(more)))).find(fits).unwrap()
 }
 
 fn statement() -> String {
