@@ -205,11 +205,11 @@ fn event(line: &Line, number: u64, index: u64, record: &Record) -> Event {
     // The first round touches every key once.
     let key = if number < line.keys { number } else { scatter(number) % line.keys };
     let member = usize::try_from(number / line.keys.min(line.events / 2)).expect("a round") % line.members.len();
-    fields.set(Field::Action, Value::Text(line.members[member].to_owned()));
-    fields.set(Field::CiRepo, Value::Text(format!("acme/service-{key:07}")));
-    fields.set(Field::ActorId, Value::Text(format!("robot-{}", key % 100)));
+    fields.set(Field::Action, Value::Text(line.members[member].into()));
+    fields.set(Field::CiRepo, Value::Text(format!("acme/service-{key:07}").into()));
+    fields.set(Field::ActorId, Value::Text(format!("robot-{}", key % 100).into()));
     // Of one length, however many there are: the length is not what is asked about.
-    fields.set(Field::SrcIp, Value::Text(format!("10.0.{:05}", scatter(number / 7) % line.values)));
+    fields.set(Field::SrcIp, Value::Text(format!("10.0.{:05}", scatter(number / 7) % line.values).into()));
     fields.set(Field::CiAttempt, Value::Int(i64::try_from(scatter(number) % 1_000).expect("small")));
     Event {
         id: EventId { position: Position { partition: 0, index }, sub: 0 },

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+pub use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
@@ -171,8 +172,8 @@ fields! {
 /// A field's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
-    /// UTF-8 text.
-    Text(String),
+    /// UTF-8 text. Most values are short words and names, which are held in place.
+    Text(CompactString),
     /// A signed 64-bit integer.
     Int(i64),
     /// True or false.
@@ -234,7 +235,7 @@ impl Fields {
     }
 
     /// Sets a text field unless the text is absent or empty.
-    pub fn text(&mut self, field: Field, text: Option<impl Into<String>>) {
+    pub fn text(&mut self, field: Field, text: Option<impl Into<CompactString>>) {
         if let Some(text) = text.map(Into::into).filter(|text| !text.is_empty()) {
             self.set(field, Value::Text(text));
         }

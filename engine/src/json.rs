@@ -11,10 +11,13 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode,
 use crate::spelling::Spelling;
 
 mod compact;
+mod grammar;
 mod members;
+mod sparse;
 mod tokens;
 
 pub(crate) use compact::CompactWriter;
+pub(crate) use grammar::Tokens;
 pub use members::{Entries, Items};
 pub(crate) use tokens::unescape;
 
@@ -137,7 +140,16 @@ impl Json {
     /// # Errors
     /// [`JsonError`] says whether it is not JSON or beyond a limit.
     pub fn parse_within(bytes: &[u8], max_depth: usize) -> Result<Self, JsonError> {
-        match tokens::parse(bytes, max_depth) {
+        Self::parse_without(bytes, max_depth, &[])
+    }
+
+    /// Parses a JSON text nested at most `max_depth` deep of which parts are not read: of objects and arrays under these
+    /// keys, wherever they are, it is only seen that they are valid, and they may be there or be null.
+    ///
+    /// # Errors
+    /// [`JsonError`] says whether it is not JSON or beyond a limit.
+    pub fn parse_without(bytes: &[u8], max_depth: usize, keys: &[&str]) -> Result<Self, JsonError> {
+        match tokens::parse(bytes, max_depth, keys) {
             Some(json) => Ok(json),
             None => Self::parse_by_tape(bytes, max_depth),
         }

@@ -10,12 +10,7 @@ use std::ops::Range;
 
 use crate::columns::{NOWHERE, Schema, Sink};
 use crate::intern::Kind;
-use crate::json::{DEPTH_MAX, unescape};
-
-/// Longest decimal that cannot be out of a float's range.
-const DECIMAL_MAX: usize = 64;
-/// Integers of so many digits fit 64 bits, signed or not.
-const DIGITS_MAX: usize = 18;
+use crate::json::{DEPTH_MAX, Tokens, unescape};
 
 /// A value found.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +54,7 @@ impl Findings {
         let escapes = if escaped { escapes(text) } else { Some(0..0) };
         let Some(escapes) = escapes else { return false };
         let everything = wanted.schema.everything().filter(|_| wanted.everything);
-        let mut walk = Walk { wanted, text, tokens, escapes, everything, into: self };
+        let mut walk = Walk { wanted, tokens: Tokens { text, begin: tokens }, escapes, everything, into: self };
         walk.value(0, wanted.schema.root(), 0) == Some(tokens.len()) && walk.places().is_some()
     }
 
@@ -103,8 +98,7 @@ fn escapes(text: &[u8]) -> Option<Range<usize>> {
 
 struct Walk<'w> {
     wanted: Wanted<'w>,
-    text: &'w [u8],
-    tokens: &'w [u32],
+    tokens: Tokens<'w>,
     /// Where escapes are, from the first to the last.
     escapes: Range<usize>,
     everything: Option<u32>,
@@ -113,13 +107,6 @@ struct Walk<'w> {
 
 /// Every function gives the number of the token after what it walked over, or `None` to give up.
 impl Walk<'_> {
-    /// Where a token begins, and its first byte.
-    #[inline]
-    fn token(&self, number: usize) -> Option<(usize, u8)> {
-        let at = *self.tokens.get(number)? as usize;
-        Some((at, *self.text.get(at)?))
-    }
-
     #[inline]
     fn found(&mut self, column: u32, kind: Kind, start: usize, end: usize, escaped: bool) {
         // A record is far shorter than 4 GiB; simd-json has refused longer ones.
@@ -147,17 +134,19 @@ impl Walk<'_> {
 
     #[inline]
     fn value(&mut self, number: usize, place: u32, depth: usize) -> Option<usize> {
-        let (at, byte) = self.token(number)?;
+        let (at, byte) = self.tokens.token(number)?;
         match byte {
             b'"' => {
                 if self.is_wanted(place) {
-                    let (start, end) = self.string(number)?;
+                    let (start, end) = self.tokens.string(number)?;
                     let escaped = self.is_escaped(start, end);
                     self.scalar(place, Kind::Text, start, end, escaped);
                 }
                 Some(number + 1)
             }
-            b'{' | b'[' if place == NOWHERE && self.everything.is_none() && depth > 0 => self.skip(number, depth),
+            b'{' | b'[' if place == NOWHERE && self.everything.is_none() && depth > 0 => {
+                self.tokens.skip(number, depth, DEPTH_MAX)
+            }
             b'{' => self.object(number, place, depth),
             b'[' => self.array(number, place, depth),
             _ => {
@@ -167,27 +156,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Where the inside of the string is that is this token. After it there is only white space up to the next token.
-    #[inline]
-    fn string(&self, number: usize) -> Option<(usize, usize)> {
-        let start = *self.tokens.get(number)? as usize + 1;
-        let mut end = *self.tokens.get(number + 1)? as usize;
-        loop {
-            end = end.checked_sub(1)?;
-            match self.text.get(end)? {
-                b'"' => break,
-                b' ' | b'\t' | b'\n' | b'\r' => {}
-                _ => return None,
-            }
-        }
-        (start <= end).then_some((start, end))
-    }
-
     #[inline]
     fn is_escaped(&self, start: usize, end: usize) -> bool {
         start < self.escapes.end
             && self.escapes.start < end
-            && self.text.get(start..end).is_some_and(|text| memchr::memchr(b'\\', text).is_some())
+            && self.tokens.text.get(start..end).is_some_and(|text| memchr::memchr(b'\\', text).is_some())
     }
 
     fn object(&mut self, first: usize, place: u32, depth: usize) -> Option<usize> {
@@ -197,27 +170,27 @@ impl Walk<'_> {
         let schema = self.wanted.schema;
         let descend = schema.has_children(place);
         let mut number = first + 1;
-        let (_, mut byte) = self.token(number)?;
+        let (_, mut byte) = self.tokens.token(number)?;
         if byte != b'}' {
             loop {
-                if byte != b'"' || self.token(number + 1)?.1 != b':' {
+                if byte != b'"' || self.tokens.token(number + 1)?.1 != b':' {
                     return None;
                 }
                 let mut child = NOWHERE;
                 if descend || depth == 0 {
-                    let (start, end) = self.string(number)?;
+                    let (start, end) = self.tokens.string(number)?;
                     if self.is_escaped(start, end) {
                         return None;
                     }
-                    let key = self.text.get(start..end)?;
+                    let key = self.tokens.text.get(start..end)?;
                     child = schema.child(place, key);
                     if depth == 0 {
                         self.member(key, number + 2)?;
                     }
                 }
                 number = self.value(number + 2, child, depth + 1)?;
-                match self.token(number)?.1 {
-                    b',' => byte = self.token(number + 1)?.1,
+                match self.tokens.token(number)?.1 {
+                    b',' => byte = self.tokens.token(number + 1)?.1,
                     b'}' => break,
                     _ => return None,
                 }
@@ -226,7 +199,7 @@ impl Walk<'_> {
         }
         if let Some(column) = schema.column(place) {
             if schema.wants_text(column) {
-                let (start, end) = (self.token(first)?.0, self.token(number)?.0 + 1);
+                let (start, end) = (self.tokens.token(first)?.0, self.tokens.token(number)?.0 + 1);
                 self.check_compact(first, number)?;
                 self.found(column, Kind::Object, start, end, false);
             } else {
@@ -240,8 +213,8 @@ impl Walk<'_> {
     fn member(&mut self, key: &[u8], value: usize) -> Option<()> {
         let Some(asked) = self.wanted.members.iter().position(|name| name.as_bytes() == key) else { return Some(()) };
         let mut text = None;
-        if self.token(value)?.1 == b'"' {
-            let (start, end) = self.string(value)?;
+        if self.tokens.token(value)?.1 == b'"' {
+            let (start, end) = self.tokens.string(value)?;
             if self.is_escaped(start, end) {
                 return None;
             }
@@ -258,7 +231,7 @@ impl Walk<'_> {
             return None;
         }
         let mut number = first + 1;
-        if self.token(number)?.1 == b']' {
+        if self.tokens.token(number)?.1 == b']' {
             if let Some(column) = self.wanted.schema.column(place) {
                 self.found(column, Kind::Empty, 0, 0, false);
             }
@@ -266,71 +239,10 @@ impl Walk<'_> {
         }
         loop {
             number = self.value(number, place, depth + 1)?;
-            match self.token(number)?.1 {
+            match self.tokens.token(number)?.1 {
                 b',' => number += 1,
                 b']' => return Some(number + 1),
                 _ => return None,
-            }
-        }
-    }
-
-    /// Steps over an object or array that nobody asks about, checking its grammar.
-    fn skip(&self, first: usize, outer: usize) -> Option<usize> {
-        // One bit for each open bracket: whether it is an object's.
-        let mut objects = [0_u64; DEPTH_MAX / 64 + 1];
-        let mut open = 0_usize;
-        let is_key = |number: usize| Some(self.token(number)?.1 == b'"' && self.token(number + 1)?.1 == b':');
-        let mut number = first;
-        loop {
-            let (at, byte) = self.token(number)?;
-            match byte {
-                b'"' => {}
-                b'{' | b'[' => {
-                    if outer + open > DEPTH_MAX {
-                        return None;
-                    }
-                    let object = byte == b'{';
-                    number += 1;
-                    let next = self.token(number)?.1;
-                    let empty = next == if object { b'}' } else { b']' };
-                    if !empty {
-                        let bits = objects.get_mut(open / 64)?;
-                        *bits = *bits & !(1 << (open % 64)) | u64::from(object) << (open % 64);
-                        open += 1;
-                        if object {
-                            if !is_key(number)? {
-                                return None;
-                            }
-                            number += 2;
-                        }
-                        continue;
-                    }
-                }
-                _ => {
-                    self.plain(at, byte)?;
-                }
-            }
-            // A value ends here. What follows is the next one, or the end of what it stands in.
-            loop {
-                number += 1;
-                let Some(inner) = open.checked_sub(1) else { return Some(number) };
-                let object = objects.get(inner / 64)? >> (inner % 64) & 1 == 1;
-                match self.token(number)?.1 {
-                    b',' if object => {
-                        if !is_key(number + 1)? {
-                            return None;
-                        }
-                        number += 3;
-                        break;
-                    }
-                    b',' => {
-                        number += 1;
-                        break;
-                    }
-                    b'}' if object => open = inner,
-                    b']' if !object => open = inner,
-                    _ => return None,
-                }
             }
         }
     }
@@ -340,17 +252,17 @@ impl Walk<'_> {
         let column = self.wanted.schema.everything().filter(|_| self.everything.is_none());
         let (Some(column), places) = (column, self.wanted.places) else { return Some(()) };
         for place in places {
-            let Some(number) = self.tokens.partition_point(|at| at <= place).checked_sub(1) else { continue };
-            let (at, byte) = self.token(number)?;
+            let Some(number) = self.tokens.begin.partition_point(|at| at <= place).checked_sub(1) else { continue };
+            let (at, byte) = self.tokens.token(number)?;
             match byte {
-                b'"' if self.token(number + 1)?.1 != b':' => {
-                    let (start, end) = self.string(number)?;
+                b'"' if self.tokens.token(number + 1)?.1 != b':' => {
+                    let (start, end) = self.tokens.string(number)?;
                     let escaped = self.is_escaped(start, end);
                     self.found(column, Kind::Text, start, end, escaped);
                 }
                 // A key, or between values.
                 b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':' => {}
-                _ => match self.plain(at, byte)? {
+                _ => match self.tokens.plain(at, byte)? {
                     (_, _, true) => return None,
                     (Kind::Null, _, _) => {}
                     (kind, len, _) => self.found(column, kind, at, at + len, false),
@@ -363,7 +275,7 @@ impl Walk<'_> {
     /// A number, a boolean or null.
     #[inline]
     fn atom(&mut self, at: usize, byte: u8, place: u32) -> Option<()> {
-        let (kind, len, decimal) = self.plain(at, byte)?;
+        let (kind, len, decimal) = self.tokens.plain(at, byte)?;
         if decimal && self.is_wanted(place) {
             return None;
         }
@@ -372,38 +284,20 @@ impl Walk<'_> {
         Some(())
     }
 
-    /// The kind and length of a number, a boolean or null, and whether it has a decimal point.
-    #[inline]
-    fn plain(&self, at: usize, byte: u8) -> Option<(Kind, usize, bool)> {
-        let rest = self.text.get(at..)?;
-        let (kind, len, decimal) = match byte {
-            b't' if rest.starts_with(b"true") => (Kind::Bool, 4, false),
-            b'f' if rest.starts_with(b"false") => (Kind::Bool, 5, false),
-            b'n' if rest.starts_with(b"null") => (Kind::Null, 4, false),
-            b'-' | b'0'..=b'9' => {
-                let (len, decimal) = number(rest)?;
-                (Kind::Number, len, decimal)
-            }
-            _ => return None,
-        };
-        let ends = matches!(rest.get(len)?, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-        ends.then_some((kind, len, decimal))
-    }
-
     /// Whether the tokens from `first` to `last` are written as compact JSON writes them.
     fn check_compact(&self, first: usize, last: usize) -> Option<()> {
         for number in first..last {
-            let (at, byte) = self.token(number)?;
-            let next = *self.tokens.get(number + 1)? as usize;
+            let (at, byte) = self.tokens.token(number)?;
+            let next = *self.tokens.begin.get(number + 1)? as usize;
             let compact = match byte {
                 b'{' | b'}' | b'[' | b']' | b',' | b':' => next == at + 1,
                 b'"' => {
-                    let text = self.text.get(at + 1..next)?;
+                    let text = self.tokens.text.get(at + 1..next)?;
                     let slash = !self.escapes.is_empty() && text.windows(2).any(|pair| pair == b"\\/");
                     text.last() == Some(&b'"') && !slash
                 }
                 _ => {
-                    let text = self.text.get(at..next)?;
+                    let text = self.tokens.text.get(at..next)?;
                     !text.iter().any(|byte| matches!(byte, b'.' | b' ' | b'\t' | b'\n' | b'\r'))
                 }
             };
@@ -413,26 +307,6 @@ impl Walk<'_> {
         }
         Some(())
     }
-}
-
-/// The length of a plain number at the start of `text`, and whether it has a decimal point.
-fn number(text: &[u8]) -> Option<(usize, bool)> {
-    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let sign = usize::from(text.first() == Some(&b'-'));
-    let unsigned = text.get(sign..)?;
-    let whole = digits(unsigned);
-    let leading_zero = unsigned.first() == Some(&b'0');
-    if whole == 0 || (leading_zero && whole > 1) {
-        return None;
-    }
-    if unsigned.get(whole) != Some(&b'.') {
-        // Minus zero is written as zero.
-        let plain = whole <= DIGITS_MAX && !(sign == 1 && leading_zero);
-        return plain.then_some((sign + whole, false));
-    }
-    let fraction = digits(unsigned.get(whole + 1..)?);
-    let len = sign + whole + 1 + fraction;
-    (fraction > 0 && len <= DECIMAL_MAX).then_some((len, true))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! What it is not: a place for judgement. Decoders say what happened in the words of [`Field`]; rules say what it means.
 
 mod argocd;
+mod armour;
 mod aws_cloudtrail;
 mod aws_guards;
 mod azure;
@@ -79,7 +80,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::event::{Event, EventId};
-use engine::fields::{Field, Fields};
+use engine::fields::{CompactString, Field, Fields};
 use engine::json::{Json, JsonError, Value};
 use engine::record::{Position, Record};
 use engine::source::SourceType;
@@ -131,7 +132,7 @@ pub enum Undecodable {
 }
 
 /// An event in the making.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Draft {
     fields: Fields,
     /// By the source's clock.
@@ -141,7 +142,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(action: impl Into<String>, category: &str) -> Self {
+    fn new(action: impl Into<CompactString>, category: &str) -> Self {
         let mut draft = Self::default();
         draft.fields.text(Field::Action, Some(action));
         draft.fields.text(Field::Category, Some(category));

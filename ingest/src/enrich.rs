@@ -233,11 +233,11 @@ impl Decoder {
         if let Some(found) = self.asn.as_ref().and_then(|file| look_up::<Network<'_>>(file, address)) {
             set(fields, Field::SrcAsn, found.autonomous_system_number.map(|number| Value::Int(i64::from(number))));
             let name = found.autonomous_system_organization.filter(|name| !name.is_empty());
-            set(fields, Field::SrcOrg, name.map(|name| Value::Text(name.to_owned())));
+            set(fields, Field::SrcOrg, name.map(|name| Value::Text(name.into())));
         }
         if let Some(found) = self.geo.as_ref().and_then(|file| look_up::<Place<'_>>(file, address)) {
             let country = found.country.or(found.registered_country).and_then(|country| country.iso_code);
-            set(fields, Field::SrcCountry, country.map(|code| Value::Text(code.to_owned())));
+            set(fields, Field::SrcCountry, country.map(|code| Value::Text(code.into())));
             if let Some(Location { latitude: Some(latitude), longitude: Some(longitude) }) = found.location {
                 set(fields, Field::SrcLatE6, millionths(latitude, 90.0).map(Value::Int));
                 set(fields, Field::SrcLonE6, millionths(longitude, 180.0).map(Value::Int));

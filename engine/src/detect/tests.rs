@@ -147,9 +147,9 @@ fn event(index: u64, received: i64, time: i64, action: &str, repo: &str, item: u
     envelope.attributes.insert(sequence::STREAM.to_owned(), format!("of {repo}"));
     envelope.attributes.insert(sequence::NUMBER.to_owned(), (item + 1).to_string());
     let mut fields = Fields::default();
-    fields.set(Field::Action, Value::Text(action.to_owned()));
-    fields.set(Field::CiRepo, Value::Text(repo.to_owned()));
-    fields.set(Field::ActorId, Value::Text(actor.to_owned()));
+    fields.set(Field::Action, Value::Text(action.into()));
+    fields.set(Field::CiRepo, Value::Text(repo.into()));
+    fields.set(Field::ActorId, Value::Text(actor.into()));
     let event = Event {
         id: EventId { position: Position { partition: 0, index }, sub: 0 },
         source: "src".into(),

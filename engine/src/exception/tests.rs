@@ -61,7 +61,7 @@ fn filter(id: &str, repo: &str) -> Filter {
 
 fn event(repo: &str, received: i64) -> Event {
     let mut fields = Fields::default();
-    fields.set(Field::CiRepo, Value::Text(repo.to_owned()));
+    fields.set(Field::CiRepo, Value::Text(repo.into()));
     Event {
         id: EventId::default(),
         source: "s".into(),

@@ -85,6 +85,57 @@ proptest! {
     }
 
     #[test]
+    fn tokens_of_long_strings_are_as_the_tape(
+        strings in proptest::collection::vec(r#"[a-zA-Z0-9+/=é ]{400,900}(\\(["\\/bfnrtx]|u00[0-9a-f]{2}))?[a-z]{0,9}"#, 2..8),
+        at in any::<proptest::sample::Index>(),
+        odd in r#"[\[\]{},:"\\ 0-9a-z\x01\n-]{0,3}"#,
+    ) {
+        let members: Vec<String> = strings.iter().map(|text| format!(r#"{{"k":"{text}", "n": -1.5,"t":[true,null]}}"#)).collect();
+        let mut text = format!("[{}]", members.join(","));
+        let mut tokens = Vec::new();
+        prop_assert_eq!(sparse::find(text.as_bytes(), &mut tokens).is_some(), text.len() >= 1024);
+        assert_as_tape(text.as_bytes(), 8);
+        // Nearly valid ones, too.
+        let mut at = at.index(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        text.insert_str(at, &odd);
+        assert_as_tape(text.as_bytes(), 8);
+        text.truncate(at);
+        assert_as_tape(text.as_bytes(), 8);
+    }
+
+    /// What is left out is left out, and makes no difference to what is read: nor does it let pass what is not valid.
+    #[test]
+    fn parts_left_out_are_valid(
+        value in arbitrary_json(),
+        beside in arbitrary_json(),
+        at in any::<proptest::sample::Index>(),
+        odd in r#"([\[\]{},:"\\ 0-9a-z\x01\n-]|\\u00|\\ud8e3|1e5){0,2}"#,
+    ) {
+        let whole = |part: &str| format!(r#"{{"a":[{beside},{{"left":{part},"b":{beside}}}],"left":{part},"c":1}}"#);
+        let json = Json::parse_without(whole(&value.to_string()).as_bytes(), 64, &["out", "left"]).unwrap();
+        let out = if value.is_object() || value.is_array() { "null".to_owned() } else { value.to_string() };
+        let full = Json::parse(whole(&value.to_string()).as_bytes()).unwrap().root().compact();
+        let short = Json::parse(whole(&out).as_bytes()).unwrap().root().compact();
+        // All is there where the tape had to be read.
+        let seen = json.root().compact();
+        prop_assert!(seen == short || seen == full, "{}", seen);
+        let mut part = value.to_string();
+        let mut at = at.index(part.len() + 1);
+        while !part.is_char_boundary(at) {
+            at -= 1;
+        }
+        part.insert_str(at, &odd);
+        for depth in [4, 64] {
+            let text = whole(&part);
+            let (without, with) = (Json::parse_without(text.as_bytes(), depth, &["left"]), Json::parse_within(text.as_bytes(), depth));
+            prop_assert_eq!(without.is_ok(), with.is_ok(), "{}", text);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(json) = Json::parse(&bytes) {
             let _ = (json.root().compact(), json.root().lookup("a.b"));
@@ -110,6 +161,50 @@ fn arbitrary_json() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
+#[test]
+fn parts_are_left_out_at_any_depth() {
+    let json = Json::parse_without(
+        br#"{"left":{"a":[1,"\n",{"left":2}]},"b":[{"left":[]},{"left":"text"},{"c":{"left":[{},[[3]]],"d":4}}]}"#,
+        64,
+        &["left"],
+    );
+    let expected = r#"{"left":null,"b":[{"left":null},{"left":"text"},{"c":{"left":null,"d":4}}]}"#;
+    assert_eq!(json.unwrap().root().compact(), expected);
+    assert!(Json::parse_without(br#"{"left":[1,]}"#, 64, &["left"]).is_err());
+    assert!(matches!(Json::parse_without(br#"{"left":[[1]]}"#, 2, &["left"]), Err(JsonError::Depth(2))));
+}
+
+#[test]
+fn few_tokens_are_found_as_the_first_stage_finds_them() {
+    let long = "x".repeat(2000);
+    let mut tokens = Vec::new();
+    let text = format!(r#"{{"a":"{long}\"\\","b": [-12.5 ,true],"":{{}}}} "#);
+    assert_eq!(sparse::find(text.as_bytes(), &mut tokens), text.find('\\'));
+    let begin = |tokens: &[u32]| tokens.iter().map(|at| text.as_bytes()[*at as usize]).collect::<Vec<_>>();
+    assert_eq!(begin(&tokens), br#"{":",":[-,t],":{}}"#);
+    for left in [
+        // Many tokens, at once or after a while.
+        r#"["a","#.repeat(900),
+        format!(r#"["{long}",{}1]"#, "\"\",".repeat(900)),
+        // Line breaks, outside of strings and in one.
+        format!("[\n\"{long}\"]"),
+        format!("[\"{long}\u{1}\"]"),
+        // No end.
+        format!("[\"{long}"),
+        format!("[\"{long}\\"),
+        format!("[\"{long}\\\""),
+        format!("[\"{long}\", 12"),
+        "[]".to_owned(),
+    ] {
+        assert!(sparse::find(left.as_bytes(), &mut tokens).is_none(), "{left}");
+        assert!(tokens::parse(left.as_bytes(), 8, &[]).is_none_or(|_| left.ends_with(']')), "{left}");
+    }
+    // What is no text is found out later.
+    let bytes = [b"[\"", long.as_bytes(), b"\xff\"]"].concat();
+    assert_eq!(sparse::find(&bytes, &mut tokens), Some(usize::MAX));
+    assert!(Json::parse(&bytes).is_err());
+}
+
 /// As a reader sees it, whichever way it was read.
 fn seen(json: &Json) -> String {
     let one = |at| {
@@ -127,7 +222,7 @@ fn json_value(json: &Json, at: usize) -> Value<'_> {
 /// What the walk over tokens reads is what the tape has, and nothing is read that the tape refuses.
 #[track_caller]
 fn assert_as_tape(text: &[u8], max_depth: usize) -> bool {
-    let walked = tokens::parse(text, max_depth);
+    let walked = tokens::parse(text, max_depth, &[]);
     let taped = Json::parse_by_tape(text, max_depth);
     if let Some(walked) = &walked {
         let taped = taped.unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(text)));

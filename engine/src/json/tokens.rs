@@ -1,6 +1,6 @@
-//! Nodes straight from the tokens of a text: simd-json's first stage finds where they begin and checks UTF-8 and strings,
-//! and one walk over them checks the grammar. Its second stage, which would copy every string and convert every number,
-//! costs more than both, and decoders ask for few of them.
+//! Nodes straight from the tokens of a text: simd-json's first stage finds where they begin and checks UTF-8 and strings
+//! (of texts that are mostly long strings [`sparse`] does), and one walk over them checks the grammar. Its second stage,
+//! which would copy every string and convert every number, costs more than both, and decoders ask for few of them.
 //!
 //! It is not a second JSON parser: what is read here is what the tape would give, and what is not sure to be (halves of
 //! surrogate pairs, exponents, integers beyond 19 digits, whatever is not valid) is left to the tape.
@@ -9,12 +9,11 @@ use std::cell::RefCell;
 
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
 
-use super::{Json, Node};
+use super::grammar::{DECIMAL_MAX, Tokens};
+use super::{Json, Node, sparse};
 
 /// Integers of so many digits fit 64 bits without a sign, nanoseconds since 1970 among them.
 const DIGITS_MAX: usize = 19;
-/// Longest decimal that cannot be out of a float's range.
-const DECIMAL_MAX: usize = 64;
 /// Memory is kept for texts up to this size; larger ones are rare.
 const KEPT_MAX: usize = 1 << 20;
 /// Texts that are read at the same time: one, what it holds, and what that holds.
@@ -27,6 +26,8 @@ struct Memory {
     /// With no depth allowed the parser ends when it knows where the tokens are, at the first bracket.
     index: Buffers,
     tape: Tape<'static>,
+    /// Where tokens are of a text that has few.
+    few: Vec<u32>,
     open: Vec<Open>,
     /// What texts that are no longer read were kept in: one, and what lay in it.
     spare: Vec<(String, Vec<Node>)>,
@@ -38,12 +39,34 @@ impl Memory {
             padded: Vec::new(),
             index: Buffers::with_max_depth(0, 0),
             tape: Tape(Vec::new()),
+            few: Vec::new(),
             open: Vec::new(),
             spare: Vec::new(),
         }
     }
 
-    /// Finds the tokens; says false where the text is none that this module reads.
+    /// Reads a text; `None` where it is none that this module reads.
+    fn read(&mut self, bytes: &[u8], max_depth: usize, left_out: &[&str]) -> Option<Json> {
+        let (tokens, escape) = match sparse::find(bytes, &mut self.few) {
+            Some(escape) => (self.few.as_slice(), escape),
+            None if self.find(bytes) => {
+                (self.index.structural_indexes(), memchr::memchr(b'\\', bytes).unwrap_or(usize::MAX))
+            }
+            None => return None,
+        };
+        let raw = simdutf8::basic::from_utf8(bytes).ok()?;
+        let (mut text, mut nodes) = self.spare.pop().unwrap_or_default();
+        text.push_str(raw);
+        // Of what tokens there are at least half are commas, colons and closing brackets.
+        nodes.reserve(tokens.len() / 2 + 1);
+        self.open.clear();
+        let tokens = Tokens { text: bytes, begin: tokens };
+        let mut walk = Walk { raw, tokens, escape, left_out, json: Json { text, nodes } };
+        walk.whole(&mut self.open, max_depth)?;
+        Some(walk.json)
+    }
+
+    /// Finds the tokens by the first stage; says false where it refuses the text.
     fn find(&mut self, bytes: &[u8]) -> bool {
         self.padded.clear();
         self.padded.extend_from_slice(bytes);
@@ -60,11 +83,10 @@ thread_local! {
 }
 
 /// An object or array that has begun and not ended.
+#[derive(Clone, Copy)]
 struct Open {
     node: usize,
     object: bool,
-    /// The node of the key that was read last.
-    key: usize,
 }
 
 /// Takes back the memory of a text that is no longer read.
@@ -86,10 +108,11 @@ pub(super) fn keep(mut text: String, mut nodes: Vec<Node>) {
         .unwrap_or(());
 }
 
-/// Reads a text nested at most `max_depth` deep; `None` leaves it to the tape, also to say what is wrong with it.
-pub(super) fn parse(bytes: &[u8], max_depth: usize) -> Option<Json> {
+/// Reads a text nested at most `max_depth` deep, objects and arrays under keys that are `left_out` as null; `None` leaves
+/// it to the tape, also to say what is wrong with it.
+pub(super) fn parse(bytes: &[u8], max_depth: usize, left_out: &[&str]) -> Option<Json> {
     MEMORY.with_borrow_mut(|memory| {
-        let json = memory.find(bytes).then(|| walk(bytes, memory, max_depth)).flatten();
+        let json = memory.read(bytes, max_depth, left_out);
         if bytes.len() > KEPT_MAX {
             *memory = Memory::new();
         }
@@ -97,55 +120,36 @@ pub(super) fn parse(bytes: &[u8], max_depth: usize) -> Option<Json> {
     })
 }
 
-fn walk(bytes: &[u8], memory: &mut Memory, max_depth: usize) -> Option<Json> {
-    let raw = simdutf8::basic::from_utf8(bytes).ok()?;
-    let (mut text, mut nodes) = memory.spare.pop().unwrap_or_default();
-    let tokens = memory.index.structural_indexes();
-    text.push_str(raw);
-    // Of what tokens there are at least half are commas, colons and closing brackets.
-    nodes.reserve(tokens.len() / 2 + 1);
-    memory.open.clear();
-    let mut walk =
-        Walk { raw, tokens, escape: memchr::memchr(b'\\', bytes).unwrap_or(usize::MAX), json: Json { text, nodes } };
-    walk.whole(&mut memory.open, max_depth)?;
-    Some(walk.json)
-}
-
 struct Walk<'t> {
     raw: &'t str,
-    tokens: &'t [u32],
+    tokens: Tokens<'t>,
     /// Where the next backslash is.
     escape: usize,
+    /// Keys whose objects and arrays nobody reads.
+    left_out: &'t [&'t str],
     json: Json,
 }
 
 impl Walk<'_> {
-    /// Where a token begins, and its first byte.
-    #[inline]
-    fn token(&self, number: usize) -> Option<(usize, u8)> {
-        let at = *self.tokens.get(number)? as usize;
-        Some((at, *self.raw.as_bytes().get(at)?))
-    }
-
     fn whole(&mut self, open: &mut Vec<Open>, max_depth: usize) -> Option<()> {
         let mut number = 0;
         loop {
-            let (at, byte) = self.token(number)?;
+            let (at, byte) = self.tokens.token(number)?;
             match byte {
                 b'"' => {
-                    let (at, len) = self.string(number, at)?;
+                    let (at, len) = self.string(number)?;
                     self.json.nodes.push(Node::Text { at, len });
                 }
+                b'{' | b'[' if self.is_left_out() => number = self.leave_out(number, open.len(), max_depth)? - 1,
                 b'{' | b'[' => {
                     if open.len() >= max_depth {
                         return None;
                     }
                     let object = byte == b'{';
                     number += 1;
-                    let empty = self.token(number)?.1 == if object { b'}' } else { b']' };
+                    let empty = self.tokens.token(number)?.1 == if object { b'}' } else { b']' };
                     if !empty {
-                        let node = self.json.nodes.len();
-                        open.push(Open { node, object, key: node + 1 });
+                        open.push(Open { node: self.json.nodes.len(), object });
                     }
                     self.json.nodes.push(if object { Node::Object { count: 0 } } else { Node::Array { count: 0 } });
                     if !empty {
@@ -161,33 +165,20 @@ impl Walk<'_> {
             // A value has ended. What follows is the next one, or the end of what it stands in.
             number += 1;
             loop {
-                let Some(Open { node, object, key }) = open.last_mut() else {
-                    return (number == self.tokens.len()).then_some(());
+                let Some(Open { node, object }) = open.last().copied() else {
+                    return (number == self.tokens.begin.len()).then_some(());
                 };
-                if *object {
-                    let next = u32::try_from(self.json.nodes.len()).ok()?;
-                    if let Some(Node::Key { after, .. }) = self.json.nodes.get_mut(*key) {
-                        *after = next;
-                    }
-                }
-                match self.token(number)?.1 {
+                match self.tokens.token(number)?.1 {
                     b',' => {
                         number += 1;
-                        if *object {
-                            *key = self.json.nodes.len();
+                        if object {
                             self.key(number)?;
                             number += 2;
                         }
                         break;
                     }
-                    b'}' if *object => {
-                        let count = u32::try_from(self.json.nodes.len() - *node - 1).ok()?;
-                        *self.json.nodes.get_mut(*node)? = Node::Object { count };
-                    }
-                    b']' if !*object => {
-                        let count = u32::try_from(self.json.nodes.len() - *node - 1).ok()?;
-                        *self.json.nodes.get_mut(*node)? = Node::Array { count };
-                    }
+                    b'}' if object => self.end(node, |count| Node::Object { count })?,
+                    b']' if !object => self.end(node, |count| Node::Array { count })?,
                     _ => return None,
                 }
                 open.pop();
@@ -196,34 +187,34 @@ impl Walk<'_> {
         }
     }
 
+    /// Notes what the object or array holds that has ended.
     #[inline]
-    fn key(&mut self, number: usize) -> Option<()> {
-        let (at, byte) = self.token(number)?;
-        if byte != b'"' || self.token(number + 1)?.1 != b':' {
-            return None;
+    fn end(&mut self, node: usize, holding: impl FnOnce(u32) -> Node) -> Option<()> {
+        let next = u32::try_from(self.json.nodes.len()).ok()?;
+        *self.json.nodes.get_mut(node)? = holding(next - u32::try_from(node).ok()? - 1);
+        // A key stands right before its value.
+        if let Some(Node::Key { after, .. }) = self.json.nodes.get_mut(node.wrapping_sub(1)) {
+            *after = next;
         }
-        let (at, len) = self.string(number, at)?;
-        self.json.nodes.push(Node::Key { at, len, after: 0 });
         Some(())
     }
 
-    /// Where the string is that this token begins. After it there is only white space up to the next token.
     #[inline]
-    fn string(&mut self, number: usize, at: usize) -> Option<(u32, u32)> {
-        let bytes = self.raw.as_bytes();
-        let start = at + 1;
-        let mut end = *self.tokens.get(number + 1)? as usize;
-        loop {
-            end = end.checked_sub(1)?;
-            match bytes.get(end)? {
-                b'"' => break,
-                b' ' | b'\t' | b'\n' | b'\r' => {}
-                _ => return None,
-            }
-        }
-        if end < start {
+    fn key(&mut self, number: usize) -> Option<()> {
+        if self.tokens.token(number)?.1 != b'"' || self.tokens.token(number + 1)?.1 != b':' {
             return None;
         }
+        let (at, len) = self.string(number)?;
+        // Most values are one node; of the others it is noted when they end.
+        let after = u32::try_from(self.json.nodes.len()).ok()?.checked_add(2)?;
+        self.json.nodes.push(Node::Key { at, len, after });
+        Some(())
+    }
+
+    /// Where the string is, without its escapes, that this token begins.
+    #[inline]
+    fn string(&mut self, number: usize) -> Option<(u32, u32)> {
+        let (start, end) = self.tokens.string(number)?;
         if self.escape >= end {
             // The first stage has refused texts that are too long for 32 bits.
             return Some((start as u32, (end - start) as u32));
@@ -231,8 +222,38 @@ impl Walk<'_> {
         let unescaped = self.json.text.len();
         unescape(self.raw.get(start..end)?, &mut self.json.text)?;
         let len = u32::try_from(self.json.text.len() - unescaped).ok()?;
-        self.escape = memchr::memchr(b'\\', bytes.get(end..)?).map_or(usize::MAX, |next| end + next);
+        self.escape_after(end)?;
         Some((u32::try_from(unescaped).ok()?, len))
+    }
+
+    #[inline]
+    fn escape_after(&mut self, end: usize) -> Option<()> {
+        let rest = self.raw.as_bytes().get(end..)?;
+        self.escape = memchr::memchr(b'\\', rest).map_or(usize::MAX, |next| end + next);
+        Some(())
+    }
+
+    /// Whether the value that begins belongs to a key that nobody reads.
+    #[inline]
+    fn is_left_out(&self) -> bool {
+        let Some(Node::Key { at, len, .. }) = self.json.nodes.last() else { return false };
+        !self.left_out.is_empty() && self.left_out.contains(&self.json.slice(*at, *len))
+    }
+
+    /// Steps over an object or array; gives the number of the token after it.
+    fn leave_out(&mut self, number: usize, outer: usize, max_depth: usize) -> Option<usize> {
+        // The depth of the innermost counts what it stands in.
+        let after = self.tokens.skip(number, outer + 1, max_depth)?;
+        let end = self.tokens.token(after)?.0;
+        if self.escape < end {
+            // Those in it have to be valid, too.
+            let len = self.json.text.len();
+            unescape(self.raw.get(self.escape..end)?, &mut self.json.text)?;
+            self.json.text.truncate(len);
+            self.escape_after(end)?;
+        }
+        self.json.nodes.push(Node::Null);
+        Some(after)
     }
 
     /// A number, a boolean or null.

@@ -102,7 +102,7 @@ fn plan(condition: Condition) -> Result<Plan, PlanError> {
 
 fn event(secs: i64, fields: &[(Field, &str)], native: &str) -> Event {
     let mut own = Fields::default();
-    fields.iter().for_each(|(field, value)| own.set(*field, Value::Text((*value).to_owned())));
+    fields.iter().for_each(|(field, value)| own.set(*field, Value::Text((*value).into())));
     Event {
         id: EventId { position: Position { partition: 0, index: 9 }, sub: 0 },
         source: "s".into(),

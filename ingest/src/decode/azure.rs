@@ -8,14 +8,16 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, azure_activity, azure_keyvault, azure_signin, loose, object, outcome, time_of};
+use super::loose::{self, Members};
+use super::{Draft, Undecodable, azure_activity, azure_keyvault, azure_signin, object, outcome, time_of};
 
 const EXPECTED: &str = "an Azure log entry";
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
-    let root = json.root();
-    let properties = loose::get(root, "properties").filter(|found| found.is_object()).unwrap_or(root);
+    let root = &Members::of(json.root());
+    let inner = loose::get(root, "properties").filter(|found| found.is_object()).map(Members::of);
+    let properties = inner.as_ref().unwrap_or(root);
     let text = |key: &str| loose::text(root, &[key]);
     // Rows of the newer tables of Log Analytics name their table instead of a category.
     let category = match text("type") {
@@ -23,7 +25,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         _ => text("category").unwrap_or_default(),
     };
     let operation = ["operationname", "activitydisplayname", "operationnamevalue"].iter().find_map(|key| text(key));
-    let signin = category.to_ascii_lowercase().ends_with("signinlogs")
+    let signin = ends_with(category, "signinlogs")
         || loose::get(properties, "serviceprincipalcredentialkeyid").is_some()
         || (loose::get(properties, "appid").is_some() && loose::get(properties, "conditionalaccessstatus").is_some());
     if operation.is_none() && !signin {
@@ -33,7 +35,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let mut draft = Draft::new("cloud.api", "cloud");
     const TIMES: &[&str] =
         &["time", "eventtimestamp", "createddatetime", "activitydatetime", "timegenerated", "submissiontimestamp"];
-    let time = |object: Value<'_>| TIMES.iter().find_map(|key| loose::get(object, key).and_then(time_of));
+    let time = |object: &Members<'_>| TIMES.iter().find_map(|key| loose::get(object, key).and_then(time_of));
     draft.time = time(root).or_else(|| time(properties));
     let fields = &mut draft.fields;
     envelope(fields, root, operation);
@@ -55,7 +57,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 }
 
 /// What every entry has.
-fn envelope(fields: &mut Fields, root: Value<'_>, operation: &str) {
+fn envelope(fields: &mut Fields, root: &Members<'_>, operation: &str) {
     fields.text(Field::CloudProvider, Some("azure"));
     fields.text(Field::Message, Some(operation));
     let resource = loose::text(root, &["resourceid"]).unwrap_or_default();
@@ -90,12 +92,21 @@ pub(super) fn segment<'a>(path: &'a str, key: &str) -> Option<&'a str> {
     parts.next().filter(|part| !part.is_empty())
 }
 
+/// Whether a text ends so, whatever its case.
+fn ends_with(text: &str, end: &str) -> bool {
+    let (text, end) = (text.as_bytes(), end.as_bytes());
+    text.split_at_checked(text.len().wrapping_sub(end.len())).is_some_and(|(_, last)| last.eq_ignore_ascii_case(end))
+}
+
 /// What a result's word or number means; `None` for an operation that has not ended.
 pub(super) fn judged(result: &str) -> Option<&'static str> {
-    match result.to_ascii_lowercase().as_str() {
-        "0" | "success" | "succeeded" | "active" | "resolved" => Some(outcome(true)),
-        "" | "start" | "started" | "accept" | "accepted" | "inprogress" | "in progress" => None,
-        _ => Some(outcome(false)),
+    const GOOD: &[&str] = &["0", "success", "succeeded", "active", "resolved"];
+    const OPEN: &[&str] = &["", "start", "started", "accept", "accepted", "inprogress", "in progress"];
+    let is_one_of = |words: &[&str]| words.iter().any(|word| result.eq_ignore_ascii_case(word));
+    match is_one_of(GOOD) {
+        true => Some(outcome(true)),
+        false if is_one_of(OPEN) => None,
+        false => Some(outcome(false)),
     }
 }
 
@@ -103,8 +114,8 @@ pub(super) fn judged(result: &str) -> Option<&'static str> {
 pub(super) fn claimed(fields: &mut Fields, claims: Value<'_>) {
     who(fields, |name| {
         let fits = |key: &str| {
-            let (head, end) = key.as_bytes().split_at(key.len().saturating_sub(name.len()));
-            end.eq_ignore_ascii_case(name.as_bytes()) && (head.is_empty() || head.ends_with(b"/"))
+            let head = key.len().wrapping_sub(name.len());
+            ends_with(key, name) && (head == 0 || key.as_bytes().get(head.wrapping_sub(1)) == Some(&b'/'))
         };
         let found = claims.entries().find(|(key, _)| fits(key)).and_then(|(_, value)| value.as_str());
         found.filter(|text| !text.is_empty())

@@ -3,12 +3,12 @@
 //! An operation has an entry when it starts and one when it ends, with the same correlation id.
 
 use engine::fields::{Field, Fields};
-use engine::json::Value;
 use pipeproof_engine as engine;
 
-use super::{azure, loose};
+use super::azure;
+use super::loose::{self, Members};
 
-pub(super) fn decode(fields: &mut Fields, root: Value<'_>, operation: &str) {
+pub(super) fn decode(fields: &mut Fields, root: &Members<'_>, operation: &str) {
     // Log Analytics keeps them as text, and parsed in a column beside it.
     let places = [&["identity", "claims"][..], &["claims"], &["claimsd"]];
     let claims = places.iter().filter_map(|path| loose::at(root, path)).find(|claims| claims.is_object());
@@ -42,7 +42,7 @@ pub(super) fn decode(fields: &mut Fields, root: Value<'_>, operation: &str) {
     }
 }
 
-fn meaning(fields: &mut Fields, root: Value<'_>, lower: &str, operation: &str) {
+fn meaning(fields: &mut Fields, root: &Members<'_>, lower: &str, operation: &str) {
     let mut name = |action: &str, category: &str| {
         fields.text(Field::Action, Some(action));
         fields.text(Field::Category, Some(category));

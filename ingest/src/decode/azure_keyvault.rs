@@ -5,20 +5,20 @@
 //! says `Success` of calls that were refused too: the HTTP status decides.
 
 use engine::fields::{Field, Fields};
-use engine::json::Value;
 use pipeproof_engine as engine;
 
-use super::{azure, loose, outcome};
+use super::loose::{self, Members};
+use super::{azure, outcome};
 
-pub(super) fn decode(fields: &mut Fields, root: Value<'_>, properties: Value<'_>, operation: &str) {
+pub(super) fn decode(fields: &mut Fields, root: &Members<'_>, properties: &Members<'_>, operation: &str) {
     fields.text(Field::SecretStore, Some("azure.keyvault"));
     if let Some(claims) = loose::at(root, &["identity", "claim"]).or_else(|| loose::at(root, &["identity", "claims"])) {
         azure::claimed(fields, claims);
     } else {
-        azure::claimed_in_columns(fields, root);
+        azure::claimed_in_columns(fields, root.object());
     }
     // Columns of `AzureDiagnostics` end in a letter for their type.
-    let text = |key: &str| loose::text(properties, &[key]).or_else(|| loose::text(properties, &[&format!("{key}s")]));
+    let text = |key: &str, column: &str| loose::text(properties, &[key]).or_else(|| loose::text(properties, &[column]));
     let code =
         loose::scalar(properties, &["httpstatuscode"]).or_else(|| loose::scalar(properties, &["httpstatuscoded"]));
     // A `real` there: `200.0`.
@@ -26,8 +26,8 @@ pub(super) fn decode(fields: &mut Fields, root: Value<'_>, properties: Value<'_>
         fields.text(Field::Outcome, Some(outcome(code < 400)));
         fields.text(Field::Reason, loose::text(root, &["resultsignature"]));
     }
-    fields.text(Field::UserAgent, text("clientinfo"));
-    let id = text("id").or_else(|| text("requesturi")).unwrap_or_default();
+    fields.text(Field::UserAgent, text("clientinfo", "clientinfos"));
+    let id = text("id", "ids").or_else(|| text("requesturi", "requesturis")).unwrap_or_default();
     let (path, version) = object(id);
     let (action, category) = meaning(operation);
     fields.text(Field::Action, Some(action));

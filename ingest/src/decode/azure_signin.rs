@@ -10,10 +10,11 @@ use engine::fields::{Field, Fields};
 use engine::json::{Json, Value};
 use pipeproof_engine as engine;
 
-use super::{DEPTH_MAX, azure, loose, outcome, subject};
+use super::loose::{self, Members};
+use super::{DEPTH_MAX, azure, outcome, subject};
 
 /// A sign-in.
-pub(super) fn signed_in(fields: &mut Fields, root: Value<'_>, properties: Value<'_>, category: &str) {
+pub(super) fn signed_in(fields: &mut Fields, root: &Members<'_>, properties: &Members<'_>, category: &str) {
     let text = |key: &str| loose::text(properties, &[key]);
     let principal = text("serviceprincipalid");
     let managed = category.eq_ignore_ascii_case("ManagedIdentitySignInLogs")
@@ -75,7 +76,7 @@ pub(super) fn signed_in(fields: &mut Fields, root: Value<'_>, properties: Value<
 }
 
 /// What Entra takes for the sign of an attacker at somebody's account.
-pub(super) fn at_risk(fields: &mut Fields, properties: Value<'_>) {
+pub(super) fn at_risk(fields: &mut Fields, properties: &Members<'_>) {
     let text = |key: &str| loose::text(properties, &[key]);
     let person = text("userprincipalname").or_else(|| text("userid"));
     let program = text("serviceprincipalid").or_else(|| text("appid"));
@@ -93,7 +94,7 @@ struct Foreign {
 }
 
 /// Where `managedServiceIdentity` says it: an object, or in Log Analytics its text.
-fn foreign(properties: Value<'_>) -> Option<Foreign> {
+fn foreign(properties: &Members<'_>) -> Option<Foreign> {
     let of = |identity: Value<'_>| {
         let text = |key: &str| loose::text(identity, &[key]).map(ToOwned::to_owned);
         let (issuer, id) = (text("federatedtokenissuer"), text("federatedtokenid"));
@@ -107,7 +108,7 @@ fn foreign(properties: Value<'_>) -> Option<Foreign> {
 }
 
 /// A change of the directory.
-pub(super) fn changed(fields: &mut Fields, properties: Value<'_>, operation: &str) {
+pub(super) fn changed(fields: &mut Fields, properties: &Members<'_>, operation: &str) {
     let by = loose::get(properties, "initiatedby");
     let user = by.and_then(|by| loose::get(by, "user")).filter(|user| user.is_object());
     let app = by.and_then(|by| loose::get(by, "app")).filter(|app| app.is_object());

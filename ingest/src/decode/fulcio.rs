@@ -3,106 +3,118 @@
 //! Source: sigstore/fulcio `docs/oid-info.md`, RFC 5280 section 4.1. Nothing is verified here: this is what the certificate
 //! claims. So only its outline is read and what the claims are in; names and keys are stepped over.
 
-use der::asn1::{AnyRef, BitStringRef, OctetStringRef, Utf8StringRef};
-use der::{Decode, Encode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use std::borrow::Cow;
+
+use der::asn1::{BitStringRef, Utf8StringRef};
+use der::{Decode, Encode, Reader, SliceReader};
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::time::Time;
 
+use self::values::Values;
+
+mod values;
+
 /// Root of Fulcio's extensions, `1.3.6.1.4.1.57264.1`, as DER writes it. The number of the claim follows.
 const FULCIO: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01];
 /// Object id of the subject alternative name, `2.5.29.17`.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
-/// Claims of a certificate.
+/// Claims of a certificate, as they are written in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claims {
-    pub(super) identity: Option<String>,
-    pub(super) issuer: Option<String>,
+pub(super) struct Claims<'d> {
+    pub(super) identity: Option<Cow<'d, str>>,
+    pub(super) issuer: Option<&'d str>,
     pub(super) not_before: Option<Timestamp>,
     /// `owner/name`.
-    pub(super) repo: Option<String>,
-    pub(super) sha: Option<String>,
-    pub(super) git_ref: Option<String>,
-    pub(super) trigger: Option<String>,
-    pub(super) runner: Option<String>,
-    pub(super) workflow_ref: Option<String>,
-    pub(super) run_id: Option<String>,
+    pub(super) repo: Option<&'d str>,
+    pub(super) sha: Option<&'d str>,
+    pub(super) git_ref: Option<&'d str>,
+    pub(super) trigger: Option<&'d str>,
+    pub(super) runner: Option<&'d str>,
+    pub(super) workflow_ref: Option<&'d str>,
+    pub(super) run_id: Option<&'d str>,
     pub(super) attempt: Option<i64>,
 }
 
 /// Reads a DER certificate; `None` if it is not one.
-pub(super) fn read(der: &[u8]) -> Option<Claims> {
-    let (not_before, extensions) = outline(der).ok()?;
-    let seconds = not_before.to_unix_duration().as_secs();
-    let mut claims = Claims { not_before: i64::try_from(seconds).ok().map(Timestamp::from_secs), ..Claims::default() };
-    for (oid, value) in extensions {
+pub(super) fn read(der: &[u8]) -> Option<Claims<'_>> {
+    let mut claims = Claims::default();
+    let not_before = outline(der, |oid, value| {
         if oid == SUBJECT_ALT_NAME {
-            claims.identity = SubjectAltName::from_der(value).ok().and_then(|names| names.0.iter().find_map(name));
+            claims.identity = identity(value);
         } else if let Some([number]) = oid.strip_prefix(FULCIO) {
             claim(&mut claims, *number, value);
         }
-    }
+    });
+    let seconds = not_before?.to_unix_duration().as_secs();
+    claims.not_before = i64::try_from(seconds).ok().map(Timestamp::from_secs);
     Some(claims)
 }
 
-/// An extension's object id and value.
-type Extension<'d> = (&'d [u8], &'d [u8]);
+/// From when a certificate is valid; what it is extended by is handed on as object ids and values.
+fn outline<'d>(der: &'d [u8], mut extended: impl FnMut(&'d [u8], &'d [u8])) -> Option<Time> {
+    let mut certificate = Values::of(values::only(der, values::SEQUENCE)?);
+    let mut signed = Values::of(certificate.next_as(values::SEQUENCE)?);
+    certificate.next_as(values::SEQUENCE)?;
+    BitStringRef::from_der(certificate.rest()).ok()?;
 
-/// From when a certificate is valid, and its extensions.
-fn outline(der: &[u8]) -> der::Result<(Time, Vec<Extension<'_>>)> {
-    let mut certificate = sequence(AnyRef::from_der(der)?)?;
-    let mut signed = sequence(certificate.decode()?)?;
-    sequence(certificate.decode()?)?;
-    certificate.decode::<BitStringRef<'_>>()?;
-    certificate.finish(())?;
-
-    let mut serial: AnyRef<'_> = signed.decode()?;
-    if serial.tag() == tagged(TagNumber::N0) {
+    let (mut tag, _) = signed.next()?;
+    if tag == values::tagged(0) {
         // The version, which is left out where it is 1.
-        serial = signed.decode()?;
+        (tag, _) = signed.next()?;
     }
-    serial.tag().assert_eq(Tag::Integer)?;
+    if tag != values::INTEGER {
+        return None;
+    }
     // Signature algorithm and issuer.
-    sequence(signed.decode()?)?;
-    sequence(signed.decode()?)?;
-    let mut validity = sequence(signed.decode()?)?;
-    let not_before = validity.decode()?;
-    validity.decode::<Time>()?;
+    signed.next_as(values::SEQUENCE)?;
+    signed.next_as(values::SEQUENCE)?;
+    let mut validity = SliceReader::new(signed.next_as(values::SEQUENCE)?).ok()?;
+    let not_before = validity.decode().ok()?;
+    validity.decode::<Time>().ok()?;
     // Subject and its key.
-    sequence(signed.decode()?)?;
-    sequence(signed.decode()?)?;
-    let mut extensions = Vec::new();
-    while !signed.is_finished() {
-        let part: AnyRef<'_> = signed.decode()?;
-        if part.tag() != tagged(TagNumber::N3) {
+    signed.next_as(values::SEQUENCE)?;
+    signed.next_as(values::SEQUENCE)?;
+    while !signed.rest().is_empty() {
+        let (tag, part) = signed.next()?;
+        if tag != values::tagged(3) {
             continue;
         }
-        let mut list = sequence(AnyRef::from_der(part.value())?)?;
-        while !list.is_finished() {
-            let mut extension = sequence(list.decode()?)?;
-            let oid: AnyRef<'_> = extension.decode()?;
-            oid.tag().assert_eq(Tag::ObjectIdentifier)?;
-            if extension.peek_header()?.tag == Tag::Boolean {
-                extension.decode::<bool>()?;
+        let mut list = Values::of(values::only(part, values::SEQUENCE)?);
+        while !list.rest().is_empty() {
+            let mut extension = Values::of(list.next_as(values::SEQUENCE)?);
+            let oid = extension.next_as(values::OBJECT_ID)?;
+            let (mut tag, mut value) = extension.next()?;
+            // Whether it is critical, which is left out where it is not.
+            if tag == values::BOOLEAN && matches!(value, [0 | 0xff]) {
+                (tag, value) = extension.next()?;
             }
-            let value: OctetStringRef<'_> = extension.decode()?;
-            extensions.push((oid.value(), value.as_bytes()));
+            if tag != values::OCTETS {
+                return None;
+            }
+            extended(oid, value);
         }
     }
-    Ok((not_before, extensions))
+    Some(not_before)
 }
 
-/// A reader of what a sequence holds.
-fn sequence(any: AnyRef<'_>) -> der::Result<SliceReader<'_>> {
-    any.tag().assert_eq(Tag::Sequence)?;
-    SliceReader::new(any.value())
+/// The first of a subject's alternative names that can be an identity.
+fn identity(names: &[u8]) -> Option<Cow<'_, str>> {
+    if let Some(only) = only(names) {
+        return Some(Cow::Borrowed(only));
+    }
+    SubjectAltName::from_der(names).ok().and_then(|names| names.0.iter().find_map(name)).map(Cow::Owned)
 }
 
-const fn tagged(number: TagNumber) -> Tag {
-    Tag::ContextSpecific { constructed: true, number }
+/// The name, where it is one URI or address alone: nearly always.
+fn only(names: &[u8]) -> Option<&str> {
+    let mut names = Values::of(values::only(names, values::SEQUENCE)?);
+    let (tag, name) = names.next()?;
+    let fits = matches!(tag, values::URI | values::MAIL) && name.is_ascii() && names.rest().is_empty();
+    std::str::from_utf8(name).ok().filter(|_| fits)
 }
 
 fn name(name: &GeneralName) -> Option<String> {
@@ -118,20 +130,20 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-fn claim(claims: &mut Claims, number: u8, value: &[u8]) {
+fn claim<'d>(claims: &mut Claims<'d>, number: u8, value: &'d [u8]) {
     // Up to .7 the value is the bare text, from .8 on a DER string.
-    let bare = || std::str::from_utf8(value).ok().map(ToOwned::to_owned);
-    let text = || Utf8StringRef::from_der(value).ok().map(|text| text.as_str().to_owned());
+    let bare = || std::str::from_utf8(value).ok();
+    let text = || std::str::from_utf8(values::only(value, values::TEXT)?).ok();
     match number {
-        1 => claims.issuer = claims.issuer.take().or_else(bare),
+        1 => claims.issuer = claims.issuer.or_else(bare),
         8 => claims.issuer = text(),
-        2 => claims.trigger = claims.trigger.take().or_else(bare),
-        3 => claims.sha = claims.sha.take().or_else(bare),
-        5 => claims.repo = claims.repo.take().or_else(bare),
-        6 => claims.git_ref = claims.git_ref.take().or_else(bare),
+        2 => claims.trigger = claims.trigger.or_else(bare),
+        3 => claims.sha = claims.sha.or_else(bare),
+        5 => claims.repo = claims.repo.or_else(bare),
+        6 => claims.git_ref = claims.git_ref.or_else(bare),
         9 => claims.workflow_ref = text(),
         11 => claims.runner = text(),
-        12 => claims.repo = text().map(|url| path_of(&url).to_owned()),
+        12 => claims.repo = text().map(path_of),
         13 => claims.sha = text(),
         14 => claims.git_ref = text(),
         20 => claims.trigger = text(),
@@ -139,7 +151,7 @@ fn claim(claims: &mut Claims, number: u8, value: &[u8]) {
             if let Some(url) = text() {
                 // https://github.com/OWNER/REPO/actions/runs/ID/attempts/N
                 let mut parts = url.split('/').skip_while(|part| *part != "runs").skip(1);
-                claims.run_id = parts.next().map(ToOwned::to_owned);
+                claims.run_id = parts.next();
                 claims.attempt = parts.nth(1).and_then(|text| text.parse().ok());
             }
         }
@@ -152,3 +164,6 @@ fn path_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split_once('/').map_or(rest, |(_, path)| path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! Source: GitHub "Audit log events for your organization"; attribute names as seen in samples. Where an entry does not
 //! tell whether a guard became looser, `config.weakens` stays open, or is true where loosening is the usual case.
 
-use engine::fields::{Field, Fields};
+use engine::fields::{CompactString, Field, Fields};
 use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
@@ -87,7 +87,7 @@ pub(super) fn recognise(draft: &mut Draft, root: Value<'_>) {
     }
 }
 
-fn missing(fields: &mut Fields, field: Field, value: Option<impl Into<String>>) {
+fn missing(fields: &mut Fields, field: Field, value: Option<impl Into<CompactString>>) {
     if fields.get(field).is_none() {
         fields.text(field, value);
     }

@@ -3,14 +3,12 @@
 //! Source: in-toto attestation framework, DSSE v1. Envelopes of some builders carry the signer's certificate beside the
 //! signature; npm's registry hands out bundles.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use engine::fields::Field;
-use engine::json::{Json, Value};
+use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{DEPTH_MAX, DERIVED_MAX, Draft, Undecodable, fulcio, object, sigstore_bundle, statement};
+use super::{DERIVED_MAX, Draft, Undecodable, armour, fulcio, object, sigstore_bundle, statement};
 
 const EXPECTED: &str = "an in-toto statement";
 
@@ -35,27 +33,27 @@ fn one(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     }
     let mut draft = Draft::new("artifact.attested", "signing");
     of_statement(&mut draft, root)?;
-    Ok(per_subject(draft, root))
+    Ok(statement::per_subject(draft, root))
 }
 
 /// A DSSE envelope around a statement.
 pub(super) fn envelope(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     let shape = |problem| Undecodable::Shape { expected: EXPECTED, problem };
-    let payload = root.str_at(&["payload"]).and_then(decoded).ok_or_else(|| shape("its `payload` is not Base64"))?;
-    let inner = Json::parse_within(&payload, DEPTH_MAX)?;
+    let payload =
+        root.str_at(&["payload"]).and_then(armour::either).ok_or_else(|| shape("its `payload` is not Base64"))?;
+    let inner = statement::parse(&payload)?;
     let signature = root.get("signatures").and_then(|list| list.items().next());
     let signature = signature.filter(|signature| signature.str_at(&["sig"]).is_some_and(|sig| !sig.is_empty()));
     let action = if signature.is_some() { "artifact.signed" } else { "artifact.attested" };
     let mut draft = Draft::new(action, "signing");
-    let claims =
-        signature.and_then(|signature| signature.str_at(&["cert"])).and_then(pem).and_then(|der| fulcio::read(&der));
-    if let Some(claims) = &claims {
+    let certificate = signature.and_then(|signature| signature.str_at(&["cert"])).and_then(armour::certificate);
+    if let Some(claims) = certificate.as_deref().and_then(fulcio::read) {
         draft.time = claims.not_before;
-        sigstore_bundle::who(&mut draft.fields, claims);
+        sigstore_bundle::who(&mut draft.fields, &claims);
     }
     draft.fields.text(Field::SignatureStatus, signature.map(|_| "unverified"));
     of_statement(&mut draft, inner.root())?;
-    Ok(per_subject(draft, inner.root()))
+    Ok(statement::per_subject(draft, inner.root()))
 }
 
 fn of_statement(draft: &mut Draft, root: Value<'_>) -> Result<(), Undecodable> {
@@ -65,38 +63,4 @@ fn of_statement(draft: &mut Draft, root: Value<'_>) -> Result<(), Undecodable> {
     let made = statement::set(&mut draft.fields, root);
     draft.time = draft.time.or(made);
     Ok(())
-}
-
-/// One event per artifact; one without a digest still says that something was attested.
-fn per_subject(draft: Draft, root: Value<'_>) -> Vec<Draft> {
-    let kept: Vec<Field> = draft.fields.iter().map(|(field, _)| field).collect();
-    let action = draft.fields.get_text(Field::Action).unwrap_or_default().to_owned();
-    let mut drafts: Vec<Draft> = statement::subjects(root)
-        .into_iter()
-        .map(|(name, digest)| {
-            let mut one = draft.derive(&kept, &action, "signing");
-            one.fields.text(Field::ArtifactName, name);
-            one.fields.text(Field::ArtifactDigest, Some(digest));
-            one
-        })
-        .collect();
-    if drafts.is_empty() {
-        let mut draft = draft;
-        draft.fields.text(Field::ArtifactName, statement::first(root));
-        drafts.push(draft);
-    }
-    drafts
-}
-
-/// DSSE leaves both alphabets of Base64 open.
-fn decoded(text: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
-}
-
-/// The first certificate of a PEM text.
-fn pem(text: &str) -> Option<Vec<u8>> {
-    let (_, rest) = text.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
-    let body: String = body.split_whitespace().collect();
-    STANDARD.decode(body).ok()
 }

@@ -3,6 +3,8 @@
 //! Source: `k8s.io/api/admission/v1`. A review has no time of its own. One webhook's consent lets nothing in by itself, but
 //! its refusal keeps an object out: `admission.decided` is said of refusals, `admission.reviewed` of the rest.
 
+use std::borrow::Cow;
+
 use engine::fields::{Field, Fields};
 use engine::json::Value;
 use engine::record::Record;
@@ -31,12 +33,11 @@ pub(super) fn asked(fields: &mut Fields, request: Value<'_>) {
     let part = |path: &[&str]| request.str_at(path);
     let object = request.get("object").filter(|object| object.is_object()).or_else(|| request.get("oldObject"));
     let of_object = |path: &[&str]| object.and_then(|object| object.str_at(path));
-    let resource = part(&["resource", "resource"]).map(ToOwned::to_owned);
-    let kind = part(&["kind", "kind"]).or_else(|| of_object(&["kind"]));
-    let resource = resource.or_else(|| kind.map(kubernetes_objects::plural));
+    let kind = || part(&["kind", "kind"]).or_else(|| of_object(&["kind"])).map(kubernetes_objects::plural);
+    let resource = part(&["resource", "resource"]).map(Cow::Borrowed).or_else(|| kind().map(Cow::Owned));
     let whole = part(&["subResource"]).filter(|name| !name.is_empty());
     let resource = match (resource, whole) {
-        (Some(resource), Some(subresource)) => Some(format!("{resource}/{subresource}")),
+        (Some(resource), Some(subresource)) => Some(Cow::Owned(format!("{resource}/{subresource}"))),
         (resource, _) => resource,
     };
     fields.text(Field::K8sKind, resource);
@@ -73,9 +74,9 @@ pub(super) fn answered(
     fields.truth(Field::K8sPrivileged, privileged);
     let kept = [ORIGIN, &[Field::K8sDecision, Field::K8sPolicy, Field::Message]].concat();
     let refused = allowed == Some(false);
-    let image = |(image, privileged): (String, bool)| {
+    let image = |(image, privileged): (&str, bool)| {
         let mut one = draft.derive(&kept, action, "admission");
-        images::set(&mut one.fields, &image);
+        images::set(&mut one.fields, image);
         one.fields.text(Field::SignatureStatus, Some(message).filter(|_| refused).and_then(kubernetes_objects::denial));
         one.fields.truth(Field::K8sPrivileged, Some(privileged));
         one

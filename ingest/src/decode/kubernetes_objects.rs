@@ -25,9 +25,8 @@ pub(super) fn body(root: Value<'_>) -> Option<Value<'_>> {
 }
 
 /// The images of a workload's containers, and whether each asks to be privileged.
-pub(super) fn images(object: Value<'_>) -> Vec<(String, bool)> {
-    let image = |container: Value<'_>| Some((container.str_at(&["image"])?.to_owned(), is_privileged(container)));
-    containers(object).into_iter().filter_map(image).collect()
+pub(super) fn images(object: Value<'_>) -> Vec<(&str, bool)> {
+    containers(object).filter_map(|container| Some((container.str_at(&["image"])?, is_privileged(container)))).collect()
 }
 
 /// The name of a kind's objects in the API: `Pod` → `pods`, `NetworkPolicy` → `networkpolicies`. As Kubernetes guesses
@@ -50,10 +49,10 @@ fn pod_spec(object: Value<'_>) -> Option<Value<'_>> {
     Some(nested.unwrap_or(spec))
 }
 
-fn containers(object: Value<'_>) -> Vec<Value<'_>> {
+fn containers(object: Value<'_>) -> impl Iterator<Item = Value<'_>> {
     let spec = pod_spec(object);
-    let lists = ["initContainers", "containers", "ephemeralContainers"].iter().filter_map(|list| spec?.get(list));
-    lists.flat_map(Value::items).filter(|container| container.get("image").is_some()).collect()
+    let lists = ["initContainers", "containers", "ephemeralContainers"].iter().filter_map(move |list| spec?.get(list));
+    lists.flat_map(Value::items).filter(|container| container.get("image").is_some())
 }
 
 fn is_privileged(container: Value<'_>) -> bool {
@@ -62,8 +61,7 @@ fn is_privileged(container: Value<'_>) -> bool {
 
 /// Whether a container of the object asks to be privileged; `None` if it has no containers.
 pub(super) fn privileged(object: Value<'_>) -> Option<bool> {
-    let containers = containers(object);
-    (!containers.is_empty()).then(|| containers.into_iter().any(is_privileged))
+    containers(object).map(is_privileged).reduce(|any, one| any || one)
 }
 
 /// One event for each container's image: was it let in, by or against which policy, and what is said of its signature.
@@ -80,20 +78,20 @@ pub(super) fn admissions(root: Value<'_>, draft: &Draft) -> Vec<Draft> {
     let object = body(root);
     let images = match object.map(images).filter(|images| !images.is_empty()) {
         Some(images) => images,
-        None => images::find(message).map(|image| (image.to_owned(), false)).into_iter().collect(),
+        None => images::find(message).map(|image| (image, false)).into_iter().collect(),
     };
     // An object that conflicts, is invalid or gone was not decided on by admission.
     let decided = code < 400 || by_policy.is_some() || code == 403;
     if !decided {
         return Vec::new();
     }
-    let event = |(image, privileged): (String, bool)| {
+    let event = |(image, privileged): (&str, bool)| {
         let mut admitted = draft.derive(ORIGIN, "admission.decided", "admission");
         let fields = &mut admitted.fields;
-        let parts = images::parse(&image);
+        let parts = images::parse(image);
         fields.text(Field::ArtifactRepo, Some(parts.repo));
         fields.text(Field::ArtifactDigest, parts.digest);
-        fields.text(Field::SignatureStatus, signature(root, object, &image, message));
+        fields.text(Field::SignatureStatus, signature(root, object, image, message));
         fields.text(Field::K8sDecision, Some(if code < 400 { "allow" } else { "deny" }));
         fields.text(Field::K8sPolicy, by_policy.or_else(|| failed_open(root)));
         fields.text(Field::Reason, root.str_at(&["responseStatus", "reason"]));

@@ -4,8 +4,8 @@
 //! answers of the API (`{UUID: {body, integratedTime, …}}`), entries as bundles hold them (`canonicalizedBody`), and bodies
 //! alone. Entries of Rekor v2 have no time: it is that of a timestamp beside the signature, which the log does not hold.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::borrow::Cow;
+
 use engine::fields::{Field, Fields};
 use engine::json::{Json, Value};
 use engine::record::Record;
@@ -13,7 +13,7 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use sha2::{Digest as _, Sha256};
 
-use super::{DEPTH_MAX, DERIVED_MAX, Draft, Undecodable, fulcio, images, object, scalar, sigstore_bundle, statement};
+use super::{DEPTH_MAX, DERIVED_MAX, Draft, Undecodable, armour, fulcio, images, object, sigstore_bundle, statement};
 
 const EXPECTED: &str = "an entry of a Rekor log";
 
@@ -38,24 +38,25 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 fn entry(root: Value<'_>, uuid: Option<&str>) -> Result<Draft, Undecodable> {
     let shape = |problem| Undecodable::Shape { expected: EXPECTED, problem };
     let mut draft = Draft::new("artifact.signed", "signing");
-    let time = scalar(root, &["integratedTime"]).and_then(|text| text.parse().ok());
+    let scalar = |key: &str| root.get(key).and_then(Value::scalar);
+    let time = scalar("integratedTime").and_then(|text| text.parse().ok());
     draft.time = time.filter(|secs| *secs > 0).map(Timestamp::from_secs);
     let fields = &mut draft.fields;
     fields.text(Field::Outcome, Some("success"));
     fields.text(Field::SignatureStatus, Some("unverified"));
-    fields.text(Field::ConfigId, scalar(root, &["logIndex"]).or_else(|| uuid.map(ToOwned::to_owned)));
+    fields.text(Field::ConfigId, scalar("logIndex").or_else(|| uuid.map(Cow::Borrowed)));
     let wrapped = root.str_at(&["body"]).or_else(|| root.str_at(&["canonicalizedBody"]));
     if let Some(wrapped) = wrapped {
-        let bytes = STANDARD.decode(wrapped).map_err(|_| shape("its body is not Base64"))?;
+        let bytes = armour::standard(wrapped).ok_or_else(|| shape("its body is not Base64"))?;
         body(&mut draft, Json::parse_within(&bytes, DEPTH_MAX)?.root())?;
     } else {
         body(&mut draft, root)?;
     }
     // Logs that store attestations hand them out with the entry.
-    let stored = root.str_at(&["attestation", "data"]).and_then(|data| STANDARD.decode(data).ok());
-    if let Some(stored) = stored.and_then(|bytes| Json::parse_within(&bytes, DEPTH_MAX).ok()) {
+    let stored = root.str_at(&["attestation", "data"]).and_then(armour::standard);
+    if let Some(stored) = stored.and_then(|bytes| statement::parse(&bytes).ok()) {
         statement::set(&mut draft.fields, stored.root());
-        if let Some((name, digest)) = statement::subjects(stored.root()).into_iter().next() {
+        if let Some((name, digest)) = statement::subjects(stored.root()).next() {
             draft.fields.text(Field::ArtifactName, name);
             draft.fields.text(Field::ArtifactDigest, Some(digest));
         }
@@ -91,15 +92,15 @@ fn digest(spec: Value<'_>) -> Option<String> {
         return Some(format!("sha256:{}", value.to_lowercase())).filter(|digest| images::is_digest(digest));
     }
     if matches!(data.str_at(&["algorithm"]), Some("SHA2_256")) {
-        let bytes = STANDARD.decode(data.str_at(&["digest"])?).ok()?;
-        return (bytes.len() == 32).then(|| format!("sha256:{}", hex::encode(bytes)));
+        let bytes = armour::standard(data.str_at(&["digest"])?)?;
+        return (bytes.len() == 32).then(|| format!("sha256:{}", hex::encode(&*bytes)));
     }
-    let content = STANDARD.decode(data.str_at(&["content"])?).ok()?;
-    Some(format!("sha256:{}", hex::encode(Sha256::digest(content))))
+    let content = armour::standard(data.str_at(&["content"])?)?;
+    Some(format!("sha256:{}", hex::encode(Sha256::digest(&*content))))
 }
 
 /// The key or certificate of the first signature, as bytes.
-fn key(spec: Value<'_>) -> Option<Vec<u8>> {
+fn key(spec: Value<'_>) -> Option<armour::Opened> {
     let signature = spec.get("signature").filter(|signature| signature.is_object());
     let listed = || {
         let lists = [spec.get("signatures"), spec.at(&["content", "envelope", "signatures"])];
@@ -109,14 +110,14 @@ fn key(spec: Value<'_>) -> Option<Vec<u8>> {
     if let Some(verifier) = signature.get("verifier") {
         let raw =
             verifier.str_at(&["x509Certificate", "rawBytes"]).or_else(|| verifier.str_at(&["publicKey", "rawBytes"]));
-        return STANDARD.decode(raw.or_else(|| verifier.as_str())?).ok();
+        return armour::standard(raw.or_else(|| verifier.as_str())?);
     }
     let holder = signature.get("publicKey").or_else(|| spec.get("publicKey"))?;
-    STANDARD.decode(holder.as_str().or_else(|| holder.str_at(&["content"]))?).ok()
+    armour::standard(holder.as_str().or_else(|| holder.str_at(&["content"]))?)
 }
 
 fn signer(draft: &mut Draft, key: &[u8]) {
-    let pem = std::str::from_utf8(key).ok().and_then(pem);
+    let pem = armour::pem(key);
     let der = pem.as_deref().unwrap_or(key);
     let fields: &mut Fields = &mut draft.fields;
     match fulcio::read(der) {
@@ -131,13 +132,4 @@ fn signer(draft: &mut Draft, key: &[u8]) {
             fields.text(Field::ActorType, Some("service"));
         }
     }
-}
-
-/// The bytes inside the first PEM armour of a text, without headers and checksum of PGP's.
-fn pem(text: &str) -> Option<Vec<u8>> {
-    let (_, rest) = text.split_once("-----BEGIN ")?;
-    let (_, rest) = rest.split_once("-----")?;
-    let (body, _) = rest.split_once("-----END ")?;
-    let body: String = body.split_whitespace().collect();
-    STANDARD.decode(body).ok()
 }

@@ -3,8 +3,6 @@
 //!
 //! Source: sigstore/protobuf-specs `sigstore_bundle.proto`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use engine::fields::{Field, Fields};
 use engine::json::{Json, Value};
 use engine::record::Record;
@@ -12,7 +10,7 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::fulcio::{self, Claims};
-use super::{Draft, Undecodable, object, statement, subject};
+use super::{Draft, Undecodable, armour, object, statement, subject};
 
 const EXPECTED: &str = "a Sigstore bundle";
 
@@ -29,67 +27,57 @@ pub(super) fn bundle(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     }
     let material = root.get("verificationMaterial").ok_or_else(|| shape("it has no `verificationMaterial`"))?;
     let signed = signed(root).ok_or_else(|| shape("it names no readable subject"))?;
-    let claims = certificate(material).as_deref().and_then(fulcio::read).unwrap_or_default();
+    let certificate = certificate(material);
+    let claims = certificate.as_deref().and_then(fulcio::read).unwrap_or_default();
     let mut draft = Draft::new("artifact.signed", "signing");
     draft.time = integrated(material).or(claims.not_before);
     who(&mut draft.fields, &claims);
     draft.fields.text(Field::SignatureStatus, Some("unverified"));
-    if let Some(statement) = &signed.statement {
-        let made = statement::set(&mut draft.fields, statement.root());
-        draft.time = draft.time.or(made);
-    }
-    let kept: Vec<Field> = draft.fields.iter().map(|(field, _)| field).collect();
-    let mut drafts: Vec<Draft> = signed
-        .subjects
-        .iter()
-        .map(|(name, digest)| {
-            let mut one = draft.derive(&kept, "artifact.signed", "signing");
-            one.fields.text(Field::ArtifactName, name.as_deref());
-            one.fields.text(Field::ArtifactDigest, Some(digest.as_str()));
-            one
-        })
-        .collect();
-    if drafts.is_empty() {
-        // npm names packages by SHA-512 only.
-        draft
-            .fields
-            .text(Field::ArtifactName, signed.statement.as_ref().and_then(|said| statement::first(said.root())));
-        drafts.push(draft);
-    }
-    Ok(drafts)
+    Ok(match signed {
+        Signed::Digest(digest) => {
+            draft.fields.text(Field::ArtifactDigest, Some(digest));
+            vec![draft]
+        }
+        Signed::Statement(statement) => {
+            let made = statement::set(&mut draft.fields, statement.root());
+            draft.time = draft.time.or(made);
+            // npm names packages by SHA-512 only.
+            statement::per_subject(draft, statement.root())
+        }
+    })
 }
 
 fn is_known(media: &str) -> bool {
     // The version went from a parameter into the name with v0.3; the earlier spelling of it exists too.
-    ["0.1", "0.2", "0.3"].iter().any(|version| {
-        media == format!("application/vnd.dev.sigstore.bundle+json;version={version}")
-            || media == format!("application/vnd.dev.sigstore.bundle.v{version}+json")
-    })
+    let Some(rest) = media.strip_prefix("application/vnd.dev.sigstore.bundle") else { return false };
+    let version = rest
+        .strip_prefix("+json;version=")
+        .or_else(|| rest.strip_prefix(".v").and_then(|rest| rest.strip_suffix("+json")));
+    matches!(version, Some("0.1" | "0.2" | "0.3"))
 }
 
-/// What was signed: names where the statement has them, and digests.
-struct Signed {
-    subjects: Vec<(Option<String>, String)>,
-    statement: Option<Json>,
+/// What was signed: bytes of which the digest is known, or a statement.
+enum Signed {
+    Digest(String),
+    Statement(Json),
 }
 
 fn signed(root: Value<'_>) -> Option<Signed> {
     if let Some(digest) = root.at(&["messageSignature", "messageDigest"]) {
         let known = matches!(digest.str_at(&["algorithm"]), Some("SHA2_256") | None);
-        let bytes = STANDARD.decode(digest.str_at(&["digest"])?).ok().filter(|bytes| known && bytes.len() == 32)?;
-        let digest = format!("sha256:{}", hex::encode(bytes));
-        return Some(Signed { subjects: vec![(None, digest)], statement: None });
+        let bytes = armour::standard(digest.str_at(&["digest"])?).filter(|bytes| known && bytes.len() == 32)?;
+        return Some(Signed::Digest(format!("sha256:{}", hex::encode(&*bytes))));
     }
-    let payload = STANDARD.decode(root.str_at(&["dsseEnvelope", "payload"])?).ok()?;
-    let statement = Json::parse_within(&payload, super::DEPTH_MAX).ok()?;
+    let payload = armour::standard(root.str_at(&["dsseEnvelope", "payload"])?)?;
+    let statement = statement::parse(&payload).ok()?;
     statement.at(&["subject"])?.items().next()?;
-    Some(Signed { subjects: statement::subjects(statement.root()), statement: Some(statement) })
+    Some(Signed::Statement(statement))
 }
 
-fn certificate(material: Value<'_>) -> Option<Vec<u8>> {
+fn certificate(material: Value<'_>) -> Option<armour::Opened> {
     let first = || material.at(&["x509CertificateChain", "certificates"])?.items().next();
     let leaf = material.get("certificate").or_else(first)?;
-    STANDARD.decode(leaf.str_at(&["rawBytes"])?).ok()
+    armour::standard(leaf.str_at(&["rawBytes"])?)
 }
 
 /// When the log took the signature in. Entries of Rekor v2 have no such time.
@@ -99,20 +87,21 @@ fn integrated(material: Value<'_>) -> Option<Timestamp> {
     time.parse().ok().filter(|secs| *secs > 0).map(Timestamp::from_secs)
 }
 
-pub(super) fn who(fields: &mut Fields, claims: &Claims) {
-    fields.text(Field::SignatureIdentity, claims.identity.as_deref());
-    fields.text(Field::SignatureIssuer, claims.issuer.as_deref());
-    fields.text(Field::ActorId, claims.identity.as_deref());
-    if let Some(issuer) = &claims.issuer {
+pub(super) fn who(fields: &mut Fields, claims: &Claims<'_>) {
+    let identity = claims.identity.as_deref();
+    fields.text(Field::ActorId, identity);
+    if let Some(issuer) = claims.issuer {
+        fields.text(Field::ActorType, Some(subject::signer(issuer, identity)));
         fields.text(Field::CiProvider, subject::ci_provider(issuer));
-        fields.text(Field::ActorType, Some(subject::signer(issuer, claims.identity.as_deref())));
     }
-    fields.text(Field::CiRepo, claims.repo.as_deref());
-    fields.text(Field::CiSha, claims.sha.as_deref());
-    fields.text(Field::CiRef, claims.git_ref.as_deref());
-    fields.text(Field::CiTrigger, claims.trigger.as_deref());
-    fields.text(Field::CiWorkflowRef, claims.workflow_ref.as_deref());
-    fields.text(Field::CiRunId, claims.run_id.as_deref());
+    fields.text(Field::CiRepo, claims.repo);
+    fields.text(Field::CiRunId, claims.run_id);
     fields.int(Field::CiAttempt, claims.attempt);
-    fields.text(Field::RunnerKind, claims.runner.as_deref());
+    fields.text(Field::CiRef, claims.git_ref);
+    fields.text(Field::CiSha, claims.sha);
+    fields.text(Field::CiTrigger, claims.trigger);
+    fields.text(Field::CiWorkflowRef, claims.workflow_ref);
+    fields.text(Field::RunnerKind, claims.runner);
+    fields.text(Field::SignatureIdentity, identity);
+    fields.text(Field::SignatureIssuer, claims.issuer);
 }

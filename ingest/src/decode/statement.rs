@@ -3,12 +3,12 @@
 //! Sources: in-toto attestation framework (Statement v0.1 and v1), SLSA provenance v0.1, v0.2 and v1. Builders fill the
 //! open parts as they please: those of GitHub, GitLab, Tekton and Google Cloud Build were looked at.
 
-use engine::fields::{Field, Fields};
-use engine::json::Value;
+use engine::fields::{CompactString, Field, Fields};
+use engine::json::{Json, JsonError, Value};
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::{git_remote, images, purl, scalar, subject, time_at};
+use super::{DEPTH_MAX, DERIVED_MAX, Draft, git_remote, images, purl, subject, time_at};
 
 /// Predicates that are SLSA provenance start like this; the version follows.
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
@@ -24,21 +24,50 @@ const TIMES: &[&[&str]] = &[
     &["timestamp"],
 ];
 
+/// What a build on GitHub was started by is most of its provenance, and nothing of it is read.
+const LEFT_OUT: &[&str] = &["github_event_payload", "GITHUB_EVENT_PAYLOAD"];
+
+/// Parses a statement.
+pub(super) fn parse(payload: &[u8]) -> Result<Json, JsonError> {
+    Json::parse_without(payload, DEPTH_MAX, LEFT_OUT)
+}
+
 /// Names and `sha256:` digests of what a statement is about, those without such a digest left out.
-pub(super) fn subjects(statement: Value<'_>) -> Vec<(Option<String>, String)> {
+pub(super) fn subjects(statement: Value<'_>) -> impl Iterator<Item = (Option<&str>, String)> {
     let all = statement.get("subject").into_iter().flat_map(Value::items);
     all.filter_map(|subject| {
-        let stated = subject.str_at(&["digest", "sha256"]).map(|hash| format!("sha256:{}", hash.to_lowercase()));
+        let stated = subject.str_at(&["digest", "sha256"]).map(|hash| {
+            let mut digest = format!("sha256:{hash}");
+            digest.make_ascii_lowercase();
+            digest
+        });
         let name = subject.str_at(&["name"]).or_else(|| subject.str_at(&["uri"]));
         // Some predicates say it only in the package URL.
         let digest = stated.filter(|digest| images::is_digest(digest)).or_else(|| purl::digest(name?))?;
-        Some((name.map(ToOwned::to_owned), digest))
+        Some((name, digest))
     })
-    .collect()
+}
+
+/// One event for each artifact that a statement is about; one without a digest still says that something was attested.
+pub(super) fn per_subject(mut draft: Draft, statement: Value<'_>) -> Vec<Draft> {
+    let mut subjects = subjects(statement).take(DERIVED_MAX).peekable();
+    let mut drafts = Vec::new();
+    while let Some((name, digest)) = subjects.next() {
+        // Most statements are about one, and it takes over what is known.
+        let mut one = if subjects.peek().is_some() { draft.clone() } else { std::mem::take(&mut draft) };
+        one.fields.text(Field::ArtifactDigest, Some(digest));
+        one.fields.text(Field::ArtifactName, name);
+        drafts.push(one);
+    }
+    if drafts.is_empty() {
+        draft.fields.text(Field::ArtifactName, first(statement));
+        drafts.push(draft);
+    }
+    drafts
 }
 
 /// What a statement calls the first thing it is about.
-pub(super) fn first(statement: Value<'_>) -> Option<&str> {
+fn first(statement: Value<'_>) -> Option<&str> {
     let subject = statement.get("subject")?.items().next()?;
     subject.str_at(&["name"]).or_else(|| subject.str_at(&["uri"]))
 }
@@ -56,7 +85,7 @@ pub(super) fn set(fields: &mut Fields, statement: Value<'_>) -> Option<Timestamp
 }
 
 /// Fields that are empty are set, others stay: a certificate was checked by its issuer, a predicate by nobody.
-fn add(fields: &mut Fields, field: Field, value: Option<impl Into<String>>) {
+fn add(fields: &mut Fields, field: Field, value: Option<impl Into<CompactString>>) {
     if fields.get(field).is_none() {
         fields.text(field, value);
     }
@@ -99,7 +128,7 @@ fn provenance_0(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> 
     add(fields, Field::CiSha, hash);
     add(fields, Field::CiWorkflow, source.and_then(|source| source.str_at(&["entryPoint"])));
     if let Some(environment) = predicate.at(&["invocation", "environment"]) {
-        let text = |key: &str| scalar(environment, &[key]);
+        let text = |key: &str| environment.get(key).and_then(Value::scalar);
         add(fields, Field::CiRunId, text("github_run_id"));
         attempt(fields, text("github_run_attempt").as_deref());
         add(fields, Field::CiRef, text("github_ref"));
@@ -127,7 +156,7 @@ fn provenance_1(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> 
         add(fields, Field::CiSha, source.and_then(|source| source.str_at(&["digest", "sha1"])));
     }
     if let Some(inner) = predicate.at(&["buildDefinition", "internalParameters"]) {
-        let text = |path: &[&str]| scalar(inner, path);
+        let text = |path: &[&str]| inner.at(path).and_then(Value::scalar);
         add(fields, Field::CiTrigger, text(&["github", "event_name"]).or_else(|| text(&["GITHUB_EVENT_NAME"])));
         add(fields, Field::RunnerKind, text(&["github", "runner_environment"]));
         add(fields, Field::CiRunId, text(&["GITHUB_RUN_ID"]));

@@ -2,6 +2,7 @@
 
 mod actor_types;
 mod actors;
+mod armour;
 mod audit_logs;
 mod aws;
 mod azure;

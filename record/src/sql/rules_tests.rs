@@ -62,7 +62,7 @@ fn row(index: u64, source: &str, minutes: u64, fields: &[(Field, Value)]) -> Eve
 }
 
 fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
+    Value::Text(text.into())
 }
 
 #[tokio::test]

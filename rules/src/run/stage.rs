@@ -262,7 +262,7 @@ fn normalised(given: &BTreeMap<String, serde_json::Value>) -> Fields {
             scalar => scalar.to_string(),
         };
         let typed = match field.kind() {
-            FieldKind::Text => Some(Value::Text(text)),
+            FieldKind::Text => Some(Value::Text(text.into())),
             FieldKind::Int => text.parse().ok().map(Value::Int),
             FieldKind::Bool => text.parse().ok().map(Value::Bool),
             FieldKind::Time => Timestamp::parse(&text).map(Value::Time),

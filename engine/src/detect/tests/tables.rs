@@ -103,7 +103,7 @@ fn fielded(index: u64, received: i64, time: i64, fields: &[(&str, &str)], item: 
     let mut decoded = event(index, START + received, START + time, "", "", item);
     let mut own = Fields::default();
     for (name, value) in fields {
-        own.set(Field::from_name(name).unwrap(), Value::Text((*value).to_owned()));
+        own.set(Field::from_name(name).unwrap(), Value::Text((*value).into()));
     }
     decoded.events.as_mut().unwrap()[0].fields = own;
     decoded

@@ -67,7 +67,7 @@ impl Story {
         for (name, value) in fields.as_object().unwrap() {
             let field = Field::from_name(name).unwrap_or_else(|| panic!("no field {name}"));
             let value = match field.kind() {
-                FieldKind::Text => Value::Text(value.as_str().unwrap().to_owned()),
+                FieldKind::Text => Value::Text(value.as_str().unwrap().into()),
                 FieldKind::Int => Value::Int(value.as_i64().unwrap()),
                 FieldKind::Bool => Value::Bool(value.as_bool().unwrap()),
                 FieldKind::Time => Value::Time(at(value.as_u64().unwrap())),
