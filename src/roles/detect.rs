@@ -118,6 +118,8 @@ fn evaluate(
     let mut stopping = shared.stopping.subscribe();
     let at_start = *shared.log.durable().borrow();
     let mut told: Option<Instant> = None;
+    // What was restored is known before anything new comes.
+    tell(shared, &detector);
     loop {
         if detector.position() >= at_start {
             shared.caught_up.store(true, Ordering::Relaxed);
@@ -153,23 +155,28 @@ fn evaluate(
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             // It walks what rules hold, which may be much.
             told = Some(Instant::now());
-            let streams = detector.stream_status();
-            shared.metrics.sources.number(&streams);
-            let silences = detector.silences();
-            shared.metrics.sources.silent(&silences);
-            shared.tell_status(|status| {
-                status.rules = detector.rule_status();
-                status.tables = detector.table_status();
-                status.streams = streams;
-                status.silences = silences;
-                status.as_of = detector.now();
-            });
+            tell(shared, &detector);
         }
         if delta_bytes > SNAPSHOT_AFTER_BYTES {
             delta_bytes = 0;
             take_snapshot(shared, handle, &detector);
         }
     }
+}
+
+/// Tells lists and metrics what rules and sources hold.
+fn tell(shared: &Shared, detector: &Detector) {
+    let streams = detector.stream_status();
+    shared.metrics.sources.number(&streams);
+    let silences = detector.silences();
+    shared.metrics.sources.silent(&silences);
+    shared.tell_status(|status| {
+        status.rules = detector.rule_status();
+        status.tables = detector.table_status();
+        status.streams = streams;
+        status.silences = silences;
+        status.as_of = detector.now();
+    });
 }
 
 fn decode_batch(shared: &Shared, decoder: &mut Decoder, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {

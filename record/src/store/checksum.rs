@@ -75,6 +75,7 @@ pub(super) const RULE_TEXTS: Table = Table::new("rule_texts", &["digest"]);
 pub(super) const PACKS: Table = Table::new("packs", &["seq"]);
 pub(super) const CURSORS: Table = Table::new("cursors", &["name"]);
 pub(super) const EXCEPTED: Table = Table::new("excepted", &["seq"]);
+pub(super) const HEARD: Table = Table::new("heard", &["source"]);
 
 /// Every table.
 pub(super) const ALL: &[&Table] = &[
@@ -94,7 +95,11 @@ pub(super) const ALL: &[&Table] = &[
     &PACKS,
     &CURSORS,
     &EXCEPTED,
+    &HEARD,
 ];
+
+/// Those that the version with the first checksums had.
+pub(super) const FIRST: &[&Table] = ALL.split_at(16).0;
 
 /// Those without which a restart cannot go on; they are small.
 const AT_OPEN: &[&Table] = &[&PROGRESS, &STATE_SNAPSHOTS, &STATE_DELTAS, &CURSORS];
