@@ -2,9 +2,12 @@
 
 use std::sync::PoisonError;
 
+use pipeproof_engine::commit::Heard;
 use pipeproof_engine::control::Control;
 use pipeproof_engine::invariant::{Invariant, Positions};
+use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::log::LogState;
+use pipeproof_record::store::StoreError;
 
 use crate::node::Shared;
 
@@ -12,6 +15,33 @@ use crate::node::Shared;
 const REASON_BYTES: usize = 2_000;
 
 impl Shared {
+    /// When the sources that there are were last heard of. One that was removed is none, and what came before it was connected
+    /// anew was another's.
+    pub(crate) async fn heard(&self) -> Result<Vec<Heard>, StoreError> {
+        let mut heard = self.store.heard().await?;
+        let registry = self.registry();
+        heard.retain(|heard| match registry.sources.get(&heard.source) {
+            Some(source) => heard.received >= source.connected,
+            // A token for a type makes a source of that name.
+            None => heard.source.parse().is_ok_and(|kind: SourceType| kind.is_external()),
+        });
+        drop(registry);
+        Ok(heard)
+    }
+
+    /// Tells metrics what the store knows of sources. Without it they tell it from each source's next record on.
+    pub(crate) async fn restore_metrics(&self) {
+        match self.heard().await {
+            Ok(heard) => {
+                let registry = self.registry();
+                self.metrics.sources.restore(registry.sources.keys().map(String::as_str), &heard);
+            }
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "metrics tell of each source only from its next record on");
+            }
+        }
+    }
+
     /// Counts and tells what must hold and does not.
     pub(crate) fn check_invariants(&self) {
         // In this order: each only grows, and none may pass the one after it.

@@ -263,6 +263,7 @@ impl Node {
         });
         let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
         node.announce(config).await?;
+        node.shared.restore_metrics().await;
         node.tasks = roles::spawn(&node.shared, detector, delta_bytes);
         node.tasks.extend(crate::intake::spawn(&node.shared, config).await?);
         crate::intake::collecting::start(&node.shared, config)?;

@@ -37,6 +37,8 @@ pub struct Commit {
     pub dead_letters: Vec<DeadLetter>,
     /// Source windows as they stand after the batch, those that changed.
     pub windows: Vec<SourceWindow>,
+    /// The sources that the batch has events of, repetitions included.
+    pub heard: Vec<Heard>,
     /// Matches that an exception let go.
     pub excepted: Vec<Excepted>,
     /// Items that the detector no longer holds and the store has to remember from now on.
@@ -99,6 +101,17 @@ pub struct DeadLetter {
     pub received: Timestamp,
     /// Why.
     pub reason: String,
+}
+
+/// When a source was last heard of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Source instance.
+    pub source: String,
+    /// When its latest event was received.
+    pub received: Timestamp,
+    /// By how much its clock ran ahead at most in the hour of that event, in seconds.
+    pub max_skew_secs: i64,
 }
 
 /// Whether we can say that a source's window is whole.

@@ -62,6 +62,12 @@ impl Coverage {
         self.windows.get_mut(source)?.get_mut(&hour)
     }
 
+    /// The window of a source and an hour, while it may change.
+    #[must_use]
+    pub fn window(&self, source: &str, hour: Timestamp) -> Option<&SourceWindow> {
+        self.windows.get(source)?.get(&hour).map(|kept| &kept.window)
+    }
+
     /// Opens the window of a connected source that `now` falls into, if it is not open.
     pub fn open(&mut self, source: &str, source_type: SourceType, connected: Timestamp, now: Timestamp) {
         let hour = now.hour();

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commit::{Commit, DeadLetter, Duplicate, Restored};
+use crate::commit::{Commit, DeadLetter, Duplicate, Heard, Restored};
 use crate::control::{OWN_SOURCE, SourceRecord};
 use crate::correlate::DetailWriter;
 use crate::correlate::journal::Journal;
@@ -100,6 +100,8 @@ pub struct Detector {
 struct Batch {
     commit: Commit,
     seen: Vec<(ItemHash, u64, Timestamp)>,
+    /// When the latest event of each source was received, and the hour it counts for.
+    heard: BTreeMap<String, (Timestamp, Timestamp)>,
     sources: BTreeMap<String, Option<SourceRecord>>,
     quiet: BTreeMap<QuietKey, Option<Timestamp>>,
     incidents: BTreeSet<String>,
@@ -306,6 +308,10 @@ impl Detector {
             self.state.rhythms.deaf(before, now);
         }
         if !own {
+            if !events.is_empty() {
+                let (received, hour) = batch.heard.entry(envelope.source.clone()).or_default();
+                (*received, *hour) = (envelope.received.max(*received), now.hour());
+            }
             if Lane::from(envelope.mode) == Lane::Live {
                 self.state.rhythms.hear(&envelope.source, now);
             }
@@ -389,6 +395,11 @@ impl Detector {
 
     fn finish(&mut self, batch: Batch, from: u64, committed: Timestamp) -> Result<Commit, StateError> {
         let mut commit = batch.commit;
+        let heard = batch.heard.into_iter().map(|(source, (received, hour))| {
+            let max_skew_secs = self.state.coverage.window(&source, hour).map_or(0, |window| window.max_skew_secs);
+            Heard { source, received, max_skew_secs }
+        });
+        commit.heard = heard.collect();
         commit.windows = self.state.coverage.take_changed();
         self.state.coverage.close(self.state.now);
         commit.incidents = batch.incidents.iter().filter_map(|id| self.state.incidents.get(id).cloned()).collect();

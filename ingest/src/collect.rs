@@ -12,6 +12,7 @@ mod changed;
 mod cursors;
 mod entry;
 mod error;
+mod etags;
 mod following;
 pub mod github;
 pub mod gitlab;

@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod digest;
+pub mod keys;
 pub mod notice;
 pub mod opened;
 pub mod seen;

@@ -407,7 +407,7 @@ impl Receiver {
         let mut records = Vec::with_capacity(chunks.len());
         for (number, chunk) in chunks.into_iter().enumerate() {
             let here = output.found.iter().filter(|(place, _, _)| chunk.contains(place));
-            let redacted = summary(here.map(|(_, family, fingerprint)| (*family, fingerprint.as_str())));
+            let redacted = summary(here);
             let about = BTreeMap::from([(identity::CHUNK.to_owned(), number.to_string())]);
             records.push(self.record(common, format!("{job}/{number}"), about, text.slice(chunk), redacted)?);
         }

@@ -12,11 +12,12 @@ mod walk;
 mod wrapped;
 
 #[cfg(test)]
+mod again;
+#[cfg(test)]
 mod measured;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -32,6 +33,10 @@ use self::detectors::{Detectors, Hit};
 pub use self::spine::Spine;
 use self::walk::Shape;
 use crate::skim;
+
+/// How often a text is gone over. Once a secret is replaced, what stood next to it may be another; twice is common, more is
+/// made so.
+const PASSES_MAX: usize = 8;
 
 /// Finds and replaces secrets under one key.
 pub struct Redactor {
@@ -81,12 +86,28 @@ impl Redactor {
         hex::encode(mac.chain_update(secret).finalize().into_bytes().get(..16).unwrap_or_default())
     }
 
-    /// Redacts the body of a record. JSON stays JSON; what is not JSON is redacted as text.
+    /// Redacts the body of a record. JSON stays JSON; what is not JSON is redacted as text. Doing it again changes nothing:
+    /// it goes on until there is nothing left to find.
     #[must_use]
     pub fn body(&self, kind: SourceType, body: &Bytes) -> (Bytes, Vec<Redacted>) {
         if kind.info().free_text {
             return self.text(body);
         }
+        let mut bytes = body.clone();
+        let mut found = Vec::new();
+        for _ in 0..PASSES_MAX {
+            let Some(output) = self.body_once(kind, &bytes) else {
+                return (bytes, summary(found.iter()));
+            };
+            bytes = Bytes::from(output.bytes);
+            found.extend(output.found);
+        }
+        let whole = self.whole(&bytes, &mut found);
+        (Bytes::from(format!("\"{whole}\"")), summary(found.iter()))
+    }
+
+    /// One pass over a body; none if it found nothing.
+    fn body_once(&self, kind: SourceType, body: &Bytes) -> Option<Output> {
         let shape = Shape {
             spine: Spine::of(kind),
             secrets: kubernetes::secrets(kind, body),
@@ -96,51 +117,40 @@ impl Redactor {
         let escaped = body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/");
         let plain = shape.secrets.is_empty() && shape.found_secrets.is_empty() && !escaped && !body.contains(&0);
         if plain && !self.suspects(body) {
-            return (body.clone(), Vec::new());
+            return None;
         }
         let mut output = walk::redact(self, body, shape);
         if serde_json::from_slice::<serde::de::IgnoredAny>(&output.bytes).is_err() {
             // Not JSON: strings may not be where they seem to be. Once more as text, escapes undone if one hid something.
-            let mut more = self.scan_text(&output.bytes);
-            if escaped && more.found.is_empty() {
-                let plain = skim::unescape(&output.bytes);
-                let unescaped = self.scan_text(&plain);
-                if !unescaped.found.is_empty() {
-                    more = unescaped;
-                }
+            let more = self.scan_found(&output.bytes);
+            let unescaped = || if escaped { self.scan_found(&skim::unescape(&output.bytes)) } else { None };
+            if let Some(more) = more.or_else(unescaped) {
+                output.bytes = more.bytes;
+                output.found.extend(more.found);
             }
-            output.bytes = more.bytes;
-            output.found.extend(more.found);
         }
-        let redacted = summary(output.found.iter().map(|(_, family, fingerprint)| (*family, fingerprint.as_str())));
-        if redacted.is_empty() { (body.clone(), redacted) } else { (Bytes::from(output.bytes), redacted) }
+        (!output.found.is_empty()).then_some(output)
     }
 
-    /// Redacts free text.
+    /// Redacts free text. Doing it again changes nothing.
     #[must_use]
     pub fn text(&self, text: &Bytes) -> (Bytes, Vec<Redacted>) {
-        if !self.suspects(text) && !text.contains(&0) {
-            return (text.clone(), Vec::new());
+        match self.scan_found(text) {
+            Some(output) => (Bytes::from(output.bytes), summary(output.found.iter())),
+            None => (text.clone(), Vec::new()),
         }
-        let output = self.scan_text(text);
-        if output.found.is_empty() {
-            return (text.clone(), Vec::new());
-        }
-        let redacted = summary(output.found.iter().map(|(_, family, fingerprint)| (*family, fingerprint.as_str())));
-        (Bytes::from(output.bytes), redacted)
     }
 
     /// Redacts attributes in place and returns what was found in them.
     pub fn attributes(&self, attributes: &mut BTreeMap<String, String>) -> Vec<Redacted> {
         let mut found = Vec::new();
         for value in attributes.values_mut() {
-            if self.suspects(value.as_bytes()) {
-                let output = self.scan_text(value.as_bytes());
+            if let Some(output) = self.scan_found(value.as_bytes()) {
                 found.extend(output.found);
                 *value = String::from_utf8_lossy(&output.bytes).into_owned();
             }
         }
-        summary(found.iter().map(|(_, family, fingerprint)| (*family, fingerprint.as_str())))
+        summary(found.iter())
     }
 
     pub(crate) fn suspects(&self, text: &[u8]) -> bool {
@@ -148,49 +158,73 @@ impl Redactor {
     }
 
     pub(crate) fn scan_text(&self, text: &[u8]) -> Output {
-        let mut output = Output::default();
-        output.bytes = self.apply(text, &self.detectors.scan(text), &mut output).into_owned();
-        if output.bytes.contains(&0) {
-            // UTF-16, as PowerShell writes files: every second byte of what secrets are made of is zero.
-            let plain: Vec<u8> = output.bytes.iter().copied().filter(|byte| *byte != 0).collect();
-            let hits = self.detectors.scan(&plain);
-            if !hits.is_empty() {
-                output.bytes = self.apply(&plain, &hits, &mut output).into_owned();
-                let last = output.bytes.len().saturating_sub(1);
-                output.found.iter_mut().for_each(|(place, _, _)| *place = last.min(*place));
-            }
-        }
-        output
+        self.scan_found(text).unwrap_or_else(|| Output { bytes: text.to_vec(), found: Vec::new() })
     }
 
-    /// The text with its hits replaced; what was found is added to `output`, whose bytes are not touched.
-    fn apply<'a>(&self, text: &'a [u8], hits: &[Hit], output: &mut Output) -> Cow<'a, [u8]> {
-        if hits.is_empty() {
-            return Cow::Borrowed(text);
+    /// Redacts a text until there is nothing left to find: what was next to a secret may be another one without it. None if
+    /// nothing was found.
+    fn scan_found(&self, text: &[u8]) -> Option<Output> {
+        let mut output: Option<Output> = None;
+        for _ in 0..PASSES_MAX {
+            let bytes = output.as_ref().map_or(text, |output| output.bytes.as_slice());
+            let (plain, hits) = self.detectors.look(bytes);
+            if hits.is_empty() {
+                return output;
+            }
+            let mut found = output.as_mut().map(|output| std::mem::take(&mut output.found)).unwrap_or_default();
+            let bytes = plain.as_deref().or(output.as_ref().map(|output| output.bytes.as_slice())).unwrap_or(text);
+            let bytes = self.apply(bytes, &hits, &mut found);
+            output = Some(Output { bytes, found });
         }
-        let mut bytes = Vec::with_capacity(text.len() + 64);
+        let mut output = output?;
+        output.bytes = self.whole(&output.bytes, &mut output.found).into_bytes();
+        output.found.iter_mut().for_each(|(place, _, _)| *place = 0);
+        Some(output)
+    }
+
+    /// The text with its hits replaced; what was found is added to `found`, what is in there moves along.
+    fn apply(&self, text: &[u8], hits: &[Hit], found: &mut Vec<(usize, Family, String)>) -> Vec<u8> {
+        let before = found.len();
+        let mut bytes = Vec::with_capacity(text.len() + 64 * hits.len());
         let mut copied = 0;
+        let mut moved = Vec::with_capacity(hits.len());
         for hit in hits {
             bytes.extend_from_slice(text.get(copied..hit.range.start).unwrap_or_default());
             copied = hit.range.end;
-            let first = output.found.len();
-            let placeholder = self.placeholder(hit, output);
-            output.found.iter_mut().skip(first).for_each(|(place, _, _)| *place = bytes.len());
-            bytes.extend_from_slice(placeholder.as_bytes());
+            let start = bytes.len();
+            let first = found.len();
+            bytes.extend_from_slice(self.placeholder(hit, found).as_bytes());
+            found.iter_mut().skip(first).for_each(|(place, _, _)| *place = start);
+            moved.push((&hit.range, start..bytes.len()));
         }
         bytes.extend_from_slice(text.get(copied..).unwrap_or_default());
-        Cow::Owned(bytes)
+        for (place, _, _) in found.iter_mut().take(before) {
+            let after = moved.partition_point(|(from, _)| from.start <= *place);
+            let Some((from, to)) = after.checked_sub(1).and_then(|last| moved.get(last)) else { continue };
+            *place = if *place < from.end { to.start } else { *place - from.end + to.end };
+        }
+        // Zeros that went before it moved a place further still.
+        let last = bytes.len().saturating_sub(1);
+        found.iter_mut().for_each(|(place, _, _)| *place = last.min(*place));
+        bytes
     }
 
     /// What stands where the hit was. A wrapped text that held several secrets shows the first.
-    fn placeholder(&self, hit: &Hit, output: &mut Output) -> String {
+    fn placeholder(&self, hit: &Hit, found: &mut Vec<(usize, Family, String)>) -> String {
         let mut shown = None;
         for (family, secret) in &hit.found {
             let fingerprint = self.fingerprint(secret);
             shown.get_or_insert_with(|| format!("redacted:{}:{}:{fingerprint}", family.name(), self.key_id));
-            output.found.push((0, *family, fingerprint));
+            found.push((0, *family, fingerprint));
         }
         shown.unwrap_or_default()
+    }
+
+    /// What stands for a text in which there always is one more secret once those that were found have gone. Only what is
+    /// made so does that, and it must not cost a pass for each.
+    fn whole(&self, text: &[u8], found: &mut Vec<(usize, Family, String)>) -> String {
+        let family = found.last().map_or(Family::ScannerFinding, |(_, family, _)| *family);
+        self.placeholder(&Hit { range: 0..text.len(), found: vec![(family, text.to_vec())] }, found)
     }
 }
 
@@ -206,10 +240,10 @@ fn found_secrets(kind: SourceType, body: &[u8]) -> &'static [&'static str] {
 }
 
 /// Adds up what was found, sorted.
-pub(crate) fn summary<'a>(found: impl Iterator<Item = (Family, &'a str)>) -> Vec<Redacted> {
+pub(crate) fn summary<'a>(found: impl Iterator<Item = &'a (usize, Family, String)>) -> Vec<Redacted> {
     let mut counts: BTreeMap<(&'static str, &str), u32> = BTreeMap::new();
-    for (family, fingerprint) in found {
-        let count = counts.entry((family.name(), fingerprint)).or_default();
+    for (_, family, fingerprint) in found {
+        let count = counts.entry((family.name(), fingerprint.as_str())).or_default();
         *count = count.saturating_add(1);
     }
     let redacted = counts.into_iter().map(|((family, fingerprint), count)| Redacted {

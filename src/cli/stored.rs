@@ -55,7 +55,7 @@ pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option
                 "name",
                 "type",
                 "connected",
-                "last_24h.last_event",
+                "last_event",
                 "last_24h.rate_per_minute",
                 "last_24h.lag_p50_s",
                 "last_24h.lag_p99_s",

@@ -46,6 +46,8 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
     let windows = shared.store.windows(from, Timestamp::MAX).await.map_err(internal("read the windows of sources"))?;
     let windows: Vec<SourceWindow> = windows.into_iter().map(|stored| stored.window).collect();
     let seen = seen(&shared, from, now).await?;
+    let heard = shared.heard().await.map_err(internal("read when sources were last heard of"))?;
+    let heard: BTreeMap<&str, Timestamp> = heard.iter().map(|one| (one.source.as_str(), one.received)).collect();
     let status = shared.status();
     let mut known: BTreeMap<String, Value> = shared
         .registry()
@@ -70,6 +72,7 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
         .into_iter()
         .map(|(name, mut about)| {
             let own: Vec<&SourceWindow> = windows.iter().filter(|window| window.source == name).collect();
+            about["last_event"] = json!(heard.get(name.as_str()));
             about["this_hour"] = json!(own.iter().rfind(|window| window.end > now));
             about["last_24h"] = health(&own, seen.get(&name));
             let streams: Vec<&StreamStatus> = status.streams.iter().filter(|stream| stream.source == name).collect();

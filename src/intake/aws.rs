@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody,
@@ -19,7 +19,7 @@ use pipeproof_ingest::collect::objects::Sign;
 use pipeproof_reports::deliver::egress::EgressPolicy;
 use reqwest::Url;
 
-use super::web;
+use super::{listing, web};
 use crate::config::SecretText;
 
 /// Answers that ask to come again (500, 503 SlowDown) are asked again so often, and so long, before it is told.
@@ -140,6 +140,7 @@ impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let refused = |text: String| HttpError::new(HttpErrorKind::Unknown, NotConnected(text));
         let (parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
         let host = parts.uri.host().unwrap_or_default().to_owned();
         let plain = parts.uri.scheme_str() != Some("https");
         // An address is not resolved, and so not filtered.
@@ -158,8 +159,18 @@ impl HttpService for Wire {
             None => return Err(refused("a body in parts is never sent".to_owned())),
         };
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body)).map_err(failed)?;
+        let lists = listing::is_listing(&uri);
         let response: http::Response<reqwest::Body> = client.execute(request).await.map_err(failed)?.into();
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        if lists && parts.status.is_success() {
+            let whole = Limited::new(body.map_err(failed), listing::LISTING_BYTES_MAX).collect().await;
+            let whole =
+                whole.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, NotConnected(error.to_string())))?;
+            let answer = whole.to_bytes();
+            let answer = listing::readable(&answer).map_or(answer, Bytes::from);
+            parts.headers.remove(http::header::CONTENT_LENGTH);
+            return Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(answer)));
+        }
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body.map_err(failed))))
     }
 }

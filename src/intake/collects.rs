@@ -79,13 +79,14 @@ impl RawCollects {
             let mut checking = Checking { here: format!("{here}.collects.buildkite"), problems };
             collects.extend(raw.checked(kind, &mut checking).map(Collect::Buildkite));
         }
+        let beside = Arc::default();
         if let Some(raw) = self.s3 {
             let mut checking = Checking { here: format!("{here}.collects.s3"), problems };
-            collects.extend(raw.checked(kind, &mut checking).map(Collect::S3));
+            collects.extend(raw.checked(kind, &beside, &mut checking).map(Collect::S3));
         }
         if let Some(raw) = self.sqs {
             let mut checking = Checking { here: format!("{here}.collects.sqs"), problems };
-            collects.extend(raw.checked(kind, &mut checking).map(Collect::Sqs));
+            collects.extend(raw.checked(kind, &beside, &mut checking).map(Collect::Sqs));
         }
         collects
     }

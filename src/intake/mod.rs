@@ -7,6 +7,7 @@ pub(crate) mod configured;
 mod files;
 mod held;
 pub(crate) mod identity;
+mod listing;
 mod reading;
 mod syslog;
 mod topics;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use pipeproof_engine::commit::Commit;
+use pipeproof_engine::commit::{Commit, Heard};
 use pipeproof_engine::control::OWN_SOURCE;
 use pipeproof_engine::detect::{Decoded, StreamStatus};
 use pipeproof_engine::record::CollectionMode;
@@ -47,8 +47,6 @@ pub(crate) struct Arrivals {
 struct Arrived {
     records: u64,
     events: u64,
-    /// Seconds since 1970.
-    last_event: Option<f64>,
     /// Seconds from when it happened to when we received it.
     lags: Vec<f64>,
 }
@@ -68,8 +66,6 @@ impl Arrivals {
             own.events += events.len() as u64;
             all.records.push((decoded.index, envelope.source.clone()));
             let Some(first) = events.first() else { continue };
-            let received = first.received.as_micros() as f64 / 1e6;
-            own.last_event = Some(own.last_event.map_or(received, |last| last.max(received)));
             if first.time_known && first.mode == CollectionMode::Live {
                 own.lags.push(first.received.micros_since(first.time) as f64 / 1e6);
             }
@@ -154,12 +150,7 @@ impl SourceMetrics {
             let label = &[self.label(source)];
             self.records.with_label_values(label).inc_by(arrived.records);
             self.events.with_label_values(label).inc_by(arrived.events);
-            // Counters that are there from the first record on can be alerted on.
-            self.duplicates.with_label_values(label).inc_by(0);
-            self.dead_letters.with_label_values(label).inc_by(0);
-            if let Some(last) = arrived.last_event {
-                self.last_event.with_label_values(label).set(last);
-            }
+            self.begin(label);
             let lag = self.lag.with_label_values(label);
             arrived.lags.iter().for_each(|seconds| lag.observe(*seconds));
         }
@@ -173,10 +164,28 @@ impl SourceMetrics {
         for letter in commit.dead_letters.iter().filter(|letter| letter.source != OWN_SOURCE) {
             self.dead_letters.with_label_values(&[self.label(&letter.source)]).inc();
         }
-        // By source and hour, so the latest hour of each stays.
-        for window in commit.windows.iter().filter(|window| window.source != OWN_SOURCE && window.records > 0) {
-            self.skew.with_label_values(&[self.label(&window.source)]).set(window.max_skew_secs as f64);
+        commit.heard.iter().for_each(|heard| self.heard(heard));
+    }
+
+    /// Tells when a source was last heard of. That of those that share a label which was last of all.
+    fn heard(&self, heard: &Heard) {
+        let label = &[self.label(&heard.source)];
+        let last = self.last_event.with_label_values(label);
+        last.set(last.get().max(heard.received.as_micros() as f64 / 1e6));
+        self.skew.with_label_values(label).set(heard.max_skew_secs as f64);
+    }
+
+    /// Counters that are there before the first record can be alerted on.
+    fn begin(&self, label: &[&str; 1]) {
+        for counter in [&self.records, &self.events, &self.duplicates, &self.dead_letters] {
+            counter.with_label_values(label).inc_by(0);
         }
+    }
+
+    /// Goes on after a restart, with the sources that are connected and when each was last heard of.
+    pub(crate) fn restore<'a>(&self, connected: impl Iterator<Item = &'a str>, heard: &[Heard]) {
+        connected.for_each(|source| self.begin(&[self.label(source)]));
+        heard.iter().for_each(|heard| self.heard(heard));
     }
 
     /// Tells how numberings stand; of transports' own numbers nothing is told.

@@ -122,6 +122,8 @@ fn evaluate(
     let at_start = *shared.log.durable().borrow();
     let mut told: Option<Instant> = None;
     let mut snapshot_due = detector.now().plus(SNAPSHOT_EVERY);
+    // What was restored is known before anything new comes.
+    tell(shared, &detector);
     loop {
         if detector.position() >= at_start {
             shared.caught_up.store(true, Ordering::Relaxed);
@@ -158,17 +160,7 @@ fn evaluate(
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             // It walks what rules hold, which may be much.
             told = Some(Instant::now());
-            let streams = detector.stream_status();
-            shared.metrics.sources.number(&streams);
-            let silences = detector.silences();
-            shared.metrics.sources.silent(&silences);
-            shared.tell_status(|status| {
-                status.rules = detector.rule_status();
-                status.tables = detector.table_status();
-                status.streams = streams;
-                status.silences = silences;
-                status.as_of = detector.now();
-            });
+            tell(shared, &detector);
         }
         let day_passed = detector.now() >= snapshot_due;
         if delta_bytes > SNAPSHOT_AFTER_BYTES || day_passed {
@@ -181,6 +173,21 @@ fn evaluate(
             tracing::warn!(error = crate::chain(&error), "cannot give back free space of the store");
         }
     }
+}
+
+/// Tells lists and metrics what rules and sources hold.
+fn tell(shared: &Shared, detector: &Detector) {
+    let streams = detector.stream_status();
+    shared.metrics.sources.number(&streams);
+    let silences = detector.silences();
+    shared.metrics.sources.silent(&silences);
+    shared.tell_status(|status| {
+        status.rules = detector.rule_status();
+        status.tables = detector.table_status();
+        status.streams = streams;
+        status.silences = silences;
+        status.as_of = detector.now();
+    });
 }
 
 fn decode_batch(shared: &Shared, decoder: &mut Decoder, leaves: &[(u64, Bytes)]) -> Vec<Decoded> {

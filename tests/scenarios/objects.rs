@@ -420,3 +420,53 @@ sources:
         assert!(said.contains(part), "{part} is missing in: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_cannot_be_asked_for_is_named_and_the_others_are_read_once_by_list_or_message() {
+    let Some(moto) = Moto::start("odd keys in a bucket").await else { return };
+    moto.bucket("trail").await;
+    let queue = moto.queue("trail").await;
+    let mut expected = BTreeSet::new();
+    for number in 0..3 {
+        expected.extend(delivered(&moto, &format!("f-{number}"), 5).await);
+    }
+    let today = format!("{ACCOUNT}CloudTrail/{REGION}/{}", day(now()));
+    for odd in [format!("{today}/odd.json.gz"), format!("{ACCOUNT}/odd/x.json.gz"), "/odd.json.gz".to_owned()] {
+        moto.put("trail", &odd, gzip(&records(&ids("odd", 1)))).await;
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let both = format!(
+        "s3: {{bucket: trail, {0}, every: 1s}}, sqs: {{queue: \"{queue}\", buckets: [trail], {0}}}",
+        access(&moto)
+    );
+    let server = start(&config(&both), &data, (KEY, SECRET));
+    holds(&server, &expected).await;
+    let lost = eventually("each odd key is named", || async {
+        let sources = server.get("/v1/sources").await;
+        let collectors = sources["sources"][0]["collectors"].as_array().unwrap().clone();
+        let listing = collectors.into_iter().find(|one| one["collector"] == "s3.objects/trail")?;
+        (listing["lost_ever"] == 3).then_some(listing)
+    })
+    .await;
+    assert_eq!(lost["state"], "ok", "{lost}");
+    for named in [format!("s3://trail/{today}/odd.json.gz: its key"), format!("s3://trail/{ACCOUNT}/: its key")] {
+        assert!(lost["lost"].to_string().contains(&named), "{named} in {lost}");
+    }
+    // What comes by the one way and by the other is there once, and the names are said once.
+    for number in 3..8 {
+        expected.extend(delivered(&moto, &format!("f-{number}"), 5).await);
+        let key = file(&format!("f-{number}"));
+        let object = json!({"key": key, "size": 9});
+        let notice = json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "trail"}, "object": object}}]});
+        moto.send(&queue, &notice).await;
+        holds(&server, &expected).await;
+    }
+    server.kill();
+    let server = start(&config(&both), &data, (KEY, SECRET));
+    expected.extend(delivered(&moto, "last", 5).await);
+    holds(&server, &expected).await;
+    let sources = server.get("/v1/sources").await;
+    let collectors = sources["sources"][0]["collectors"].as_array().unwrap();
+    assert!(collectors.iter().any(|one| one["lost_ever"] == 3), "{sources:#}");
+}

@@ -106,6 +106,25 @@ async fn what_happened_at_gitlab_jenkins_and_buildkite_while_we_were_down_is_the
     })
     .await;
     assert_eq!(logs(), fetched);
+    // A list of GitLab's in which nothing is new is not given again, and what is new in it then is.
+    let unchanged = |part: &str| {
+        let kept = standins.kept.lock().unwrap();
+        kept.unchanged.iter().filter(|(path, _)| path.ends_with(part)).map(|(_, count)| count).sum::<usize>()
+    };
+    let lists = ["audit_events", "pipelines", "deployments", "merge_requests"];
+    standins.happened(16, Duration::ZERO);
+    everything_is_there(&server, 1..17).await;
+    let before = lists.map(unchanged);
+    eventually("lists are told to be the same", || async {
+        lists.map(unchanged).iter().zip(before).all(|(now, before)| *now > before + 1).then_some(())
+    })
+    .await;
+    // A page fills up, and another begins behind it.
+    for number in 17..22 {
+        standins.happened(number, Duration::ZERO);
+        everything_is_there(&server, 1..number + 1).await;
+    }
+    assert_eq!(standins.kept.lock().unwrap().offences, [] as [String; 0]);
     let log = server.log().join("\n");
     assert!(!log.contains(TOKEN) && !log.contains("X-Amz-Signature"), "credentials are in the log");
 }

@@ -83,6 +83,68 @@ async fn a_number_that_is_missing_is_a_gap_until_it_comes() {
     assert!(!metrics.contains("pipeproof_source_records_total{source=\"bus\"}"), "{metrics}");
 }
 
+/// The value of a metric of source `bus`.
+fn metric(metrics: &str, name: &str) -> Option<f64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name}{{source=\"bus\"}} ")))?;
+    Some(line.parse().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_source_is_there_again_before_its_next_record() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let server = Setup::new().on(&data).start();
+    let token = token_of(&server.add_source("bus", "cloudevents", &[]));
+    server.add_source("idle", "json", &[]);
+    let gone = token_of(&server.add_source("gone", "json", &[]));
+    server.send("gone", &gone, b"{\"n\":1}".to_vec()).await.expect(200);
+    let ahead = now().plus(Duration::from_secs(50));
+    let mut event: Value = serde_json::from_slice(&numbered(4)).unwrap();
+    event["time"] = json!(ahead.to_string());
+    for body in [numbered(1), event.to_string().into_bytes()] {
+        server.send("bus", &token, body).await.expect(200);
+    }
+    expect_exit(&server.cli(&["sources", "remove", "gone"]), 0);
+    server.settled().await;
+    let names = [
+        "pipeproof_source_last_event_timestamp_seconds",
+        "pipeproof_source_skew_seconds",
+        "pipeproof_source_sequence_missing",
+        "pipeproof_source_sequence_lost",
+        "pipeproof_source_sequence_restarts",
+        "pipeproof_source_silent",
+    ];
+    let known = async |server: &Server| {
+        let metrics = server.api(Method::GET, "/metrics", None).await.text();
+        let values: Option<Vec<f64>> = names.iter().map(|name| metric(&metrics, name)).collect();
+        Some((values.filter(|values| values[2] == 2.0)?, metrics))
+    };
+    let (before, _) = eventually("everything is told", || known(&server)).await;
+    let told = source(&server, "bus").await;
+    assert!(told["last_event"].is_string(), "{told}");
+    assert!(before[1] > 30.0, "{before:?}");
+
+    // With nothing new from the source.
+    server.kill();
+    let server = Setup::new().on(&data).start();
+    let (after, metrics) = eventually("everything is told again", || known(&server)).await;
+    assert_eq!(after, before);
+    for line in
+        ["pipeproof_source_records_total{source=\"bus\"} 0", "pipeproof_source_dead_letters_total{source=\"idle\"} 0"]
+    {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    assert!(!metrics.contains("source=\"gone\""), "{metrics}");
+    let again = source(&server, "bus").await;
+    for of in ["/last_event", "/sequence", "/last_24h/last_event", "/last_24h/records"] {
+        assert_eq!(again.pointer(of), told.pointer(of), "{of}");
+    }
+    assert_eq!(source(&server, "idle").await["last_event"], Value::Null);
+    // Whoever takes the name later is another.
+    server.add_source("gone", "json", &[]);
+    assert_eq!(source(&server, "gone").await["last_event"], Value::Null);
+}
+
 #[tokio::test]
 async fn a_source_that_falls_silent_is_found_and_resolved_when_it_speaks() {
     let server = Setup::new().config("silence: {learn: 3s, after: 2s}\n").start();

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pipeproof_engine::time::Timestamp;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::harness::now;
 
@@ -43,6 +44,8 @@ pub(crate) struct Kept {
     /// What no well-behaved client does.
     pub(crate) offences: Vec<String>,
     pub(crate) troubles: u64,
+    /// Lists that were asked for with their entity tag and had not changed, by path.
+    pub(crate) unchanged: BTreeMap<String, usize>,
     signed: BTreeMap<String, (String, Instant)>,
     /// From when to when a provider must not be asked, by its name, by the process that was told.
     pub(crate) closed: BTreeMap<String, (Instant, Instant)>,
@@ -138,7 +141,8 @@ async fn answer(
     if let Some(trouble) = kept.trouble(provider) {
         return trouble;
     }
-    let list = |all: &[Value], time: &str, after: &str| {
+    let (mut unchanged, mut offended) = (std::mem::take(&mut kept.unchanged), false);
+    let mut list = |all: &[Value], time: &str, after: &str| {
         let after = query.get(after).and_then(|after| Timestamp::parse(after));
         let at = |element: &Value| Timestamp::parse(element[time].as_str().unwrap()).unwrap();
         let found: Vec<&Value> = all.iter().filter(|element| after.is_none_or(|after| at(element) >= after)).collect();
@@ -151,9 +155,22 @@ async fn answer(
             let next = format!("<{}{}?{}&page={end}>; rel=\"next\"", standins.url, uri.path(), rest.join("&"));
             response.headers_mut().insert("link", HeaderValue::from_str(&next).unwrap());
         }
+        // As Rails does: over the body alone, so that a page that is full does not tell whether there is another.
+        if provider == "gitlab" {
+            let body = serde_json::to_vec(&found[from.min(end)..end]).unwrap();
+            let etag = format!("W/\"{}\"", hex::encode(Sha256::digest(body)));
+            if header("if-none-match") == etag {
+                *unchanged.entry(path.clone()).or_default() += 1;
+                response = StatusCode::NOT_MODIFIED.into_response();
+            }
+            response.headers_mut().insert("etag", HeaderValue::from_str(&etag).unwrap());
+            response.headers_mut().insert("x-per-page", HeaderValue::from(PAGE));
+        } else if headers.contains_key("if-none-match") {
+            offended = true;
+        }
         response
     };
-    match &parts[..] {
+    let response = match &parts[..] {
         ["gitlab", "groups", "acme", "projects"] => {
             axum::Json(json!([{"path_with_namespace": "acme/shop"}])).into_response()
         }
@@ -183,7 +200,12 @@ async fn answer(
             axum::Json(json!({"url": "x", "content": format!("log of {job}\n"), "size": 9})).into_response()
         }
         _ => refusal(404, "404 Not Found", &[]),
+    };
+    kept.unchanged = unchanged;
+    if offended {
+        kept.offences.push(format!("{provider} was asked with a tag that it never gave"));
     }
+    response
 }
 
 /// The full name of a job whose path is `job/A/job/B`.

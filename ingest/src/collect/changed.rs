@@ -1,7 +1,8 @@
 //! Lists that can be asked for what changed since a time, whatever their order: all pages are read, what is new is told once.
 //!
 //! Becoming visible is not in the order of times, so that the last minutes are asked for again; what was had of them is known by
-//! id and time. A window that has too many pages is halved.
+//! id and time. A window that has too many pages is halved. A list in which nothing was new is asked for with its entity tag, where
+//! it has one.
 
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const PAGES_LAST: usize = 300;
 const WIDEST: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Narrower than this a window is not halved.
 const NARROW: Duration = Duration::from_secs(2);
+/// Elements of a page as it is asked for.
+const PER_PAGE: usize = 100;
 /// Elements of a page at most.
 const ELEMENTS_MAX: usize = 1_000;
 
@@ -39,6 +42,16 @@ pub(super) struct Question {
     pub(super) before: Option<&'static str>,
     /// Member of an element that says its time.
     pub(super) time: &'static str,
+}
+
+/// What was had of a window.
+enum Window {
+    /// All of it: what was asked first, and the tag of an answer to which nothing can be added without changing it.
+    All { all: Vec<(Timestamp, String, Bytes, Value)>, asked: String, etag: Option<String> },
+    /// It is what it was when nothing in it was new.
+    Same,
+    /// That is too much at a time.
+    TooMuch,
 }
 
 /// How far a list was read.
@@ -84,9 +97,11 @@ impl Changed {
         if question.before.is_some() && self.from.plus(WIDEST) < now {
             to = self.from.plus(WIDEST);
         }
-        let all = loop {
-            if let Some(all) = self.window(api, question, to, now).await? {
-                break all;
+        let (all, asked, etag) = loop {
+            match self.window(api, question, to, now).await? {
+                Window::All { all, asked, etag } => break (all, asked, etag),
+                Window::Same => return Ok((Vec::new(), false)),
+                Window::TooMuch => {}
             }
             to = self.from.plus(Duration::from_micros(u64::try_from(to.micros_since(self.from)).unwrap_or(0) / 2));
         };
@@ -105,33 +120,45 @@ impl Changed {
                 found.push((at, bytes, element));
             }
         }
+        // Whatever becomes of what was found: only what brought nothing may be passed over.
+        let idle = found.is_empty() && from == self.from && had == self.had;
+        api.etags.set(&question.path, &asked, etag.filter(|_| idle && last), now);
         (self.from, self.had) = (from, had);
         found.sort_by_key(|(at, ..)| *at);
         Ok((found.into_iter().map(|(_, bytes, element)| (bytes, element)).collect(), !last))
     }
 
-    /// All of a window; `None` if that is too much at a time.
     async fn window(
         &self,
         api: &Api,
         question: &Question,
         to: Timestamp,
         now: Timestamp,
-    ) -> Result<Option<Vec<(Timestamp, String, Bytes, Value)>>, CollectError> {
+    ) -> Result<Window, CollectError> {
         let joint = if question.path.contains('?') { '&' } else { '?' };
         let mut path = format!("{}{joint}{}={}", question.path, question.after, escaped(self.from));
         if let Some(before) = question.before.filter(|_| to < now) {
             path.push_str(&format!("&{before}={}", escaped(to)));
         }
+        let asked = path.clone();
+        let known = api.etags.get(&question.path, &asked, now);
+        let mut etag = None;
         let (mut all, mut next, mut pages) = (Vec::new(), Some(path), 0);
         while let Some(path) = next {
             if pages == PAGES_MAX {
                 let narrow = to.micros_since(self.from) <= engine::time::micros(NARROW);
                 if question.before.is_some() && !narrow {
-                    return Ok(None);
+                    return Ok(Window::TooMuch);
                 }
             }
-            let listed = api.get(&path).await?;
+            let known = known.as_deref().filter(|_| pages == 0);
+            let listed = match known {
+                Some(known) => match api.list(&path, Some(known)).await? {
+                    Some(listed) => listed,
+                    None => return Ok(Window::Same),
+                },
+                None => api.get(&path).await?,
+            };
             pages += 1;
             if pages > PAGES_LAST {
                 return Err(listed.wrong("more is new than is read at a time: begin later (`since`)"));
@@ -142,9 +169,12 @@ impl Changed {
                 let id = element.get("id").map(ToString::to_string).unwrap_or_default();
                 all.push((at, format!("{id}@{at}"), bytes, element));
             }
+            // A tag is over the page alone: behind a full one another may begin without changing it.
+            let full = listed.per_page.unwrap_or(PER_PAGE).min(PER_PAGE);
+            etag = listed.etag.filter(|_| pages == 1 && listed.next.is_none() && all.len() < full);
             next = listed.next;
         }
-        Ok(Some(all))
+        Ok(Window::All { all, asked, etag })
     }
 }
 
@@ -216,5 +246,46 @@ mod tests {
         let half = format!("{}&before={}", path(from), escaped(at(NOW - 500)));
         script.json(&half, &format!("[{}]", element(1, from + 10)));
         assert_eq!(look(&script, &mut changed).await, (vec![1], true));
+    }
+
+    #[tokio::test]
+    async fn a_list_in_which_nothing_was_new_is_asked_for_with_its_tag() {
+        let script = Script::new();
+        let api = script.api();
+        let mut changed = Changed::since(at(NOW - 3_600));
+        let mut look = async |now: i64| {
+            let (found, _) = changed.look(&api, &question(), at(now)).await.unwrap();
+            let tags =
+                script.asked().iter().map(|(_, headers)| headers.contains_key("if-none-match")).collect::<Vec<_>>();
+            (found.iter().map(|(_, element)| element["id"].as_u64().unwrap()).collect::<Vec<_>>(), tags)
+        };
+        let list = |path: &str, tag: &str, elements: &[String], more: &[(&'static str, &str)]| {
+            let headers = [&[("etag", tag)][..], more].concat();
+            script.json_with(path, &format!("[{}]", elements.join(",")), &headers);
+        };
+        let one = element(1, NOW - 60);
+        for (path, tag) in [(path(NOW - 3_600), "W/\"a\""), (path(NOW - 180), "W/\"b\"")] {
+            list(&path, tag, std::slice::from_ref(&one), &[]);
+        }
+        assert_eq!(look(NOW).await, (vec![1], vec![false]));
+        // Nothing is new: the next look may be told so.
+        assert_eq!(look(NOW).await, (vec![], vec![false]));
+        assert_eq!(look(NOW).await, (vec![], vec![true]));
+        // What is new is told, and the look after it asks for all again.
+        list(&path(NOW - 180), "W/\"c\"", &[one.clone(), element(2, NOW - 50)], &[]);
+        list(&path(NOW - 170), "W/\"c\"", &[one.clone(), element(2, NOW - 50)], &[]);
+        assert_eq!(look(NOW).await, (vec![2], vec![true]));
+        assert_eq!(look(NOW).await, (vec![], vec![false]));
+        assert_eq!(look(NOW).await, (vec![], vec![true]));
+        // Nobody is believed for ever.
+        assert_eq!(look(NOW + 3_600).await, (vec![], vec![false]));
+        // A page that is full looks the same when another begins behind it.
+        let full = [("x-per-page", "2")];
+        list(&path(NOW - 170), "W/\"d\"", &[one.clone(), element(2, NOW - 50)], &full);
+        assert_eq!(look(NOW + 3_600).await, (vec![], vec![true]));
+        let next = [full[0], ("link", "<https://api.example/list?page=2>; rel=\"next\"")];
+        list(&path(NOW - 170), "W/\"d\"", &[one, element(2, NOW - 50)], &next);
+        script.json("/list?page=2", &format!("[{}]", element(3, NOW - 40)));
+        assert_eq!(look(NOW + 3_600).await, (vec![3], vec![false, false]));
     }
 }

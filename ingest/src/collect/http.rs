@@ -17,6 +17,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::auth::Credentials;
+use super::etags::Etags;
 use super::{CollectError, limits, links};
 
 /// Largest answer that is read as JSON, bytes.
@@ -66,6 +67,7 @@ pub struct Api {
     outside: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     quota: Arc<Quota>,
+    pub(super) etags: Etags,
 }
 
 /// What a provider said of how often one may ask: of an account, whoever asks in its name.
@@ -95,6 +97,8 @@ pub struct Listed {
     pub next: Option<String>,
     /// What to ask with next time, to be told whether anything changed.
     pub etag: Option<String>,
+    /// Elements that a page of the list has at most, where the answer says so.
+    pub per_page: Option<usize>,
     asked: String,
 }
 
@@ -110,7 +114,7 @@ impl Api {
     ) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        Self { base, headers, credentials, inside, outside, clock, quota: Arc::default() }
+        Self { base, headers, credentials, inside, outside, clock, quota: Arc::default(), etags: Etags::default() }
     }
 
     /// The same, within the limits of others that ask in the name of the same account.
@@ -171,7 +175,9 @@ impl Api {
         let next = answer.headers.get(LINK).and_then(|link| links::target(link.to_str().ok()?, "next"));
         let next = next.map(|next| self.own(&url, next, &asked)).transpose()?;
         let etag = answer.headers.get(ETAG).and_then(|etag| etag.to_str().ok()).map(ToOwned::to_owned);
-        Ok(Some(Listed { body: answer.body, next, etag, asked }))
+        let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        let per_page = text("x-per-page").and_then(|count| count.parse().ok());
+        Ok(Some(Listed { body: answer.body, next, etag, per_page, asked }))
     }
 
     /// One document.
@@ -196,7 +202,7 @@ impl Api {
         let answer = whole(answer, &asked)?;
         let next = answer.headers.get(LINK).and_then(|link| links::target(link.to_str().ok()?, "next"));
         let next = next.map(|next| self.own(&url, next, &asked)).transpose()?;
-        Ok(Listed { body: answer.body, next, etag: None, asked })
+        Ok(Listed { body: answer.body, next, etag: None, per_page: None, asked })
     }
 
     /// Asks for something to be done.
@@ -206,7 +212,7 @@ impl Api {
     pub async fn post(&self, path: &str, body: Bytes, as_app: bool) -> Result<Listed, CollectError> {
         let url = self.url(path)?;
         let answer = self.ask(Method::POST, &url, HeaderMap::new(), body, as_app).await?;
-        Ok(Listed { body: answer.body, next: None, etag: None, asked: told(&Method::POST, &url) })
+        Ok(Listed { body: answer.body, next: None, etag: None, per_page: None, asked: told(&Method::POST, &url) })
     }
 
     /// A file that may lie elsewhere: the redirect is followed without our credentials. At most `body_max` bytes of it.

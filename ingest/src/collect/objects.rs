@@ -6,6 +6,7 @@
 //! digests are compared with what was read (`digests.rs`).
 
 mod aside;
+mod beside;
 mod digests;
 mod folders;
 mod pieces;
@@ -15,6 +16,7 @@ mod queue;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,12 +29,14 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use self::aside::Aside;
+pub use self::beside::Beside;
 use self::folders::{Folder, Folders};
 use self::pieces::{Piece, Read, first};
 pub use self::queue::{Message, Messages, Queue, SentMessages, Sign};
 use super::cursors::moved;
 use super::{CollectError, Collector, Cursors, Next, PAGE_BYTES, Page};
 use crate::objects::digest::PublicKeys;
+use crate::objects::keys;
 use crate::objects::opened::{Bucket, Opened, ReadError};
 use crate::objects::seen::{Listed, Seen};
 
@@ -69,6 +73,7 @@ pub struct Wanted {
 pub struct Objects {
     bucket: Bucket,
     wanted: Wanted,
+    beside: Arc<Beside>,
     state: Mutex<State>,
 }
 
@@ -97,6 +102,13 @@ struct Begun {
     next: u64,
 }
 
+/// What there is of an object that is to be read.
+enum Given {
+    Opened(Box<Result<Opened, ReadError>>),
+    /// Another collector of the source has read it: SHA-256 over its content.
+    ByAnother(Option<[u8; 32]>),
+}
+
 /// SHA-256 over the contents of objects that were read, by key, the last of each.
 #[derive(Debug, Default)]
 struct Known {
@@ -121,7 +133,14 @@ impl Objects {
     /// Objects of `bucket`.
     #[must_use]
     pub fn new(bucket: Bucket, wanted: Wanted) -> Self {
-        Self { bucket, wanted, state: Mutex::default() }
+        Self { bucket, wanted, beside: Arc::default(), state: Mutex::default() }
+    }
+
+    /// The same, beside others of the source.
+    #[must_use]
+    pub fn beside(mut self, others: &Arc<Beside>) -> Self {
+        self.beside = Arc::clone(others);
+        self
     }
 
     /// Goes on with folders until something is to be read; false at the end of a round.
@@ -143,7 +162,7 @@ impl Objects {
             }
             let Some(folder) = state.queue.pop_front() else { return Ok(false) };
             let seen = seen(cursors, &folder.path, begin)?;
-            let listed = self.list(&folder, &seen).await;
+            let listed = self.list(&folder, &seen, begin).await;
             let listed = match listed {
                 Ok(listed) => listed,
                 Err(error) => {
@@ -156,8 +175,13 @@ impl Objects {
         }
     }
 
-    async fn list(&self, folder: &Folder, seen: &Seen) -> Result<Vec<Listed>, CollectError> {
+    async fn list(&self, folder: &Folder, seen: &Seen, begin: Timestamp) -> Result<Vec<Listed>, CollectError> {
         let wanted = |object: &Listed| object.size > 0 && seen.is_new(object);
+        if !keys::is_folder(&folder.path) {
+            // It cannot be listed, and is named as an object is that cannot be asked for.
+            let named = Listed { key: folder.path.clone(), tag: None, stored: begin, size: 1 };
+            return Ok(Some(named).filter(wanted).into_iter().collect());
+        }
         if folder.deep {
             return self.bucket.list(&folder.path, LISTED_MAX, wanted).await;
         }
@@ -201,9 +225,19 @@ impl Objects {
                     break 'pages;
                 }
                 let key = piece.key().to_owned();
+                let opened = match opened {
+                    Given::Opened(opened) => *opened,
+                    Given::ByAnother(hash) => {
+                        had += 1;
+                        hash.into_iter().for_each(|hash| state.known.add(&key, hash));
+                        piece.read(&mut seen);
+                        continue;
+                    }
+                };
                 match self.take(opened, &mut page, &mut bytes).await {
                     Ok(Read::Whole(opened)) => {
                         had += 1;
+                        self.beside.listed.add(&self.bucket, &opened);
                         if let Some(hash) = opened.hash() {
                             state.known.add(&key, hash);
                         }
@@ -255,16 +289,17 @@ impl Objects {
     }
 
     /// Opens some objects, each with its first part.
-    async fn open(
-        &self,
-        batch: &[Piece],
-        begun: Option<&Begun>,
-        kept: Option<Opened>,
-    ) -> Vec<Result<Opened, ReadError>> {
+    async fn open(&self, batch: &[Piece], begun: Option<&Begun>, kept: Option<Opened>) -> Vec<Given> {
         let kept = std::sync::Mutex::new(kept);
         let one = |piece: &Piece| {
             let key = piece.key().to_owned();
             let begun = begun.filter(|begun| begun.key == key);
+            let read = match piece {
+                Piece::New(listed) if begun.is_none() => {
+                    self.beside.named.read(&self.bucket, &key, listed.tag.as_deref())
+                }
+                _ => None,
+            };
             let mut kept = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let same = |opened: &Opened| {
                 begun.is_some_and(|begun| {
@@ -273,10 +308,14 @@ impl Objects {
             };
             let ready = if kept.as_ref().is_some_and(same) { kept.take() } else { None };
             async move {
-                match ready {
-                    Some(opened) => Ok(opened),
-                    None => first(&self.bucket, &key, begun.map(|begun| (begun.tag.as_deref(), begun.next))).await,
-                }
+                let opened = match (read, ready) {
+                    (Some(hash), _) => return Given::ByAnother(hash),
+                    (None, Some(opened)) => Ok(opened),
+                    (None, None) => {
+                        first(&self.bucket, &key, begun.map(|begun| (begun.tag.as_deref(), begun.next))).await
+                    }
+                };
+                Given::Opened(Box::new(opened))
             }
         };
         join_all(batch.iter().map(one)).await

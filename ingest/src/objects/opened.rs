@@ -13,6 +13,7 @@ use pipeproof_engine as engine;
 use tokio::runtime::Handle;
 
 use super::content::{ContentError, Part, Parts, StoreTrouble};
+use super::keys;
 use super::seen::Listed;
 use crate::collect::CollectError;
 use crate::collect::http::TransportError;
@@ -41,6 +42,11 @@ pub enum ReadError {
     /// What it holds cannot be read.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// The store's client cannot ask for it.
+    #[error(
+        "its key has an empty part, a part of dots, a control character or a slash at an end, and cannot be asked for: store it under another"
+    )]
+    Key,
     /// It is larger than any that is read.
     #[error("it has {0} bytes, {OBJECT_BYTES_MAX} are read at most")]
     Large(u64),
@@ -64,7 +70,7 @@ impl Bucket {
     /// # Errors
     /// [`ReadError`].
     pub async fn open(&self, key: &str) -> Result<Opened, ReadError> {
-        let given = self.store.get_opts(&self.path(key)?, GetOptions::default()).await;
+        let given = self.store.get_opts(&keys::path(key).ok_or(ReadError::Key)?, GetOptions::default()).await;
         let given = given.map_err(|error| match error {
             object_store::Error::NotFound { .. } => ReadError::Gone,
             error => ReadError::Store(self.failed("GET", key, &error)),
@@ -83,7 +89,7 @@ impl Bucket {
     /// # Errors
     /// [`CollectError`].
     pub async fn stored(&self, key: &str, most: u64) -> Result<Option<Bytes>, CollectError> {
-        let path = Path::parse(key).map_err(|error| self.no_key(key, &error))?;
+        let Some(path) = keys::path(key) else { return Ok(None) };
         let given = self.store.get_opts(&path, GetOptions::default()).await;
         let given = given.map_err(|error| self.failed("GET", key, &error))?;
         if given.meta.size == 0 || given.meta.size > most {
@@ -100,7 +106,14 @@ impl Bucket {
         let path = Path::parse(folder).map_err(|error| self.no_key(folder, &error))?;
         let found = self.store.list_with_delimiter(Some(&path)).await;
         let found = found.map_err(|error| self.failed("LIST", folder, &error))?;
-        let folders = found.common_prefixes.iter().map(|folder| format!("{folder}/")).collect();
+        let folder = |folder: &Path| {
+            let mut name = keys::key(folder);
+            if !name.ends_with('/') {
+                name.push('/');
+            }
+            name
+        };
+        let folders = found.common_prefixes.iter().map(folder).collect();
         Ok((found.objects.iter().map(listed).collect(), folders))
     }
 
@@ -128,10 +141,6 @@ impl Bucket {
         sort(&mut found);
         found.truncate(most);
         Ok(found)
-    }
-
-    fn path(&self, key: &str) -> Result<Path, ReadError> {
-        Path::parse(key).map_err(|error| ReadError::Store(self.no_key(key, &error)))
     }
 
     fn no_key(&self, key: &str, error: &object_store::path::Error) -> CollectError {
@@ -193,7 +202,7 @@ fn sort(found: &mut [Listed]) {
 
 fn listed(meta: &ObjectMeta) -> Listed {
     Listed {
-        key: meta.location.to_string(),
+        key: keys::key(&meta.location),
         tag: meta.e_tag.clone().or_else(|| meta.version.clone()),
         stored: Timestamp::from_micros(meta.last_modified.timestamp_micros()),
         size: meta.size,

@@ -265,6 +265,7 @@ pub(crate) struct Detectors {
     keywords: AhoCorasick,
     patterns: Vec<(Family, Regex)>,
     pem_begin: Regex,
+    placeholder: Regex,
     wrapped: Wrapped,
 }
 
@@ -281,28 +282,53 @@ impl Detectors {
             let bytes = regex::bytes::RegexBuilder::new(pattern).unicode(false).build();
             bytes.expect("the pattern is a valid regular expression")
         };
+        let families = Family::ALL.map(Family::name);
         Self {
             keywords,
             patterns: PATTERNS.iter().map(|(family, pattern)| (*family, compile(pattern))).collect(),
             pem_begin: compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,20}-----"),
+            placeholder: compile(&format!("redacted:(?:{}):[0-9a-f]{{8}}:[0-9a-f]{{32}}", families.join("|"))),
             wrapped: Wrapped::new(),
         }
     }
 
     /// Whether a text can hold a secret at all. Cheap: most text cannot.
     pub(crate) fn suspects(&self, text: &[u8]) -> bool {
-        self.keywords.is_match(text) || has_userinfo(text) || self.wrapped.suspects(text)
+        self.keywords.is_match(text) || self.userinfos(text).next().is_some() || self.wrapped.suspects(text)
     }
 
-    /// The places that have to go, in order and apart from one another.
+    /// The places that have to go, in order and apart from one another. Each holds whole placeholders or none, and more
+    /// than placeholders.
     pub(crate) fn scan(&self, text: &[u8]) -> Vec<Hit> {
         let mut hits = Vec::new();
         self.scan_depth(text, wrapped::DEPTH_MAX, &mut hits);
         merge(hits)
     }
 
+    /// The same, also of what is a text only without its zeros: in UTF-16, as PowerShell writes files, every second byte of
+    /// what secrets are made of is zero. The places are those of the plain text, if there is one.
+    pub(crate) fn look(&self, text: &[u8]) -> (Option<Vec<u8>>, Vec<Hit>) {
+        let zeros = text.contains(&0);
+        if !zeros && !self.suspects(text) {
+            return (None, Vec::new());
+        }
+        let hits = self.scan(text);
+        if !hits.is_empty() || !zeros {
+            return (None, hits);
+        }
+        let plain: Vec<u8> = text.iter().copied().filter(|byte| *byte != 0).collect();
+        let hits = self.scan(&plain);
+        (Some(plain).filter(|_| !hits.is_empty()), hits)
+    }
+
+    /// Whether a text is placeholders and nothing else.
+    pub(crate) fn is_redacted(&self, text: &[u8]) -> bool {
+        !text.is_empty() && self.placeholder.find_iter(text).map(|found| found.len()).sum::<usize>() == text.len()
+    }
+
     /// Scans text that was wrapped `wraps` levels less deep than the limit.
     pub(crate) fn scan_depth(&self, text: &[u8], wraps: usize, hits: &mut Vec<Hit>) {
+        let first = hits.len();
         let mut families = 0;
         for found in self.keywords.find_overlapping_iter(text) {
             let (_, of) = KEYWORDS.get(found.pattern().as_usize()).copied().unwrap_or_default();
@@ -318,8 +344,80 @@ impl Detectors {
         if families & Family::PrivateKey.bit() != 0 {
             self.scan_pem(text, hits);
         }
-        scan_userinfo(text, hits);
+        for range in self.userinfos(text) {
+            let secret = text.get(range.clone()).unwrap_or_default();
+            push(hits, Family::UrlCredentials, range, secret);
+        }
         self.wrapped.scan(self, text, wraps, hits);
+        if hits.len() > first {
+            let found = hits.split_off(first);
+            hits.extend(self.without_placeholders(text, found));
+        }
+    }
+
+    /// What an earlier pass put there is not a secret, and must not be torn: a hit is cut where it begins or ends in a
+    /// placeholder, and is none if nothing else is in it. One that holds placeholders beside more goes with them.
+    fn without_placeholders(&self, text: &[u8], mut hits: Vec<Hit>) -> Vec<Hit> {
+        let kept: Vec<Range<usize>> = self.placeholder.find_iter(text).map(|found| found.range()).collect();
+        if kept.is_empty() {
+            return hits;
+        }
+        hits.retain_mut(|hit| {
+            let Range { mut start, mut end } = hit.range;
+            let first = kept.partition_point(|one| one.end <= start);
+            let last = kept.partition_point(|one| one.start < end);
+            let mut within = kept.get(first..last).unwrap_or_default().iter().peekable();
+            if let Some(torn) = within.next_if(|one| one.start < start) {
+                start = torn.end;
+            }
+            let mut covered = 0;
+            for one in within {
+                if one.end > end {
+                    end = one.start;
+                    break;
+                }
+                covered += one.len();
+            }
+            if start >= end || covered == end - start {
+                return false;
+            }
+            if (start, end) != (hit.range.start, hit.range.end) {
+                let cut = text.get(start..end).unwrap_or_default();
+                let whole = text.get(hit.range.clone()).unwrap_or_default();
+                hit.found
+                    .iter_mut()
+                    .filter(|(_, secret)| secret == whole)
+                    .for_each(|(_, secret)| *secret = cut.to_vec());
+                hit.range = start..end;
+            }
+            true
+        });
+        hits
+    }
+
+    /// Places of `user:password@` and `token@` in URLs: the password or token.
+    fn userinfos<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
+        let schemes = text.windows(3).enumerate().filter(|(_, window)| *window == b"://").map(|(at, _)| at + 3);
+        schemes.filter_map(|start| {
+            let rest = text.get(start..)?;
+            let rest = rest.get(..USERINFO_BYTES_MAX).unwrap_or(rest);
+            let stop = |byte: &u8| byte.is_ascii_whitespace() || b"/\"'<>`(){}?#\\".contains(byte);
+            let authority = rest.iter().position(stop).and_then(|end| rest.get(..end)).unwrap_or(rest);
+            // A password may hold an @ that should have been encoded.
+            let userinfo = authority.get(..authority.iter().rposition(|byte| *byte == b'@')?)?;
+            let end = start + userinfo.len();
+            // Where a token was the name: its placeholder's colons are not before a password.
+            let name =
+                self.placeholder.find(userinfo).filter(|found| found.start() == 0).map_or(0, |found| found.end());
+            let colon = userinfo.get(name..)?.iter().position(|byte| *byte == b':').map(|at| name + at);
+            let secret = match colon {
+                Some(colon) => start + colon + 1..end,
+                None if userinfo.len() >= 20 => start..end,
+                None => return None,
+            };
+            let shown = text.get(secret.clone())?;
+            (!shown.is_empty() && shown.iter().any(|byte| *byte != b'*')).then_some(secret)
+        })
     }
 
     fn scan_pem(&self, text: &[u8], hits: &mut Vec<Hit>) {
@@ -357,65 +455,16 @@ impl Detectors {
 }
 
 fn push(hits: &mut Vec<Hit>, family: Family, range: Range<usize>, secret: &[u8]) {
-    // What an earlier pass put there is not a secret.
-    if !secret.starts_with(b"redacted:") && !secret.starts_with(b"hmac-sha256:") {
+    // What the source hashed itself is not a secret.
+    if !secret.starts_with(b"hmac-sha256:") {
         hits.push(Hit { range, found: vec![(family, secret.to_vec())] });
     }
-}
-
-/// Whether a text is a placeholder and nothing else: `redacted:FAMILY:KEY:FINGERPRINT`.
-fn is_placeholder(text: &[u8]) -> bool {
-    let mut parts = text.split(|byte| *byte == b':');
-    let hex =
-        |part: Option<&[u8]>, len| part.is_some_and(|part| part.len() == len && part.iter().all(u8::is_ascii_hexdigit));
-    let family = |part: &[u8]| Family::ALL.iter().any(|family| family.name().as_bytes() == part);
-    parts.next() == Some(b"redacted")
-        && parts.next().is_some_and(family)
-        && hex(parts.next(), 8)
-        && hex(parts.next(), 32)
-        && parts.next().is_none()
 }
 
 const fn is_pem_body(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || byte.is_ascii_whitespace()
         || matches!(byte, b'+' | b'/' | b'=' | b'\\' | b':' | b'-' | b'.')
-}
-
-/// Places of `user:password@` and `token@` in URLs: the password or token.
-fn userinfos(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
-    let schemes = text.windows(3).enumerate().filter(|(_, window)| *window == b"://").map(|(at, _)| at + 3);
-    schemes.filter_map(|start| {
-        let rest = text.get(start..)?;
-        let rest = rest.get(..USERINFO_BYTES_MAX).unwrap_or(rest);
-        let stop = |byte: &u8| byte.is_ascii_whitespace() || b"/\"'<>`(){}?#\\".contains(byte);
-        let authority = rest.iter().position(stop).and_then(|end| rest.get(..end)).unwrap_or(rest);
-        // A password may hold an @ that should have been encoded.
-        let userinfo = authority.get(..authority.iter().rposition(|byte| *byte == b'@')?)?;
-        let end = start + userinfo.len();
-        // Where a token was: what an earlier pass put there is no name and password.
-        if is_placeholder(userinfo) {
-            return None;
-        }
-        let secret = match userinfo.iter().position(|byte| *byte == b':') {
-            Some(colon) => start + colon + 1..end,
-            None if userinfo.len() >= 20 => start..end,
-            None => return None,
-        };
-        let shown = text.get(secret.clone())?;
-        (!shown.is_empty() && shown.iter().any(|byte| *byte != b'*')).then_some(secret)
-    })
-}
-
-fn has_userinfo(text: &[u8]) -> bool {
-    userinfos(text).next().is_some()
-}
-
-fn scan_userinfo(text: &[u8], hits: &mut Vec<Hit>) {
-    for range in userinfos(text) {
-        let secret = text.get(range.clone()).unwrap_or_default();
-        push(hits, Family::UrlCredentials, range, secret);
-    }
 }
 
 /// Joins hits that overlap. The family that comes first in [`Family`] names the place; a weaker one that found the same

@@ -6,14 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn redactor() -> &'static Redactor {
+pub(super) fn redactor() -> &'static Redactor {
     static REDACTOR: std::sync::LazyLock<Redactor> = std::sync::LazyLock::new(|| Redactor::new(&[7; 32]));
     &REDACTOR
 }
 
 /// One secret of each family that is recognised by itself. Put together here, so that no scanner of this repository
 /// takes them for real.
-fn secrets() -> Vec<(Family, String)> {
+pub(super) fn secrets() -> Vec<(Family, String)> {
     let long = "aZ3bY4cX5dW6eV7fU8gT9hS0iR1jQ2kP3lO4";
     let pem = format!("-----BEGIN RSA {0} KEY-----\n{1}\n{1}\n-----END RSA {0} KEY-----", "PRIVATE", long);
     vec![

@@ -136,7 +136,7 @@ impl Walk<'_> {
         for hit in hits {
             self.copy_to(range.start + hit.range.start);
             self.copied = range.start + hit.range.end;
-            let placeholder = self.redactor.placeholder(&hit, &mut self.out);
+            let placeholder = self.redactor.placeholder(&hit, &mut self.out.found);
             self.out.bytes.extend_from_slice(placeholder.as_bytes());
         }
     }
@@ -156,8 +156,8 @@ impl Walk<'_> {
             level.key = range.start + 1..range.start + 1 + inner.len();
         }
         let text = skim::unescape(inner);
-        let mut hits =
-            if self.redactor.detectors.suspects(&text) { self.redactor.detectors.scan(&text) } else { Vec::new() };
+        let (plain, mut hits) = self.redactor.detectors.look(&text);
+        let text = plain.map_or(text, Cow::Owned);
         if !key && let Some(hit) = self.named(&text).or_else(|| self.found_by_scanner(&text, &hits)) {
             hits = vec![hit];
         }
@@ -171,7 +171,9 @@ impl Walk<'_> {
         }
         self.copy_to(range.start);
         self.copied = end;
-        let redacted = self.redactor.apply(&text, &hits, &mut self.out);
+        let mut found = Vec::new();
+        let redacted = self.redactor.apply(&text, &hits, &mut found);
+        self.out.found.extend(found);
         write_string(&mut self.out.bytes, &redacted);
         end
     }
@@ -186,7 +188,7 @@ impl Walk<'_> {
             b"authorization" | b"proxyauthorization" => (Family::AuthorizationHeader, 8),
             _ => return None,
         };
-        if text.len() < min || text.starts_with(b"redacted:") || text.starts_with(b"hmac-sha256:") {
+        if text.len() < min || text.starts_with(b"hmac-sha256:") || self.redactor.detectors.is_redacted(text) {
             return None;
         }
         // A key or token is one word; a header may name its scheme first.
@@ -199,8 +201,8 @@ impl Walk<'_> {
     /// the scanner masked itself.
     fn found_by_scanner(&self, text: &[u8], hits: &[Hit]) -> Option<Hit> {
         if self.shape.found_secrets.is_empty()
-            || text.starts_with(b"redacted:")
             || text.iter().all(|byte| *byte == b'*')
+            || self.redactor.detectors.is_redacted(text)
             || hits.iter().any(|hit| hit.range == (0..text.len()))
         {
             return None;
@@ -230,10 +232,15 @@ impl Walk<'_> {
         if matches!(content, b"null" | b"{}" | b"\"\"") {
             return;
         }
+        if let [b'"', inner @ .., b'"'] = content
+            && self.redactor.detectors.is_redacted(inner)
+        {
+            return;
+        }
         self.copy_to(range.start);
         self.copied = range.end;
         let hit = Hit { range: 0..content.len(), found: vec![(Family::KubernetesSecret, content.to_vec())] };
-        let placeholder = self.redactor.placeholder(&hit, &mut self.out);
+        let placeholder = self.redactor.placeholder(&hit, &mut self.out.found);
         write_string(&mut self.out.bytes, placeholder.as_bytes());
     }
 

@@ -77,9 +77,7 @@ pub(super) const CURSORS: Table = Table::new("cursors", &["name"]);
 pub(super) const EXCEPTED: Table = Table::new("excepted", &["seq"]);
 pub(super) const ITEM_SETS: Table = Table::new("item_sets", &["number"]);
 pub(super) const ITEM_PAGES: Table = Table::new("item_pages", &["item_set", "page"]);
-
-/// Tables that there were when rows got checksums: so many of [`ALL`].
-pub(super) const SUMMED_FIRST: usize = 16;
+pub(super) const HEARD: Table = Table::new("heard", &["source"]);
 
 /// Every table, in the order they came.
 pub(super) const ALL: &[&Table] = &[
@@ -101,7 +99,11 @@ pub(super) const ALL: &[&Table] = &[
     &EXCEPTED,
     &ITEM_SETS,
     &ITEM_PAGES,
+    &HEARD,
 ];
+
+/// Those that the version with the first checksums had.
+pub(super) const FIRST: &[&Table] = ALL.split_at(16).0;
 
 /// Those without which a restart cannot go on; they are small.
 const AT_OPEN: &[&Table] = &[&PROGRESS, &STATE_SNAPSHOTS, &STATE_DELTAS, &CURSORS];

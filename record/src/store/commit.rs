@@ -119,6 +119,7 @@ fn written(commit: &Commit) -> Vec<&'static checksum::Table> {
     add(commit.windows.is_empty(), &checksum::SOURCE_WINDOWS);
     add(commit.handed_over.is_empty(), &checksum::ITEM_SETS);
     add(commit.handed_over.is_empty(), &checksum::ITEM_PAGES);
+    add(commit.heard.is_empty(), &checksum::HEARD);
     tables
 }
 
@@ -362,6 +363,18 @@ impl Rows {
             .bind(window.end.as_micros())
             .bind(commit.committed.as_micros())
             .bind(body)
+            .execute(&mut *connection)
+            .await?;
+        }
+        for heard in &commit.heard {
+            sqlx::query(
+                "INSERT INTO heard (source, received, max_skew_secs) VALUES (?, ?, ?)
+                 ON CONFLICT (source) DO UPDATE
+                 SET received = max(received, excluded.received), max_skew_secs = excluded.max_skew_secs, checksum = NULL",
+            )
+            .bind(&heard.source)
+            .bind(heard.received.as_micros())
+            .bind(heard.max_skew_secs)
             .execute(&mut *connection)
             .await?;
         }

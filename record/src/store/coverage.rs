@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use engine::commit::{DeadLetter, Duplicate, SourceWindow};
+use engine::commit::{DeadLetter, Duplicate, Heard, SourceWindow};
 use engine::record::Position;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
@@ -148,6 +148,26 @@ impl SqliteStore {
             .await
             .map_err(StoreError::on("read the feed of source windows"))?;
         rows.iter().map(window).collect()
+    }
+
+    /// When each source was last heard of, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::DamagedRow`].
+    pub async fn heard(&self) -> Result<Vec<Heard>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM heard ORDER BY source")
+            .fetch_all(self.readers())
+            .await
+            .map_err(StoreError::on("read when sources were last heard of"))?;
+        let heard = |row: &SqliteRow| {
+            check(&checksum::HEARD, row)?;
+            Ok(Heard {
+                source: column(row, "source")?,
+                received: time(row, "received")?,
+                max_skew_secs: column(row, "max_skew_secs")?,
+            })
+        };
+        rows.iter().map(heard).collect()
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_checksums.sql"),
     include_str!("migrations/0005_packed_bodies.sql"),
     include_str!("migrations/0006_items.sql"),
+    include_str!("migrations/0007_heard.sql"),
 ];
 
 /// The version from which on rows have checksums.
@@ -53,7 +54,7 @@ pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection, path: &P
         let stamp = format!("PRAGMA user_version = {version}; PRAGMA application_id = {APPLICATION_ID}");
         sqlx::raw_sql(AssertSqlSafe(stamp)).execute(&mut *transaction).await.map_err(open)?;
         if version == SUMMED {
-            checksum::seal(&mut transaction, checksum::ALL.split_at(checksum::SUMMED_FIRST).0).await.map_err(open)?;
+            checksum::seal(&mut transaction, checksum::FIRST).await.map_err(open)?;
         }
         transaction.commit().await.map_err(open)?;
         tracing::info!(version, "store schema brought up to date");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::clock::ManualClock;
-use engine::commit::{Commit, Completeness, DeadLetter, Duplicate, Excepted, Message, SourceWindow, Store};
+use engine::commit::{Commit, Completeness, DeadLetter, Duplicate, Excepted, Heard, Message, SourceWindow, Store};
 use engine::dedup::First;
 use engine::finding::{CitedEvent, Finding};
 use engine::incident::{Incident, IncidentStep, Incidents, Status, Verb};
@@ -76,6 +76,10 @@ pub(crate) fn window(hour: i64, records: u64) -> SourceWindow {
     }
 }
 
+fn heard(source: &str, secs: u64, max_skew_secs: i64) -> Heard {
+    Heard { source: source.into(), received: START.plus(Duration::from_secs(secs)), max_skew_secs }
+}
+
 pub(crate) fn message(number: u32, incident: Option<&str>) -> Message {
     Message {
         id: format!("m-{number}"),
@@ -99,6 +103,7 @@ fn full(from: u64) -> (Commit, Incident) {
     commit.findings = vec![found];
     commit.incidents = vec![incident.clone()];
     commit.steps = vec![step];
+    commit.heard = vec![heard("acme", 3, 2)];
     commit.outbox = vec![message(1, Some(&incident.id)), message(2, None)];
     commit.duplicates = vec![Duplicate { index: from + 1, first: 0 }];
     commit.dead_letters = vec![DeadLetter {
@@ -274,6 +279,19 @@ async fn a_window_that_changes_moves_to_the_end_of_its_feed() {
     assert_eq!(changed.len(), 1);
     assert_eq!(changed[0].window, window(0, 2));
     assert_eq!(store.windows(Timestamp::MIN, Timestamp::MAX).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn when_a_source_was_last_heard_of_never_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    assert_eq!(store.heard().await.unwrap(), []);
+    store.commit(&Commit { heard: vec![heard("a", 9, 0), heard("b", 1, 0)], ..batch(0, 1) }).await.unwrap();
+    store.commit(&Commit { heard: vec![heard("a", 5, 7)], ..batch(1, 2) }).await.unwrap();
+    let expected = [heard("a", 9, 7), heard("b", 1, 0)];
+    assert_eq!(store.heard().await.unwrap(), expected);
+    store.close().await;
+    assert_eq!(open(&dir).await.heard().await.unwrap(), expected);
 }
 
 #[tokio::test]

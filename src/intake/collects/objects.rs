@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::collect::Collector;
-use pipeproof_ingest::collect::objects::{Objects, Queue, SentMessages, Wanted};
+use pipeproof_ingest::collect::objects::{Beside, Objects, Queue, SentMessages, Wanted};
 use pipeproof_ingest::objects::digest::PublicKeys;
 use pipeproof_ingest::objects::opened::Bucket;
 use pipeproof_reports::deliver::egress::EgressPolicy;
@@ -85,6 +85,7 @@ pub(crate) struct S3 {
     every: Duration,
     keys: Option<PublicKeys>,
     kind: SourceType,
+    beside: Arc<Beside>,
 }
 
 /// `sqs`, checked.
@@ -95,10 +96,12 @@ pub(crate) struct Sqs {
     buckets: Vec<String>,
     prefixes: Vec<String>,
     kind: SourceType,
+    beside: Arc<Beside>,
 }
 
 impl RawS3 {
-    pub(super) fn checked(self, kind: SourceType, checking: &mut Checking<'_>) -> Option<S3> {
+    pub(super) fn checked(self, kind: SourceType, beside: &Arc<Beside>, checking: &mut Checking<'_>) -> Option<S3> {
+        let beside = Arc::clone(beside);
         let account = account(self.region, self.endpoint.as_deref(), self.access_key, kind, checking);
         let bucket = bucket(".bucket", self.bucket, checking);
         let prefixes = prefixes(self.prefixes, checking);
@@ -113,12 +116,13 @@ impl RawS3 {
             keys.map_err(|problem| checking.problem(".public_keys", problem)).ok()
         });
         let flat = self.layout == Layout::Flat;
-        Some(S3 { account: account?, bucket: bucket?, prefixes, flat, since, every, keys, kind })
+        Some(S3 { account: account?, bucket: bucket?, prefixes, flat, since, every, keys, kind, beside })
     }
 }
 
 impl RawSqs {
-    pub(super) fn checked(self, kind: SourceType, checking: &mut Checking<'_>) -> Option<Sqs> {
+    pub(super) fn checked(self, kind: SourceType, beside: &Arc<Beside>, checking: &mut Checking<'_>) -> Option<Sqs> {
+        let beside = Arc::clone(beside);
         let account = account(self.region, self.endpoint.as_deref(), self.access_key, kind, checking);
         if self.buckets.is_empty() {
             checking.problem(".buckets", "name the buckets that its messages may name: nothing else is read");
@@ -134,7 +138,7 @@ impl RawSqs {
             let example = "https://sqs.eu-central-1.amazonaws.com/111122223333/NAME";
             checking.problem(".queue", format!("`{}` is not the URL of a queue such as {example}", self.queue));
         }
-        Some(Sqs { account: account?, queue: queue?, buckets: buckets?, prefixes, kind })
+        Some(Sqs { account: account?, queue: queue?, buckets: buckets?, prefixes, kind, beside })
     }
 }
 
@@ -223,7 +227,8 @@ impl S3 {
             every: self.every,
             keys: self.keys.clone(),
         };
-        Ok(Arc::new(Objects::new(Bucket { name: self.bucket.clone(), store }, wanted)))
+        let objects = Objects::new(Bucket { name: self.bucket.clone(), store }, wanted);
+        Ok(Arc::new(objects.beside(&self.beside)))
     }
 }
 
@@ -241,6 +246,7 @@ impl Sqs {
         let web = Arc::new(Web::new(EgressPolicy::AllowPrivate, plain)?);
         let clock = Arc::clone(&shared_node.clock);
         let messages = SentMessages::new(self.queue.clone(), web, Arc::new(signer), clock);
-        Ok(Arc::new(Queue::new(Arc::new(messages), buckets, self.prefixes.clone(), self.kind)))
+        let queue = Queue::new(Arc::new(messages), buckets, self.prefixes.clone(), self.kind);
+        Ok(Arc::new(queue.beside(&self.beside)))
     }
 }

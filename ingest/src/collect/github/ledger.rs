@@ -13,10 +13,11 @@ use pipeproof_engine as engine;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::runs::{Etags, Runs};
+use super::runs::Runs;
 use super::{ELEMENTS_MAX, Scope, repositories, repository};
 use crate::collect::cursors::moved;
 use crate::collect::entry::{Kind, entry};
+use crate::collect::etags::Etags;
 use crate::collect::http::Api;
 use crate::collect::rounds::Rounds;
 use crate::collect::{CollectError, Collector, Cursors, Page};

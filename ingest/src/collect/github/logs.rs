@@ -11,8 +11,9 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use serde_json::Value;
 
-use super::runs::{Etags, Runs};
+use super::runs::Runs;
 use super::{ELEMENTS_MAX, Scope, repositories, repository};
+use crate::collect::etags::Etags;
 use crate::collect::following::{self, EndedRun, Following};
 use crate::collect::http::{Answer, Api, escaped};
 use crate::collect::waiting::Logs;

@@ -4,8 +4,6 @@
 //! results at most, so that a window with more is halved. Runs that had not finished when they were listed are kept in the
 //! cursor and asked for one by one. The question stays the same until something new was created: its ETag saves the quota.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +14,7 @@ use serde_json::Value;
 
 use super::{ELEMENTS_MAX, repository};
 use crate::collect::cursors::moved;
+use crate::collect::etags::Etags;
 use crate::collect::http::Api;
 use crate::collect::{CollectError, Cursors, Page};
 
@@ -50,25 +49,6 @@ pub(super) struct Found {
     lost: Vec<String>,
     /// Whether there are more now.
     pub(super) more: bool,
-}
-
-/// ETags by question, for as long as we run.
-#[derive(Debug, Default)]
-pub(super) struct Etags(Mutex<BTreeMap<String, (String, String)>>);
-
-impl Etags {
-    fn get(&self, repo: &str, question: &str) -> Option<String> {
-        let etags = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        etags.get(repo).filter(|(asked, _)| asked == question).map(|(_, etag)| etag.clone())
-    }
-
-    fn set(&self, repo: &str, question: &str, etag: Option<String>) {
-        let mut etags = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match etag {
-            Some(etag) => etags.insert(repo.to_owned(), (question.to_owned(), etag)),
-            None => etags.remove(repo),
-        };
-    }
 }
 
 impl Runs {
@@ -109,7 +89,7 @@ impl Runs {
                 Some(to) => format!("{}..{}", whole(self.from), whole(to)),
             };
             let question = format!("{base}/actions/runs?per_page=100&created={created}");
-            let etag = to.is_none().then(|| etags.get(repo, &question)).flatten();
+            let etag = to.is_none().then(|| etags.get(repo, &question, now)).flatten();
             let Some(listed) = api.list(&question, etag.as_deref()).await? else { return Ok(found) };
             let total = listed.json()?.get("total_count").and_then(Value::as_u64).unwrap_or(0);
             let end = to.unwrap_or(now);
@@ -154,7 +134,7 @@ impl Runs {
         }
         found.more = to.is_some();
         if to.is_none() {
-            etags.set(repo, &question, etag);
+            etags.set(repo, &question, etag, now);
         }
         // Oldest first.
         found.finished.reverse();

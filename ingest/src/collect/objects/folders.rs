@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::super::{CollectError, Cursors};
 use super::Wanted;
+use crate::objects::keys;
 use crate::objects::opened::Bucket;
 use crate::objects::seen::{LATE_MAX, Span, is_over, span};
 
@@ -78,6 +79,10 @@ impl Folders {
                 } else {
                     found.objects.insert(Folder { path, deep: true });
                 }
+                continue;
+            }
+            if !keys::is_folder(&path) {
+                found.objects.insert(Folder { path, deep: true });
                 continue;
             }
             looked += 1;

@@ -96,8 +96,9 @@ pub(super) async fn lose(bucket: &Bucket, key: &str, error: &ReadError, page: &m
 }
 
 impl Bucket {
-    /// An object, for people.
+    /// An object, for people: without what would end a line.
     pub(super) fn address(&self, key: &str) -> String {
+        let key: String = key.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect();
         format!("s3://{}/{key}", self.name)
     }
 }

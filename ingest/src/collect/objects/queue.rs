@@ -22,6 +22,7 @@ use url::Url;
 
 use super::super::http::{Answer, Transport};
 use super::super::{CollectError, Collector, Cursors, Fetched, Next, PAGE_BYTES, Page, limits};
+use super::beside::Beside;
 use super::folders::is_own;
 use super::pieces::{self, Read};
 use crate::objects::notice::{Created, Notice};
@@ -85,6 +86,7 @@ pub struct Queue {
     buckets: Vec<Bucket>,
     prefixes: Vec<String>,
     source_type: SourceType,
+    beside: Arc<Beside>,
     state: Mutex<State>,
 }
 
@@ -121,7 +123,14 @@ impl Queue {
         prefixes: Vec<String>,
         source_type: SourceType,
     ) -> Self {
-        Self { messages, buckets, prefixes, source_type, state: Mutex::default() }
+        Self { messages, buckets, prefixes, source_type, beside: Arc::default(), state: Mutex::default() }
+    }
+
+    /// The same, beside others of the source.
+    #[must_use]
+    pub fn beside(mut self, others: &Arc<Beside>) -> Self {
+        self.beside = Arc::clone(others);
+        self
     }
 
     async fn work(
@@ -158,6 +167,7 @@ impl Queue {
             if !self.prefixes.is_empty() && !self.prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()))
                 || !is_own(key, self.source_type, false)
                 || object.size == Some(0)
+                || (opened.is_none() && self.beside.listed.read(bucket, key, object.etag.as_deref()).is_some())
             {
                 objects.pop_front();
                 continue;
@@ -171,7 +181,7 @@ impl Queue {
                 Err(error) => Err(error),
             };
             match read {
-                Ok(Read::Whole(_)) => {}
+                Ok(Read::Whole(read)) => self.beside.named.add(bucket, &read),
                 Ok(Read::Begun(begun)) => {
                     *opened = Some(begun);
                     return Outcome::Full;

@@ -166,3 +166,41 @@ async fn a_large_object_keeps_its_message_until_all_of_it_is_there() {
     assert!(!line.put_off.lock().unwrap().is_empty(), "it is not given to anybody else meanwhile");
     assert_eq!(store.asked.lock().unwrap().len(), 1, "it is opened once");
 }
+
+#[tokio::test]
+async fn what_another_collector_of_the_source_has_read_is_not_read_again() {
+    let (line, store) = (Arc::new(Line::default()), Arc::new(Store::default()));
+    let beside = Arc::default();
+    let (messages, mut node) =
+        (queue(&line, &store).beside(&beside), Node::new(&store, || wanted(SourceType::AwsCloudtrail)));
+    node.collector = Node::collector(&store, (node.wanted)()).beside(&beside);
+    let named = async |name: &str| {
+        let key = format!("{FOLDER}{name}");
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        let given = store.inner.get_opts(&Path::from(key.as_str()), options).await.unwrap();
+        let tag = given.meta.e_tag.unwrap();
+        let object = json!({"key": key, "size": 7, "eTag": tag.trim_matches('"')});
+        line.send(json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "trail"}, "object": object}}]}).to_string());
+    };
+    let asked = |name: &str| store.asked.lock().unwrap().iter().filter(|key| key.ends_with(name)).count();
+    for (number, name) in (0..).zip(["a.json.gz", "b.json.gz", "c.json.gz"]) {
+        store.trail(name, number..number + 1).await;
+    }
+    named("b.json.gz").await;
+    assert_eq!(drain(&messages, &line).await.items.len(), 1);
+    node.round().await;
+    assert_eq!(node.ids().into_keys().collect::<Vec<_>>(), ["e-0", "e-2"]);
+    named("c.json.gz").await;
+    assert_eq!(drain(&messages, &line).await.items.len(), 0);
+    assert!(line.out.lock().unwrap().is_empty(), "its message is done with");
+    assert_eq!(["a.json.gz", "b.json.gz", "c.json.gz"].map(asked), [1, 1, 1]);
+    // Written again it is another object, and what one told itself counts for nothing.
+    store.trail("b.json.gz", 5..6).await;
+    node.round().await;
+    assert!(node.ids().contains_key("e-5"));
+    named("a.json.gz").await;
+    let alone = queue(&line, &store);
+    assert_eq!(drain(&alone, &line).await.items.len(), 1);
+    named("a.json.gz").await;
+    assert_eq!(drain(&alone, &line).await.items.len(), 1, "a message that comes again is read again");
+}
