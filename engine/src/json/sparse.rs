@@ -8,20 +8,19 @@
 const SHORT: usize = 1024;
 /// Bytes that a quote has to have on average for it to be quicker to go from one to the next.
 const BYTES_PER_QUOTE: usize = 32;
-/// So many quotes may be closer together, as short members often come before long ones.
-const DENSE: usize = 64;
 /// Bytes that are looked at at once: few enough for their quotes to be counted in one byte.
 const STEP: usize = 128;
 
 /// Whether a text has few quotes and no control characters: then none is inside a string, and blanks are the only white
 /// space.
 fn is_sparse(bytes: &[u8]) -> bool {
-    let mut quotes = 0;
+    let mut left = bytes.len() / BYTES_PER_QUOTE;
     bytes.len() >= SHORT
-        && bytes.chunks(STEP).zip(1..).all(|(chunk, number)| {
-            quotes += usize::from(chunk.iter().map(|byte| u8::from(*byte == b'"')).sum::<u8>());
-            let least = chunk.iter().fold(u8::MAX, |least, byte| least.min(*byte));
-            least >= b' ' && quotes <= DENSE + number * STEP / BYTES_PER_QUOTE
+        && bytes.chunks(STEP).all(|chunk| {
+            let quotes = usize::from(chunk.iter().map(|byte| u8::from(*byte == b'"')).sum::<u8>());
+            let fits = left >= quotes && chunk.iter().fold(u8::MAX, |least, byte| least.min(*byte)) >= b' ';
+            left = left.saturating_sub(quotes);
+            fits
         })
 }
 
