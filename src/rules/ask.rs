@@ -60,7 +60,7 @@ fn fields(given: &BTreeMap<String, Value>) -> Fields {
             scalar => scalar.to_string(),
         };
         let typed = match field.kind() {
-            FieldKind::Text => Some(FieldValue::Text(text)),
+            FieldKind::Text => Some(FieldValue::Text(text.into())),
             FieldKind::Int => text.parse().ok().map(FieldValue::Int),
             FieldKind::Bool => text.parse().ok().map(FieldValue::Bool),
             FieldKind::Time => Timestamp::parse(&text).map(FieldValue::Time),

@@ -99,7 +99,7 @@ pub(crate) async fn torn_tail(seed: u64, record_bytes: usize) -> Row {
 
 /// Data to damage: records, findings, deliveries, several lake files, cleanly stopped.
 async fn specimen() -> World {
-    let (mut world, server) = specimen_running().await;
+    let (world, server) = specimen_running().await;
     world.account(&mut Row::default(), &server).await;
     assert!(server.terminate().await, "an orderly end");
     world

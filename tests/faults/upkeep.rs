@@ -264,7 +264,8 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     ));
     row.expect(memory(last) < memory(middle) + memory(middle) / 4, "memory grew by a quarter");
     row.expect(files(last).0 < files(middle).0 + 8, "more files stay open");
-    row.expect(files(last).1 < files(middle).1 + 64, "more files are open at once");
+    // A table's log is read by as many commits at once as came since its last checkpoint, a hundred at most; not in every third.
+    row.expect(files(last).1 < files(middle).1.max(128) + 64, "more files are open at once");
     world.account(&mut row, &server).await;
     row
 }

@@ -218,8 +218,6 @@ impl SqliteStore {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            // Takes effect where the database is made or written anew.
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             // A commit that was reported is on stable storage: the log may be retired behind it.
             .synchronous(SqliteSynchronous::Full)
@@ -229,7 +227,9 @@ impl SqliteStore {
         if let Some(at) = wal::damage(&log).map_err(|error| open(sqlx::Error::Io(error)))? {
             return Err(StoreError::DamagedLog { path: log, at });
         }
-        let mut writer = SqliteConnection::connect_with(&options).await.map_err(open)?;
+        // Takes effect where the database is made, or written anew by this connection.
+        let of_writer = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
+        let mut writer = SqliteConnection::connect_with(&of_writer).await.map_err(open)?;
         schema::bring_up_to_date(&mut writer, path).await?;
         checksum::check_at_open(&mut writer).await?;
         let readers = SqlitePoolOptions::new()

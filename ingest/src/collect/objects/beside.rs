@@ -23,10 +23,15 @@ pub struct Beside {
 #[derive(Debug, Default)]
 pub(super) struct Told(Mutex<Inner>);
 
+/// Bucket and key of an object.
+type Name = (String, String);
+/// Tag of an object, and the hash over its content.
+type Read = (String, Option<[u8; 32]>);
+
 #[derive(Debug, Default)]
 struct Inner {
-    objects: BTreeMap<(String, String), (String, Option<[u8; 32]>)>,
-    order: VecDeque<(String, String)>,
+    objects: BTreeMap<Name, Read>,
+    order: VecDeque<Name>,
 }
 
 impl Told {
