@@ -217,9 +217,10 @@ impl Reference {
         let (log, seal) = (read("log/0").await, read("seal").await);
         let lake = lake_text(copy.path()).await.unwrap();
         let store = store_text(&copy.path().join("store.db")).await.unwrap();
-        let before_last = match fs::read(data.join(WAL)) {
-            Err(_) => None,
-            Ok(wal) => {
+        let wal = fs::read(data.join(WAL)).ok().filter(|wal| !wal.is_empty());
+        let before_last = match wal {
+            None => None,
+            Some(wal) => {
                 fs::copy(data.join("store.db"), copy.path().join("store.db")).unwrap();
                 fs::write(copy.path().join(WAL), &wal[..begin_of_last_transaction(&wal)]).unwrap();
                 drop(fs::remove_file(copy.path().join("store.db-shm")));

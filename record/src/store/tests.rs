@@ -514,8 +514,17 @@ async fn damage_is_named_where_the_row_is_read_and_is_not_made_good_by_a_change(
 async fn the_space_of_deltas_is_given_back_behind_a_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
-    let noise =
-        |seed: u64| (0..200_000_u64).map(|n| ((n ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    // Nothing that can be compressed: xorshift64.
+    let noise = |seed: u64| {
+        let mut word = seed + 1;
+        let next = |_| {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word.to_le_bytes()
+        };
+        (0..25_000).flat_map(next).collect::<Vec<u8>>()
+    };
     for number in 0..40 {
         store.commit(&Commit { delta: noise(number), ..batch(number, number + 1) }).await.unwrap();
     }
