@@ -307,6 +307,8 @@ impl Detector {
             self.state.coverage.down(before, now);
             self.state.rhythms.deaf(before, now);
         }
+        // Ours as well: where nothing comes for long, what is written whole must not hold what is forgotten.
+        self.state.dedup.expire(now);
         if !own {
             if !events.is_empty() {
                 let (received, hour) = batch.heard.entry(envelope.source.clone()).or_default();
@@ -316,7 +318,6 @@ impl Detector {
                 self.state.rhythms.hear(&envelope.source, now);
             }
             batch.marks_moved = true;
-            self.state.dedup.expire(now);
             let item = item_hash(&envelope.source, &envelope.item);
             // What is known from before the time that is remembered is not remembered anew: the first record stays the first.
             let known = envelope.repeats().filter(|first| *first < decoded.index);

@@ -402,6 +402,17 @@ fn unsigned() -> Vec<Rule> {
     vec![detection("a", "act.a", false), detection("b", "act.b", false), rule]
 }
 
+#[test]
+fn items_are_forgotten_by_ticks_alone() {
+    let mut detector = Detector::new(plan(), 0);
+    let now = Timestamp::default();
+    detector.apply(vec![event(0, 1_000_000, 1_000_000, "", "", 0)], now).unwrap();
+    detector.apply(vec![control(1, 1_000_000 + 7 * 86_400, &Control::Tick {})], now).unwrap();
+    assert_eq!(detector.state.dedup.len(), 1);
+    detector.apply(vec![control(2, 1_000_000 + 9 * 86_400, &Control::Tick {})], now).unwrap();
+    assert!(detector.state.dedup.is_empty());
+}
+
 fn ticked(rules: Vec<Rule>, events: &[(i64, &str)], until: i64) -> (Detector, Commit) {
     let mut stream: Vec<Decoded> = Vec::new();
     let mut now = 0;
