@@ -115,6 +115,11 @@ impl Shared {
         }
     }
 
+    /// Whether a part has trouble.
+    pub(crate) fn is_troubled(&self, part: &str) -> bool {
+        self.trouble.read().unwrap_or_else(PoisonError::into_inner).contains_key(part)
+    }
+
     /// Notes that a part has trouble, or no longer has.
     pub(crate) fn set_trouble(&self, part: &'static str, reason: Option<String>) {
         let mut trouble = self.trouble.write().unwrap_or_else(PoisonError::into_inner);

@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) duplicates: IntCounter,
     pub(crate) dead_letters: IntCounter,
     pub(crate) unreadable: IntCounter,
+    pub(crate) listeners_dropped: IntCounter,
     pub(crate) collected: IntCounterVec,
     pub(crate) collect_failures: IntCounterVec,
     pub(crate) sql_runs: IntCounterVec,
@@ -120,6 +121,10 @@ impl Metrics {
             duplicates: counter("pipeproof_duplicates_total", "records that repeat an earlier one")?,
             dead_letters: counter("pipeproof_dead_letters_total", "records that could not be decoded")?,
             unreadable: counter("pipeproof_unreadable_records_total", "log records this version cannot read")?,
+            listeners_dropped: counter(
+                "pipeproof_tail_listeners_dropped_total",
+                "listeners of the live stream that were let go because they took nothing or fell behind",
+            )?,
             sql_runs: counters(
                 "pipeproof_sql_rule_runs_total",
                 "runs of rules that ask the lake, by outcome",

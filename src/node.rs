@@ -92,6 +92,8 @@ impl NodeError {
 
 /// Lists of events that are read at once: each keeps a thread busy.
 const LISTINGS: usize = 4;
+/// Streams of events that are listened to at once.
+const LISTENERS: usize = 16;
 
 /// What rules, tables and exceptions hold, as detection last told.
 #[derive(Clone, Debug, Default)]
@@ -165,6 +167,8 @@ pub(crate) struct Shared {
     pub(crate) evidence: tokio::sync::Mutex<()>,
     /// Lists of events that may be read at once.
     pub(crate) listings: Arc<tokio::sync::Semaphore>,
+    /// Streams of events that may be listened to.
+    pub(crate) listeners: Arc<tokio::sync::Semaphore>,
     /// Backtests that may run.
     pub(crate) backtests: Arc<tokio::sync::Semaphore>,
 }
@@ -248,6 +252,7 @@ impl Node {
             caught_up: AtomicBool::new(false),
             evidence: tokio::sync::Mutex::new(()),
             listings: Arc::new(tokio::sync::Semaphore::new(LISTINGS)),
+            listeners: Arc::new(tokio::sync::Semaphore::new(LISTENERS)),
             backtests: Arc::new(tokio::sync::Semaphore::new(1)),
             rules,
             clock,

@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Findings(FindingsOptions),
     /// Stored events, a JSON line each, in the order they were received
     Events(EventsOptions),
+    /// Events as a running server detects them, a JSON line each, until Ctrl-C
+    Tail(TailOptions),
     /// Read-only SQL over the lake
     Sql(SqlOptions),
     /// MTTD and the MTTR family over a period
@@ -433,6 +435,16 @@ pub(crate) enum EventWords {
     Ocsf,
 }
 
+impl EventWords {
+    /// What the API calls them.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Ocsf => "ocsf",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct EventsOptions {
     /// In which words
@@ -456,6 +468,19 @@ pub(crate) struct EventsOptions {
     /// At most so many
     #[arg(long, default_value_t = 10_000)]
     pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailOptions {
+    /// In which words
+    #[arg(long = "as", value_enum, default_value = "json")]
+    pub(crate) words: EventWords,
+    /// Of this source
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// With this action, such as secret.read
+    #[arg(long)]
+    pub(crate) action: Option<String>,
 }
 
 #[derive(Debug, Args)]

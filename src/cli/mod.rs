@@ -117,6 +117,7 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
         Command::Deliveries(action) => stored::deliveries(&action, &place, format).await,
         Command::Findings(options) => stored::findings(&options, &place, format).await,
         Command::Events(options) => stored::events(&options, &place).await,
+        Command::Tail(options) => stored::tail(&options, &place).await,
         Command::Sql(options) => stored::sql(&options, &place, format).await,
         Command::Kpi(options) => stored::kpi(&options, &place, format).await,
         Command::Incidents(action) => stored::incidents(action, &place, format).await,

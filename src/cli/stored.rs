@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::arguments::{
-    DeadLettersAction, EventWords, EventsOptions, FindingsOptions, Format, IncidentsAction, KpiOptions, ListAction,
-    RedactOptions, SourcesAction, SqlOptions, TokenAction,
+    DeadLettersAction, EventsOptions, FindingsOptions, Format, IncidentsAction, KpiOptions, ListAction, RedactOptions,
+    SourcesAction, SqlOptions, TailOptions, TokenAction,
 };
 use super::{Failure, show};
 use crate::client::{Client, ClientError, Place};
@@ -181,31 +181,41 @@ pub(super) async fn findings(options: &FindingsOptions, place: &Place, format: O
 
 /// A line is a line in every format: whoever takes events in takes them one by one.
 pub(super) async fn events(options: &EventsOptions, place: &Place) -> Done {
-    let words = match options.words {
-        EventWords::Json => "json",
-        EventWords::Ocsf => "ocsf",
-    };
-    let mut query = vec![("format", words.to_owned()), ("limit", options.limit.to_string())];
+    let mut query = vec![("format", options.words.name().to_owned()), ("limit", options.limit.to_string())];
     let times = [("from", options.from), ("to", options.to)];
     query.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
     let texts = [("source", &options.source), ("action", &options.action), ("after", &options.after)];
     query.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))));
     let mut failed = None;
-    let asked = with(place, async |client| {
-        let each = |line: &[u8]| {
-            let shown = show::line(&String::from_utf8_lossy(line));
-            shown.map_err(|failure| {
-                let told = ClientError::Answer(failure.to_string());
-                failed = Some(failure);
-                told
-            })
-        };
-        client.listed("/v1/events", &query, each).await
-    })
-    .await;
-    match failed {
-        Some(failure) => Err(failure),
-        None => asked,
+    let asked = with(place, async |client| client.listed("/v1/events", &query, shown(&mut failed)).await).await;
+    failed.map_or(asked, Err)
+}
+
+/// Only what a server detects from now on: a command's own server would have nothing to tell.
+pub(super) async fn tail(options: &TailOptions, place: &Place) -> Done {
+    let Some(client) = Client::running(place).await? else {
+        let why = format!(
+            "no server runs on {}: start one with `pipeproof serve`, or name one with --url",
+            place.data.display()
+        );
+        return Err(Failure::Other(why));
+    };
+    let mut query = vec![("format", options.words.name().to_owned())];
+    let texts = [("source", &options.source), ("action", &options.action)];
+    query.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))));
+    let mut failed = None;
+    let asked = client.listed("/v1/tail", &query, shown(&mut failed)).await;
+    failed.map_or(asked.map_err(Failure::from), Err)
+}
+
+/// Shows a line, and keeps why it cannot be shown.
+fn shown(failed: &mut Option<Failure>) -> impl FnMut(&[u8]) -> Result<(), ClientError> {
+    |line| {
+        show::line(&String::from_utf8_lossy(line)).map_err(|failure| {
+            let told = ClientError::Answer(failure.to_string());
+            *failed = Some(failure);
+            told
+        })
     }
 }
 

@@ -47,6 +47,16 @@ pub(crate) enum Words {
     Ocsf,
 }
 
+impl Words {
+    /// An event in these words.
+    pub(super) fn object(self, event: &Event) -> Value {
+        match self {
+            Self::Ocsf => ocsf::object(event),
+            Self::Json => plain(event),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventQuery {
@@ -168,11 +178,7 @@ fn tell(
                 continue;
             }
             left -= 1;
-            let object = match asking.words {
-                Words::Ocsf => ocsf::object(&event),
-                Words::Json => plain(&event),
-            };
-            serde_json::to_writer(&mut piece, &object)?;
+            serde_json::to_writer(&mut piece, &asking.words.object(&event))?;
             piece.push(b'\n');
         }
         if piece.len() >= PIECE_BYTES && !send(std::mem::take(&mut piece)) {

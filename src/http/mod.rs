@@ -17,6 +17,7 @@ mod redact;
 mod rules;
 mod sender;
 mod status;
+mod tail;
 mod upkeep;
 
 use std::sync::Arc;
@@ -86,6 +87,13 @@ pub(crate) const ROUTES: &[Route] = &[
         Needs(Scope::SqlRead),
         "Stored events as NDJSON, in our words or as OCSF objects (format, from, to, source, action, after, limit)",
         get(event_list::list)
+    ),
+    route!(
+        "GET",
+        "/v1/tail",
+        Needs(Scope::SqlRead),
+        "Events as they are detected, as NDJSON, until either side ends it (format, source, action)",
+        get(tail::tail)
     ),
     route!(
         "POST",

@@ -31,17 +31,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             shared.wait_detected(durable.saturating_sub(1), std::time::Duration::from_secs(20)).await;
         }
         let turn = shared.archiving.lock().await;
-        let taken_in = take_in(&shared, &decoder).await;
-        match taken_in {
-            Ok(()) => {
-                shared.set_trouble("lake", None);
-                // A lake of small files is slow and right: it may wait.
-                if let Err(error) = shared.lake.tidy(shared.clock.now()).await {
-                    tracing::warn!(error = %crate::chain(&error), "cannot merge small files of the lake");
-                }
-            }
-            Err(error) => shared.set_trouble("lake", Some(crate::chain(&error))),
-        }
+        let trouble = take_in(&shared, &decoder).await.err().map(|error| crate::chain(&error));
+        shared.set_trouble("lake", trouble);
         drop(turn);
         if stop {
             return;

@@ -1,4 +1,4 @@
-//! The roles of a node, each a task that ends when the node stops: tick, detect, archive, deliver, seal, retain.
+//! The roles of a node, each a task that ends when the node stops: tick, detect, archive, tidy, deliver, seal, retain and more.
 
 mod archive;
 mod deliver;
@@ -9,6 +9,7 @@ mod seal;
 mod silence;
 mod sql_rules;
 mod tick;
+mod tidy;
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use pipeproof_engine::detect::Detector;
 use tokio::task::JoinHandle;
 
 pub(crate) use deliver::deliverer;
-pub(crate) use detect::by_set;
+pub(crate) use detect::{by_set, decode_leaf};
 pub(crate) use rebuild::rebuild_registry;
 pub(crate) use retain::Retention;
 pub(crate) use seal::{PartitionTree, SealedTree, check_last_checkpoint, seal_now, sealed_size};
@@ -35,6 +36,7 @@ pub(crate) fn spawn(
         ("tick", tokio::spawn(tick::run(Arc::clone(shared)))),
         ("detect", detect::spawn(Arc::clone(shared), detector, delta_bytes)),
         ("archive", tokio::spawn(archive::run(Arc::clone(shared)))),
+        ("tidy", tokio::spawn(tidy::run(Arc::clone(shared)))),
         ("seal", tokio::spawn(seal::run(Arc::clone(shared)))),
         ("retain", tokio::spawn(retain::run(Arc::clone(shared)))),
         ("silence", tokio::spawn(silence::run(Arc::clone(shared)))),

@@ -21,6 +21,7 @@ mod disk;
 mod generator;
 mod hostile;
 mod kills;
+mod listeners;
 #[path = "../../rules/benches/speed/events.rs"]
 #[allow(dead_code, reason = "the benchmark needs more of it")]
 mod made_up;
@@ -35,6 +36,7 @@ mod time;
 mod upkeep;
 mod world;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pipeproof_engine::failpoint::Failpoint;
@@ -59,9 +61,11 @@ const GROUPS: &[&str] = &[
     "poison",
     "configuration",
     "queries",
+    "listeners",
     "receiver",
     "backup",
     "take-over",
+    "upgrade",
     "clock",
     "again",
     "retention",
@@ -81,6 +85,8 @@ struct Plan {
     kills: Option<u64>,
     /// Length of the steady load.
     soak: Option<u64>,
+    /// The program of an earlier release.
+    older: Option<PathBuf>,
     /// Groups of runs that were begun.
     begun: Vec<String>,
     began: Instant,
@@ -100,6 +106,7 @@ impl Plan {
             schedules: None,
             kills: None,
             soak: None,
+            older: None,
             begun: Vec::new(),
             began: Instant::now(),
             rows: Vec::new(),
@@ -116,6 +123,7 @@ impl Plan {
                 "--schedules" => plan.schedules = number(),
                 "--kills" => plan.kills = number(),
                 "--soak" => plan.soak = number(),
+                "--older" => plan.older = arguments.next().map(PathBuf::from),
                 "--only" => plan.only = arguments.next(),
                 // What `cargo test NAME` hands to every test binary; other options are libtest's.
                 name if !name.starts_with('-') => plan.only = Some(name.to_owned()),
@@ -239,6 +247,9 @@ async fn runs(plan: &mut Plan) {
     if plan.wants("queries", false) {
         plan.done(hostile::endless_queries(seed).await);
     }
+    if plan.wants("listeners", true) {
+        plan.done(listeners::stalled(seed).await);
+    }
     if plan.wants("receiver", false) {
         plan.done(delivery::black_hole(seed).await);
         plan.done(delivery::failing(seed, Manner::FailsFirst(50)).await);
@@ -249,6 +260,12 @@ async fn runs(plan: &mut Plan) {
     }
     if plan.wants("take-over", false) {
         plan.done(upkeep::take_over(seed).await);
+    }
+    if plan.wants("upgrade", false) {
+        match plan.older.clone() {
+            Some(older) => plan.done(upkeep::upgrade(seed, &older).await),
+            None => plan.done(page::no_older()),
+        }
     }
     if plan.wants("clock", false) {
         plan.done(time::clock_jumps(seed).await);

@@ -32,7 +32,11 @@ pub(crate) fn unlink_program() {
 
 /// The program, without settings from whoever runs this.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(&*PROGRAM);
+    bare(&PROGRAM)
+}
+
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PIPEPROOF_") {
             command.env_remove(name);
@@ -67,11 +71,16 @@ pub(crate) struct Refused {
 }
 
 impl Server {
-    /// Starts on `data` with a configuration beside it.
-    pub(crate) fn start(data: &Path, config: &str, env: &[(&str, String)]) -> Result<Self, Refused> {
+    /// Starts on `data` with a configuration beside it; another release of the program if one is named.
+    pub(crate) fn start(
+        release: Option<&Path>,
+        data: &Path,
+        config: &str,
+        env: &[(&str, String)],
+    ) -> Result<Self, Refused> {
         let file = config_file(data);
         std::fs::write(&file, config).unwrap();
-        let mut command = program();
+        let mut command = bare(release.unwrap_or(&PROGRAM));
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&file).arg("--data").arg(data);
         command.envs(env.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -106,6 +115,11 @@ impl Server {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The local administrator's token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
     }
 
     /// Lines of stderr so far.

@@ -111,6 +111,45 @@ pub(crate) async fn take_over(seed: u64) -> Row {
     row
 }
 
+/// F21: an earlier release, this one, and the earlier one again take turns on one folder, each under load. What this one has made of
+/// the folder the earlier one may refuse, if it says so and leaves it alone.
+pub(crate) async fn upgrade(seed: u64, older: &Path) -> Row {
+    let mut row = Row::new("F21", "upgrade and downgrade between two releases", seed);
+    let mut world = World::new().with_receiver(Manner::Takes).await;
+    world.extra = "seal_every: 1s\n".to_owned();
+    for release in [Some(older), None, Some(older), None] {
+        row.runs += 1;
+        world.release = release.map(Path::to_owned);
+        let server = match world.start() {
+            Ok(server) => server,
+            Err(refused) => {
+                row.expect(row.runs == 3 && refused.code == Some(4), format!("turn {}: {refused:?}", row.runs));
+                row.expect(refused.log.contains("newer"), format!("it does not say why: {}", refused.log));
+                row.say("the earlier release refuses what a newer one has made of the folder");
+                continue;
+            }
+        };
+        let stop = AtomicBool::new(false);
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            // The first is cut off, so that the next has its unfinished work as well.
+            server.signal(if row.runs == 1 { "KILL" } else { "TERM" });
+        };
+        tokio::join!(world.generator.load(&server, 4, 5, &stop), end);
+        if row.runs > 1 {
+            row.expect(server.terminate().await, "no orderly end under load");
+        }
+    }
+    world.release = None;
+    let server = world.server();
+    world.account(&mut row, &server).await;
+    row.expect(verified(&server).await.is_ok(), format!("{:?}", verified(&server).await));
+    row.expect(server.terminate().await, "no orderly end");
+    let version = std::process::Command::new(older).arg("--version").output().unwrap();
+    row.say(format!("the earlier one is {}", String::from_utf8_lossy(&version.stdout).trim()));
+    row
+}
+
 /// Makes the store one of the schema before rows had checksums, as the program of then left it.
 async fn older_store(path: &Path) -> Result<(), sqlx::Error> {
     use sqlx::{AssertSqlSafe, Connection as _, Row as _};

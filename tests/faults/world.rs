@@ -22,6 +22,8 @@ const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u";
 pub(crate) struct World {
     folder: TempDir,
     pub(crate) data: PathBuf,
+    /// Another release of the program that is to be started.
+    pub(crate) release: Option<PathBuf>,
     pub(crate) generator: Arc<Generator>,
     pub(crate) receiver: Option<(Receiver, String)>,
     /// Sources besides the generator's: lines of the configuration.
@@ -56,6 +58,7 @@ impl World {
         Self {
             folder,
             data,
+            release: None,
             generator,
             receiver: None,
             sources: String::new(),
@@ -120,7 +123,7 @@ impl World {
     /// Starts the server.
     pub(crate) fn start(&mut self) -> Result<Server, Refused> {
         let env: Vec<_> = self.env.iter().cloned().chain([("FAULTS_SECRET", SECRET.to_owned())]).collect();
-        let server = Server::start(&self.data, &self.config(), &env)?;
+        let server = Server::start(self.release.as_deref(), &self.data, &self.config(), &env)?;
         self.slowest_start = self.slowest_start.max(server.started_in);
         Ok(server)
     }

@@ -42,6 +42,7 @@ mod source_health;
 mod sources;
 mod sql_rules;
 mod standins;
+mod tail;
 mod tidy;
 mod tls;
 mod ways_in;

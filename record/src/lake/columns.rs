@@ -235,8 +235,10 @@ const RECORD_COLUMNS: &[(&str, Kind)] = &[
 
 /// Columns of `events` that its relation does not show.
 const STORED_COLUMNS: &[(&str, Kind)] = &[
-    // At which byte of the body the item is to be put back; empty where the body is whole.
+    // At which byte of the body the item is missing, in rows of the version before.
     ("item_at", Kind::Int),
+    // Digits of the body, two to a byte; null where the body is whole.
+    ("packed", Kind::Bytes),
 ];
 
 fn columns(list: &[(&str, Kind)]) -> Vec<Column> {

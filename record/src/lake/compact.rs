@@ -2,12 +2,14 @@
 //!
 //! Files of one partition folder that are about equally small are merged once there are enough of them, so a row is rewritten
 //! a few times in its life and not at every append. One commit puts the new file in the place of the old ones; these stay on
-//! disk for a week, so whoever has pinned an earlier version reads on.
+//! disk for a week, so whoever has pinned an earlier version reads on. Reading and compressing takes a minute for the largest, and
+//! nobody waits for it: the table is free meanwhile, and what was replaced in that time is not committed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
@@ -20,6 +22,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 
+use super::columns::Table;
 use super::delta::{LakeTable, NewFile, Replacing, least};
 use super::parquet_file::{Effort, ParquetFile};
 use super::replay::append_of;
@@ -45,22 +48,58 @@ struct Small {
     remove: Remove,
 }
 
-impl LakeTable {
-    /// Merges one group of small files, if there is one. Returns how many files it was.
-    pub(super) async fn compact(&mut self) -> Result<usize, LakeError> {
-        self.refresh().await?;
-        let Some(group) = self.mergeable()? else { return Ok(0) };
-        let count = group.len();
-        let Some(version) = group.last().map(|small| small.append) else { return Ok(0) };
-        let paths: Vec<PathBuf> = group.iter().map(|small| self.folder.join(&small.path)).collect();
-        let partition: Vec<String> = self.partition_of(group.first());
-        let (table, schema) = (self.table, self.table.stored_schema());
-        let merge = move || merged(&schema, &paths);
-        let (bytes, rows) = tokio::task::spawn_blocking(merge)
+/// Small files of one folder that are to become one.
+pub(super) struct Merge {
+    table: Table,
+    folder: PathBuf,
+    group: Vec<Small>,
+    /// Set when nobody waits for it any more.
+    given_up: Arc<AtomicBool>,
+}
+
+/// Ends the work on a merge when it is dropped.
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Merge {
+    /// The rows of the files one after the other, as one file, and how many they are.
+    pub(super) async fn merged(&self) -> Result<(Vec<u8>, usize), LakeError> {
+        let _give_up = GiveUp(Arc::clone(&self.given_up));
+        let (schema, given_up) = (self.table.stored_schema(), Arc::clone(&self.given_up));
+        let paths: Vec<PathBuf> = self.group.iter().map(|small| self.folder.join(&small.path)).collect();
+        tokio::task::spawn_blocking(move || merged(&schema, &paths, &given_up))
             .await
             .map_err(|error| ParquetError::External(Box::new(error)))
             .flatten()
-            .map_err(|source| LakeError::Parquet { table: table.name(), source })?;
+            .map_err(|source| LakeError::Parquet { table: self.table.name(), source })
+    }
+}
+
+impl LakeTable {
+    /// What is to be merged next.
+    pub(super) async fn next_merge(&mut self) -> Result<Option<Merge>, LakeError> {
+        self.refresh().await?;
+        let (table, folder) = (self.table, self.folder.clone());
+        Ok(self.mergeable()?.map(|group| Merge { table, folder, group, given_up: Arc::default() }))
+    }
+
+    /// Puts the merged file in the place of those it was made of, unless one of them is not part of the table any more. Returns how
+    /// many files it was.
+    pub(super) async fn commit_merge(&mut self, merge: Merge, bytes: Vec<u8>, rows: usize) -> Result<usize, LakeError> {
+        self.refresh().await?;
+        let group = merge.group;
+        let live: BTreeSet<PathBuf> = self.pinned()?.files.iter().cloned().collect();
+        if !group.iter().all(|small| live.contains(&self.folder.join(&small.path))) {
+            return Ok(0);
+        }
+        let count = group.len();
+        let Some(version) = group.last().map(|small| small.append) else { return Ok(0) };
+        let partition: Vec<String> = self.partition_of(group.first());
         let numbers = group.iter().map(|small| small.numbers);
         let numbers = numbers.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))).unwrap_or_default();
         let others = group.into_iter().map(|small| small.remove).collect();
@@ -153,11 +192,14 @@ pub(super) fn most(column: &str, stats: Option<&str>) -> u64 {
 }
 
 /// The rows of the files one after the other, as one file, and how many they are.
-fn merged(schema: &SchemaRef, paths: &[PathBuf]) -> Result<(Vec<u8>, usize), ParquetError> {
+fn merged(schema: &SchemaRef, paths: &[PathBuf], given_up: &AtomicBool) -> Result<(Vec<u8>, usize), ParquetError> {
     let mut file = ParquetFile::new(schema, Effort::Kept)?;
     let mut rows = 0;
     for path in paths {
         for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {
+            if given_up.load(Ordering::Relaxed) {
+                return Err(ParquetError::General("nobody waits for it any more".to_owned()));
+            }
             let batch = under(schema, &batch?)?;
             rows += batch.num_rows();
             file.write(&batch)?;
@@ -174,4 +216,76 @@ pub(super) fn under(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBat
     };
     let columns = schema.fields().iter().map(column).collect();
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(ParquetError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rows;
+    use super::super::{Lake, Redaction, Skip};
+    use super::*;
+    use crate::store::tests::START;
+
+    async fn lake_of(dir: &std::path::Path, appends: u64) -> Lake {
+        let lake = Lake::open(dir).await.unwrap();
+        for at in 0..appends {
+            lake.append_events(0, at * 4, at * 4 + 4, rows(at * 4, at * 4 + 4)).await.unwrap();
+        }
+        lake
+    }
+
+    fn indexes(lake: &Lake) -> Vec<u64> {
+        let records = lake.pin().records(0, &Skip::default()).unwrap();
+        records.map(|record| record.unwrap().index).collect()
+    }
+
+    #[tokio::test]
+    async fn appends_go_on_while_files_are_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake_of(dir.path(), 16).await;
+        let events = || async { lake.table(Table::Events).unwrap().lock().await };
+        let merge = events().await.next_merge().await.unwrap().unwrap();
+        let (bytes, rows_of_it) = merge.merged().await.unwrap();
+        lake.append_events(0, 64, 68, rows(64, 68)).await.unwrap();
+        assert_eq!(events().await.commit_merge(merge, bytes, rows_of_it).await.unwrap(), 16);
+        lake.append_events(0, 68, 72, rows(68, 72)).await.unwrap();
+        assert_eq!(indexes(&lake), (0..72).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_was_redacted_meanwhile_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake_of(dir.path(), 16).await;
+        let events = || async { lake.table(Table::Events).unwrap().lock().await };
+        let merge = events().await.next_merge().await.unwrap().unwrap();
+        let (bytes, rows_of_it) = merge.merged().await.unwrap();
+        // Either source has one of these.
+        let records = [(8, [8; 32]), (9, [9; 32])].into();
+        let note = "2026-01-05T00:00:00Z by anna".to_owned();
+        lake.redact(&Redaction { partition: 0, records, note, ..Redaction::default() }).await.unwrap();
+        assert_eq!(events().await.commit_merge(merge, bytes, rows_of_it).await.unwrap(), 0);
+        assert_eq!(indexes(&lake), (0..64).filter(|index| ![8, 9].contains(index)).collect::<Vec<_>>());
+        assert_eq!(lake.pin().redacted(0).unwrap().len(), 2);
+        // The next one takes the files as they are now.
+        for at in 16..20 {
+            lake.append_events(0, at * 4, at * 4 + 4, rows(at * 4, at * 4 + 4)).await.unwrap();
+        }
+        assert!(lake.tidy(START).await.unwrap() >= 16);
+        assert_eq!(lake.pin().redacted(0).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake_of(dir.path(), 16).await;
+        let merge = lake.table(Table::Events).unwrap().lock().await.next_merge().await.unwrap().unwrap();
+        let given_up = Arc::clone(&merge.given_up);
+        {
+            let mut work = std::pin::pin!(merge.merged());
+            // Begun, and dropped before it is done.
+            drop(futures::poll!(work.as_mut()));
+        }
+        assert!(given_up.load(Ordering::Relaxed));
+        assert!(merge.merged().await.is_err(), "what has been given up is not finished");
+        assert_eq!(indexes(&lake), (0..64).collect::<Vec<_>>());
+    }
 }

@@ -1,10 +1,9 @@
 //! Rows of the `events` table: a record of the log, the events decoded from it, and the exact leaf to prove them by.
 //!
-//! The row with number 0 keeps envelope ([`whole_envelope`]), salt and body ([`whole_body`]), from which the leaf is written again byte for byte
+//! The row with number 0 keeps envelope ([`whole_envelope`]), salt and body ([`super::whole_body`]), from which the leaf is written again byte for byte
 //! ([`engine::record::encode_parts`]). A record without events (a dead letter, a tick) is such a row alone, so every
 //! record that is no repetition can be proved.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow_array::{
@@ -20,6 +19,7 @@ use engine::source::SourceType;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
+use super::body::shortened;
 use super::cells;
 use super::columns::Table;
 
@@ -73,38 +73,6 @@ fn named(item: &str) -> String {
 #[must_use]
 pub fn whole_envelope(envelope: &str, item: &str) -> String {
     envelope.replacen(NO_ITEM, &named(item), 1)
-}
-
-/// An item of fewer bytes is left where it is.
-const CUT_BYTES_MIN: usize = 16;
-
-/// The part of an item that is cut out of bodies, since it is as hard to compress as a hash and a column of its own: the source's own
-/// id, up to what we put behind it.
-fn cut(item: &str) -> Option<&str> {
-    item.strip_prefix("id:")?.split('/').next().filter(|id| id.len() >= CUT_BYTES_MIN)
-}
-
-/// The body without its item, and at which byte that was.
-fn without_cut<'a>(body: &'a [u8], item: &str) -> (Cow<'a, [u8]>, Option<i32>) {
-    let found = cut(item).and_then(|id| {
-        let at = memchr::memmem::find(body, id.as_bytes())?;
-        let (before, rest) = body.split_at_checked(at)?;
-        Some((Cow::Owned([before, rest.get(id.len()..)?].concat()), i32::try_from(at).ok()?))
-    });
-    found.map_or((Cow::Borrowed(body), None), |(body, at)| (body, Some(at)))
-}
-
-/// The exact bytes of a body, from what the lake keeps of it and the columns `item` and `item_at` of the same row. The relation
-/// `events` does the same.
-#[must_use]
-pub fn whole_body(body: &[u8], item: &str, item_at: Option<i32>) -> Vec<u8> {
-    let parts = || {
-        let at = usize::try_from(item_at?).ok()?;
-        let (before, behind) = body.split_at_checked(at)?;
-        Some([before, cut(item)?.as_bytes(), behind].concat())
-    };
-    // What makes no sense was not written by us: its leaf hash will say so.
-    parts().unwrap_or_else(|| body.to_vec())
 }
 
 /// A record as the lake keeps it.
@@ -194,7 +162,7 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
         let envelope = std::str::from_utf8(&row.leaf.as_ref()?.envelope).ok()?;
         Some(without_item(envelope, &row.item).unwrap_or_else(|| envelope.to_owned()))
     };
-    let bodies: Vec<_> = each().map(|row| Some(without_cut(&row.leaf.as_ref()?.body, &row.item))).collect();
+    let bodies: Vec<_> = each().map(|row| Some(shortened(&row.leaf.as_ref()?.body, &row.item, &row.fields))).collect();
     columns.extend([
         cells::maybe_texts(each().map(|row| row.dead_letter.as_deref())),
         // Like the last, told once the payload is dropped.
@@ -204,7 +172,8 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
         Arc::new(bodies.iter().map(|body| body.as_ref().map(|(body, _)| body)).collect::<BinaryArray>()),
         // Nothing is redacted when it is written.
         cells::maybe_texts(each().map(|_| None)),
-        Arc::new(bodies.iter().map(|body| body.as_ref().and_then(|(_, at)| *at)).collect::<Int32Array>()),
+        new_null_array(&DataType::Int32, rows.len()),
+        Arc::new(bodies.iter().map(|body| body.as_ref()?.1.as_deref()).collect::<BinaryArray>()),
     ]);
     RecordBatch::try_new(Table::Events.stored_schema(), columns)
 }
@@ -262,42 +231,5 @@ const fn mode_name(mode: CollectionMode) -> &'static str {
         CollectionMode::Live => "live",
         CollectionMode::Collected => "collected",
         CollectionMode::Backfill => "backfill",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn only_the_own_id_of_an_item_is_cut_out() {
-        let id = "0f4d9a3e-7c52-4a0e-9a41-d1b2c3d4e5f6";
-        let body = format!(r#"{{"id":"{id}","again":"{id}"}}"#);
-        for (item, expected) in [(format!("id:{id}"), Some(7)), (format!("id:{id}/stage"), Some(7)), (id.into(), None)]
-        {
-            let (short, at) = without_cut(body.as_bytes(), &item);
-            assert_eq!((at, short.len()), (expected, body.len() - expected.map_or(0, |_| id.len())), "{item}");
-            assert_eq!(whole_body(&short, &item, at), body.as_bytes());
-        }
-        assert_eq!(without_cut(br#"{"id":"7"}"#, "id:7").1, None);
-        assert_eq!(whole_body(b"short", &format!("id:{id}"), Some(6)), b"short");
-    }
-
-    proptest! {
-        #[test]
-        fn a_body_comes_back_whole(
-            before in prop::collection::vec(any::<u8>(), 0..40),
-            id in "[a-f0-9/]{0,40}",
-            behind in prop::collection::vec(any::<u8>(), 0..40),
-            has_id in any::<bool>(),
-        ) {
-            let middle = if has_id { id.as_bytes() } else { b"" };
-            let body = [&before, middle, &behind].concat();
-            let item = format!("id:{id}");
-            let (short, at) = without_cut(&body, &item);
-            prop_assert_eq!(whole_body(&short, &item, at), body);
-        }
     }
 }

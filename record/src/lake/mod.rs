@@ -4,6 +4,7 @@
 //! exactly-once against the log. Rows are only ever added. Reading is through a [`Snapshot`]: the list of files of every
 //! table at one moment, which no later append changes.
 
+mod body;
 mod cells;
 mod check;
 mod columns;
@@ -34,12 +35,13 @@ use self::delta::{LakeTable, NewFile, group};
 use self::feeds::FeedRow;
 use crate::store::{DeliveryChange, SqliteStore, StoreError, StoredFinding, StoredStep, StoredWindow};
 
+pub(crate) use body::{cut_columns, whole_body};
 pub use check::Damage;
 pub use columns::{Table, field_column};
 pub use durable::DurableFileSystem;
 pub(crate) use events::NO_ITEM;
 pub(crate) use events::batch as events_batch;
-pub use events::{EventRow, LeafColumns, event_rows, whole_body, whole_envelope};
+pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
 pub use feeds::CheckpointRow;
 pub use parquet_file::parquet_bytes;
 pub use redact::{Redacted, RedactedRecord, Redaction};
@@ -410,15 +412,23 @@ impl Lake {
     }
 
     /// Merges small files of each table, and once a day removes what no version of the week before `now` refers to. Versions that
-    /// are pinned meanwhile stay readable. Returns how many files were merged.
+    /// are pinned meanwhile stay readable, and appends do not wait. Returns how many files were merged. May be dropped at any time.
     ///
     /// # Errors
     /// [`LakeError`]; what was done before it stays.
     pub async fn tidy(&self, now: Timestamp) -> Result<usize, LakeError> {
         let mut merged = 0;
         for &table in Table::ALL {
+            let next = self.table(table)?.lock().await.next_merge().await?;
+            let file = match next {
+                Some(merge) => merge.merged().await.map(|(bytes, rows)| Some((merge, bytes, rows)))?,
+                None => None,
+            };
             let mut open = self.table(table)?.lock().await;
-            let count = open.compact().await?;
+            let count = match file {
+                Some((merge, bytes, rows)) => open.commit_merge(merge, bytes, rows).await?,
+                None => 0,
+            };
             if open.vacuum(now).await? || count > 0 {
                 self.publish(table, &mut open)?;
             }

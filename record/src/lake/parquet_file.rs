@@ -17,7 +17,7 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Uncompressed bytes of one page: what is compressed at once.
 const PAGE_BYTES: usize = 8 << 20;
 /// Columns whose values are long or random: no dictionary.
-const OPAQUE: &[&str] = &["envelope", "salt", "body", "leaf_hash", "json", "note"];
+const OPAQUE: &[&str] = &["envelope", "salt", "body", "packed", "leaf_hash", "json", "note"];
 /// Columns whose values are all different: no dictionary.
 const NAMES: &[&str] = &["event_id", "item", "finding_id"];
 /// Share of row groups that are read for an item they do not have.
@@ -92,7 +92,7 @@ fn properties(effort: Effort) -> Result<WriterProperties, ParquetError> {
     for name in OPAQUE.iter().chain(&["item"]) {
         properties = properties.set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::None);
     }
-    for name in ["envelope", "body", "leaf_hash", "json"] {
+    for name in ["envelope", "body", "packed", "leaf_hash", "json"] {
         // Lengths apart from texts: both compress better.
         properties = properties.set_column_encoding(ColumnPath::from(name), Encoding::DELTA_LENGTH_BYTE_ARRAY);
     }

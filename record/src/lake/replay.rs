@@ -21,11 +21,14 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 
+use super::body::{cut_columns, whole_body};
 use super::columns::Table;
 use super::delta::folder_name;
-use super::events::{whole_body, whole_envelope};
+use super::events::whole_envelope;
 use super::{LakeError, Snapshot, delta};
 
+/// What a record is made of, beside the values that its body leaves out.
+const RECORD: &[&str] = &["partition", "index", "envelope", "salt", "body", "item_at", "packed"];
 /// Rows read from one file at once: bodies may have up to 1 MiB each.
 const ROWS: usize = 256;
 
@@ -237,8 +240,9 @@ struct Cursor {
 
 impl Cursor {
     fn open(path: &Path, partition: i32) -> Result<Self, LakeError> {
-        let reader =
-            reader(path, Table::Events, &["partition", "index", "item", "envelope", "salt", "body", "item_at"])?;
+        let columns: Vec<String> = RECORD.iter().map(|name| (*name).to_owned()).chain(cut_columns()).collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let reader = reader(path, Table::Events, &columns)?;
         let mut cursor = Self { path: path.to_owned(), partition, reader, batch: None, row: 0, next: None };
         cursor.next = cursor.read()?;
         Ok(cursor)
@@ -278,9 +282,16 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
     let envelopes = column("envelope")?.as_string_opt::<i32>().ok_or_else(missing)?;
     let salts = column("salt")?.as_binary_opt::<i32>().ok_or_else(missing)?;
     let bodies = column("body")?.as_binary_opt::<i32>().ok_or_else(missing)?;
-    // Files of earlier versions hold whole bodies.
+    // Files of earlier versions may lack them.
+    let packed = batch.column_by_name("packed").and_then(|column| column.as_binary_opt::<i32>());
+    let packed = packed.filter(|column| column.is_valid(row)).map(|column| column.value(row));
     let item_at = batch.column_by_name("item_at").and_then(|column| column.as_primitive_opt::<Int32Type>());
     let item_at = item_at.filter(|column| column.is_valid(row)).map(|column| column.value(row));
+    let cut: Vec<String> = cut_columns().collect();
+    let value = |number: usize| {
+        let column = batch.column_by_name(cut.get(number)?)?.as_string_opt::<i32>()?;
+        column.is_valid(row).then(|| column.value(row))
+    };
     if partitions.value(row) != partition || envelopes.is_null(row) {
         return Ok(None);
     }
@@ -290,7 +301,7 @@ fn stored(batch: &RecordBatch, row: usize, partition: i32) -> Result<Option<Stor
         index: u64::try_from(indexes.value(row)).unwrap_or(0),
         envelope: whole_envelope(envelopes.value(row), items.value(row)),
         salt,
-        body: whole_body(bodies.value(row), items.value(row), item_at).into(),
+        body: Bytes::from(whole_body(bodies.value(row), packed, item_at, value).into_owned()),
     }))
 }
 
@@ -341,7 +352,7 @@ impl Iterator for Findings {
 }
 
 /// Columns that files of earlier versions lack.
-const LATER: &[&str] = &["item_at"];
+const LATER: &[&str] = &["item_at", "packed"];
 
 fn reader(path: &Path, table: Table, columns: &[&str]) -> Result<ParquetRecordBatchReader, LakeError> {
     let file = File::open(path).map_err(|source| LakeError::Folder { path: path.to_owned(), source })?;

@@ -12,7 +12,7 @@ use arrow_schema::{DataType, TimeUnit};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
-use crate::lake::whole_body;
+use crate::lake::{cut_columns, whole_body};
 
 /// Mean radius of the Earth in kilometres (IUGG).
 const EARTH_KM: f64 = 6_371.008_8;
@@ -38,15 +38,21 @@ pub(super) fn all() -> Vec<ScalarUDF> {
 
 /// The function that our own views are made with.
 pub(super) fn of_views() -> ScalarUDF {
-    // whole_body(body, item, item_at): the exact bytes of a record's body.
-    function("whole_body", vec![DataType::Binary, DataType::Utf8, DataType::Int32], DataType::Binary, body)
+    // whole_body(body, packed, item_at, VALUES): the exact bytes of a record's body; the values are those of the columns it leaves out.
+    let values = cut_columns().map(|_| DataType::Utf8);
+    let arguments = [DataType::Binary, DataType::Binary, DataType::Int32].into_iter().chain(values).collect();
+    function("whole_body", arguments, DataType::Binary, body)
 }
 
 fn body(arrays: &[ArrayRef], rows: usize) -> Result<ArrayRef, DataFusionError> {
     let whole = |row: usize| {
-        let body = arrays.first()?.as_binary_opt::<i32>().filter(|bodies| bodies.is_valid(row))?.value(row);
-        let at = arrays.get(2)?.as_primitive_opt::<Int32Type>().filter(|column| column.is_valid(row));
-        Some(whole_body(body, text(arrays, 1, row)?, at.map(|column| column.value(row))))
+        let bytes = |at: usize| {
+            let column = arrays.get(at)?.as_binary_opt::<i32>()?;
+            column.is_valid(row).then(|| column.value(row))
+        };
+        let item_at = arrays.get(2)?.as_primitive_opt::<Int32Type>().filter(|column| column.is_valid(row));
+        let item_at = item_at.map(|column| column.value(row));
+        Some(whole_body(bytes(0)?, bytes(1), item_at, |number| text(arrays, 3 + number, row)))
     };
     Ok(Arc::new((0..rows).map(whole).collect::<BinaryArray>()))
 }

@@ -16,7 +16,7 @@ use pipeproof_engine as engine;
 use url::Url;
 
 use super::SqlError;
-use crate::lake::{NO_ITEM, Table};
+use crate::lake::{NO_ITEM, Table, cut_columns};
 
 const VIEWS: &str = include_str!("views.sql");
 /// Schema of the files themselves; the relation of the same name without it is cut at `as_of`.
@@ -68,9 +68,9 @@ pub(super) fn views(as_of: Option<Timestamp>) -> Vec<(String, String)> {
     Table::ALL.iter().map(|table| known(*table)).chain(facts).collect()
 }
 
-/// All columns of events, envelopes and bodies with the items that the files keep apart.
+/// All columns of events, envelopes and bodies with what the files keep apart.
 fn whole_records() -> String {
-    format!("* EXCLUDE (item_at) REPLACE ({}, {WHOLE_BODY})", whole_envelope())
+    format!("* EXCLUDE (item_at, packed) REPLACE ({}, {})", whole_envelope(), whole_body())
 }
 
 /// [`crate::lake::whole_envelope`] in SQL.
@@ -79,7 +79,10 @@ pub(super) fn whole_envelope() -> String {
 }
 
 /// [`crate::lake::whole_body`] in SQL.
-pub(super) const WHOLE_BODY: &str = "whole_body(body, item, item_at) AS body";
+pub(super) fn whole_body() -> String {
+    let values: Vec<String> = cut_columns().collect();
+    format!("whole_body(body, packed, item_at, {}) AS body", values.join(", "))
+}
 
 /// What restricts a table to what was known before `as_of`.
 pub(super) fn cut(table: Table, as_of: Option<Timestamp>) -> String {

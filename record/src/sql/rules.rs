@@ -147,7 +147,7 @@ fn events_view(as_of: Option<Timestamp>) -> String {
         columns.push(match column.name().as_str() {
             "time" | "received" => naive(column.name()),
             "envelope" => relations::whole_envelope(),
-            "body" => relations::WHOLE_BODY.to_owned(),
+            "body" => relations::whole_body(),
             "source" => {
                 let by = |of: &str| {
                     let whens = FEEDS.iter().map(|(word, feed)| format!(" WHEN '{word}' THEN '{feed}'"));
