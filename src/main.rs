@@ -26,12 +26,12 @@ mod tls;
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 
 /// Detection keeps many small pieces for long and gives them back in another order: a third of its time went to the
-/// system's allocator.
+/// system's allocator. This one gives free memory back within seconds, under load as well: a server runs for months.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// An error with everything that caused it, in one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -27,7 +27,7 @@ use pipeproof_engine::time::Timestamp;
 
 /// The allocator of the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const BATCH: usize = 4_096;
 const PER_SECOND: u64 = 10_000;
