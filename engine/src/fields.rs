@@ -56,6 +56,9 @@ macro_rules! fields {
             /// The field of that dotted name.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
+                if !may_be_name(name.as_bytes()) {
+                    return None;
+                }
                 match name { $($name => Some(Self::$variant),)+ _ => None }
             }
         }
@@ -167,6 +170,26 @@ fields! {
     LeakFingerprint, "leak.fingerprint", Text, "Keyed fingerprint of that secret";
     LeakCount, "leak.count", Int, "How often it occurs in the record";
     Message, "message", Text, "Free text of the event, redacted";
+}
+
+/// For each length of a name, the letters it may end in, one bit for each. Decoders ask of every key whether it is a
+/// name, and hardly any is.
+const LAST: [u32; 32] = {
+    let mut letters = [0; 32];
+    let mut at = 0;
+    while at < Field::ALL.len() {
+        let name = Field::ALL[at].name().as_bytes();
+        letters[name.len()] |= 1 << (name[name.len() - 1] % 32);
+        at += 1;
+    }
+    letters
+};
+
+/// Whether a field has a name of this length that ends like this.
+#[inline]
+fn may_be_name(name: &[u8]) -> bool {
+    let letters = LAST.get(name.len()).copied().unwrap_or_default();
+    name.last().is_some_and(|last| letters >> (last % 32) & 1 == 1)
 }
 
 /// A field's value.

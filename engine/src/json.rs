@@ -1,7 +1,8 @@
 //! Reading JSON without building a tree of owned values: a thin layer over simd-json's tape.
 //!
-//! [`Json`] owns one parsed text; a [`Value`] is a place in it. This is for reading only: nothing here writes or
-//! changes JSON, and numbers keep the three forms the parser tells apart (an integer beyond 64 bits is a float).
+//! [`Parsed`] is one parsed text, [`Json`] one that owns it; a [`Value`] is a place in it. This is for reading only:
+//! nothing here writes or changes JSON, and numbers keep the three forms the parser tells apart (an integer beyond 64
+//! bits is a float).
 //! Every input is hostile: depth is limited before anything is kept, and no function recurses.
 
 use std::borrow::Cow;
@@ -10,16 +11,17 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node as TapeNode, StaticNode,
 
 use crate::spelling::Spelling;
 
+mod bytes;
 mod compact;
 mod grammar;
 mod members;
-mod sparse;
+mod strings;
 mod tokens;
 
 pub(crate) use compact::CompactWriter;
 pub(crate) use grammar::Tokens;
 pub use members::{Entries, Items};
-pub(crate) use tokens::unescape;
+pub(crate) use strings::unescape;
 
 /// How deep objects and arrays may be nested: as deep as `serde_json` reads them.
 pub const DEPTH_MAX: usize = 128;
@@ -51,12 +53,12 @@ enum Node {
     Int(i64),
     Uint(u64),
     Float(f64),
-    /// Range of [`Json::text`] that holds a number with a point: few of them are ever asked for.
+    /// Range of the text that holds a number with a point: few of them are ever asked for.
     Decimal {
         at: u32,
         len: u32,
     },
-    /// Range of [`Json::text`].
+    /// Range of the text, and beyond its end of [`Parsed::unescaped`].
     Text {
         at: u32,
         len: u32,
@@ -77,19 +79,34 @@ enum Node {
     },
 }
 
-/// One parsed JSON text.
+/// One parsed JSON text, which it may only borrow.
 #[derive(Clone, Debug)]
-pub struct Json {
-    /// Holds every string as it is without escapes.
-    text: String,
+pub struct Parsed<'t> {
+    text: Cow<'t, str>,
+    /// Strings that have escapes in the text, as they are without.
+    unescaped: String,
     nodes: Vec<Node>,
 }
 
-/// A place in a [`Json`].
+/// One parsed JSON text.
+pub type Json = Parsed<'static>;
+
+/// A place in a [`Parsed`] text.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a> {
-    json: &'a Json,
+    json: &'a Parsed<'a>,
     at: usize,
+}
+
+/// The part of a text, or of the strings without escapes that come behind it.
+#[inline]
+fn slice<'s>(text: &'s str, unescaped: &'s str, at: u32, len: u32) -> &'s str {
+    let (start, len) = (at as usize, len as usize);
+    let found = match start.checked_sub(text.len()) {
+        None => text.get(start..start + len),
+        Some(start) => unescaped.get(start..start + len),
+    };
+    found.unwrap_or_default()
 }
 
 /// Checks that no object or array is nested deeper than `max_depth`, without parsing: one pass, no allocation. What is
@@ -171,13 +188,14 @@ impl Json {
             ErrorType::InputTooLarge => too_long(),
             _ => JsonError::Syntax { at: cause.index(), cause },
         })?;
-        let mut json = Self { text: String::with_capacity(bytes.len()), nodes: Vec::with_capacity(tape.0.len()) };
+        let mut strings = String::with_capacity(bytes.len());
+        let mut nodes = Vec::with_capacity(tape.0.len());
         for node in &tape.0 {
             let size = |count: usize| u32::try_from(count).map_err(|_| too_long());
-            json.nodes.push(match *node {
+            nodes.push(match *node {
                 TapeNode::String(text) => {
-                    let at = size(json.text.len())?;
-                    json.text.push_str(text);
+                    let at = size(strings.len())?;
+                    strings.push_str(text);
                     Node::Text { at, len: size(text.len())? }
                 }
                 TapeNode::Object { count, .. } => Node::Object { count: size(count)? },
@@ -189,7 +207,20 @@ impl Json {
                 TapeNode::Static(StaticNode::F64(number)) => Node::Float(number),
             });
         }
-        Ok(json)
+        Ok(Self { text: Cow::Owned(strings), unescaped: String::new(), nodes })
+    }
+}
+
+impl<'t> Parsed<'t> {
+    /// As [`Json::parse_without`], of a text that stays where it is: copying it would be much of the work.
+    ///
+    /// # Errors
+    /// [`JsonError`] says whether it is not JSON or beyond a limit.
+    pub fn of(bytes: &'t [u8], max_depth: usize, keys: &[&str]) -> Result<Self, JsonError> {
+        match tokens::borrow(bytes, max_depth, keys) {
+            Some(parsed) => Ok(parsed),
+            None => Json::parse_by_tape(bytes, max_depth),
+        }
     }
 
     /// The whole.
@@ -217,8 +248,7 @@ impl Json {
 
     #[inline]
     fn slice(&self, at: u32, len: u32) -> &str {
-        let start = at as usize;
-        self.text.get(start..start + len as usize).unwrap_or_default()
+        slice(&self.text, &self.unescaped, at, len)
     }
 
     fn decimal(&self, at: u32, len: u32) -> f64 {
@@ -235,9 +265,10 @@ impl Json {
     }
 }
 
-impl Drop for Json {
+impl Drop for Parsed<'_> {
     fn drop(&mut self) {
-        tokens::keep(std::mem::take(&mut self.text), std::mem::take(&mut self.nodes));
+        let text = std::mem::take(&mut self.text);
+        tokens::keep(text, std::mem::take(&mut self.unescaped), std::mem::take(&mut self.nodes));
     }
 }
 
@@ -262,6 +293,11 @@ impl<'a> Value<'a> {
     fn find_sized(self, has_size: impl Fn(usize) -> bool, fits: impl Fn(&[u8]) -> bool) -> Option<Self> {
         let Node::Object { .. } = self.json.node(self.at) else { return None };
         let (end, text) = (self.json.after(self.at), self.json.text.as_bytes());
+        let unescaped = self.json.unescaped.as_bytes();
+        let name = |start: usize, len: usize| match start.checked_sub(text.len()) {
+            None => text.get(start..start + len),
+            Some(start) => unescaped.get(start..start + len),
+        };
         let (mut at, mut found) = (self.at + 1, None);
         while at < end {
             let (start, len, after) = match self.json.node(at) {
@@ -269,7 +305,7 @@ impl<'a> Value<'a> {
                 Node::Text { at: start, len } => (start as usize, len as usize, self.json.after(at + 1)),
                 _ => break,
             };
-            if has_size(len) && text.get(start..start + len).is_some_and(&fits) {
+            if has_size(len) && name(start, len).is_some_and(&fits) {
                 found = Some(Self { json: self.json, at: at + 1 });
             }
             at = after;
@@ -401,28 +437,6 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn text(self) -> Cow<'a, str> {
         self.scalar().unwrap_or_else(|| Cow::Owned(self.compact()))
-    }
-
-    /// The value as compact JSON, keys in the order written.
-    #[must_use]
-    pub fn compact(self) -> String {
-        let tape = &self.json.nodes;
-        let end = self.json.after(self.at);
-        let mut writer = CompactWriter::default();
-        for node in tape.get(self.at..end).unwrap_or_default() {
-            match *node {
-                Node::Text { at, len } | Node::Key { at, len, .. } => writer.text(self.json.slice(at, len)),
-                Node::Null => writer.scalar("null"),
-                Node::Bool(truth) => writer.scalar(if truth { "true" } else { "false" }),
-                Node::Int(number) => writer.scalar(&number.to_string()),
-                Node::Uint(number) => writer.scalar(&number.to_string()),
-                Node::Float(number) => writer.scalar(&float_text(number)),
-                Node::Decimal { at, len } => writer.scalar(&float_text(self.json.decimal(at, len))),
-                Node::Array { count } => writer.open(count as usize, false),
-                Node::Object { count } => writer.open(count as usize, true),
-            }
-        }
-        writer.finish()
     }
 
     /// Every value that the Sigma field `path` names, in order: dots lead into nested objects, a key that itself holds

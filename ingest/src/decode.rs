@@ -81,7 +81,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use engine::event::{Event, EventId};
 use engine::fields::{CompactString, Field, Fields};
-use engine::json::{Json, JsonError, Value};
+use engine::json::{JsonError, Parsed, Value};
 use engine::record::{Position, Record};
 use engine::source::SourceType;
 use engine::time::Timestamp;
@@ -331,13 +331,18 @@ fn finish(position: Position, record: &Record, drafts: Vec<Draft>) -> Vec<Event>
 }
 
 /// Parses the body as a JSON object.
-fn object(record: &Record, expected: &'static str) -> Result<Json, Undecodable> {
-    let json = Json::parse_within(&record.body, DEPTH_MAX)?;
+fn object<'r>(record: &'r Record, expected: &'static str) -> Result<Parsed<'r>, Undecodable> {
+    let json = Parsed::of(&record.body, DEPTH_MAX, &[])?;
     if json.root().is_object() {
         Ok(json)
     } else {
         Err(Undecodable::Shape { expected, problem: "the body is not a JSON object" })
     }
+}
+
+/// The text of a value, if it is text and not empty.
+fn said(value: Option<Value<'_>>) -> Option<&str> {
+    value.and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
 /// The scalar at a path as text: ids are numbers in one message and text in the next.

@@ -1,5 +1,7 @@
 //! Writing a tape as compact JSON, node by node, without recursion.
 
+use super::{Node, Value, float_text, strings};
+
 /// Writes a tape as compact JSON.
 #[derive(Debug, Default)]
 pub(crate) struct CompactWriter {
@@ -17,6 +19,11 @@ struct Open {
 }
 
 impl CompactWriter {
+    /// A writer of a text of about so many bytes.
+    pub(super) fn with_room(room: usize) -> Self {
+        Self { out: String::with_capacity(room), open: Vec::new() }
+    }
+
     /// Before each node: separator, and count it on every open container.
     fn before(&mut self, own: usize) {
         while self.open.last().is_some_and(|open| open.left == 0) {
@@ -44,6 +51,12 @@ impl CompactWriter {
     pub(crate) fn text(&mut self, text: &str) {
         self.before(1);
         self.out.push('"');
+        // Nearly all text is written as it is; to look at all of it at once is quicker than to look for the first that is not.
+        if strings::is_plain(text.as_bytes()) {
+            self.out.push_str(text);
+            self.out.push('"');
+            return;
+        }
         for char in text.chars() {
             match char {
                 '"' => self.out.push_str("\\\""),
@@ -81,5 +94,32 @@ impl CompactWriter {
             self.close();
         }
         self.out
+    }
+}
+
+impl Value<'_> {
+    /// The value as compact JSON, keys in the order written.
+    #[must_use]
+    pub fn compact(self) -> String {
+        let nodes = self.json.nodes.get(self.at..self.json.after(self.at)).unwrap_or_default();
+        let room = |node: &Node| match node {
+            Node::Text { len, .. } | Node::Key { len, .. } => *len as usize + 3,
+            _ => 8,
+        };
+        let mut writer = CompactWriter::with_room(nodes.iter().map(room).sum());
+        for node in nodes {
+            match *node {
+                Node::Text { at, len } | Node::Key { at, len, .. } => writer.text(self.json.slice(at, len)),
+                Node::Null => writer.scalar("null"),
+                Node::Bool(truth) => writer.scalar(if truth { "true" } else { "false" }),
+                Node::Int(number) => writer.scalar(&number.to_string()),
+                Node::Uint(number) => writer.scalar(&number.to_string()),
+                Node::Float(number) => writer.scalar(&float_text(number)),
+                Node::Decimal { at, len } => writer.scalar(&float_text(self.json.decimal(at, len))),
+                Node::Array { count } => writer.open(count as usize, false),
+                Node::Object { count } => writer.open(count as usize, true),
+            }
+        }
+        writer.finish()
     }
 }

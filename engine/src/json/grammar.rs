@@ -1,5 +1,5 @@
-//! The grammar of JSON over the tokens of a text, for the walks over them: the one that makes nodes of them all, and the one
-//! that takes out columns (`crate::scan`). They give up on what simd-json's tape has to decide.
+//! The grammar of JSON over the tokens of a text, for the walk over them that takes out columns (`crate::scan`). It gives up
+//! on what simd-json's tape has to decide.
 
 use super::DEPTH_MAX;
 use crate::intern::Kind;

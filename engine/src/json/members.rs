@@ -1,11 +1,11 @@
 //! Going through what an object or array holds.
 
-use super::{Json, Node, Value};
+use super::{Node, Parsed, Value};
 
 /// Keys and values of an object.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
-    pub(super) json: &'a Json,
+    pub(super) json: &'a Parsed<'a>,
     pub(super) at: usize,
     pub(super) end: usize,
 }
@@ -31,7 +31,7 @@ impl<'a> Iterator for Entries<'a> {
 /// Elements of an array.
 #[derive(Clone, Debug)]
 pub struct Items<'a> {
-    pub(super) json: &'a Json,
+    pub(super) json: &'a Parsed<'a>,
     pub(super) at: usize,
     pub(super) end: usize,
 }
@@ -47,5 +47,23 @@ impl<'a> Iterator for Items<'a> {
         let value = Value { json: self.json, at: self.at };
         self.at = self.json.after(self.at);
         Some(value)
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The members of these names of an object, found in one pass over it; each as [`Value::get`] gives it.
+    #[inline]
+    #[must_use]
+    pub fn members<const N: usize>(self, keys: [&str; N]) -> [Option<Self>; N] {
+        let mut found = [None; N];
+        for (key, value) in self.entries() {
+            for (name, found) in keys.iter().zip(&mut found) {
+                // Most keys differ in length or in their last letter.
+                if key.len() == name.len() && key.as_bytes().last() == name.as_bytes().last() && key == *name {
+                    *found = Some(value);
+                }
+            }
+        }
+        found
     }
 }

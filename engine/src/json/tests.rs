@@ -92,8 +92,6 @@ proptest! {
     ) {
         let members: Vec<String> = strings.iter().map(|text| format!(r#"{{"k":"{text}", "n": -1.5,"t":[true,null]}}"#)).collect();
         let mut text = format!("[{}]", members.join(","));
-        let mut tokens = Vec::new();
-        prop_assert_eq!(sparse::find(text.as_bytes(), &mut tokens).is_some(), text.len() >= 1024);
         assert_as_tape(text.as_bytes(), 8);
         // Nearly valid ones, too.
         let mut at = at.index(text.len());
@@ -132,6 +130,37 @@ proptest! {
             let text = whole(&part);
             let (without, with) = (Json::parse_without(text.as_bytes(), depth, &["left"]), Json::parse_within(text.as_bytes(), depth));
             prop_assert_eq!(without.is_ok(), with.is_ok(), "{}", text);
+        }
+    }
+
+    /// Each step of the search, and what is left over after each.
+    #[test]
+    fn the_end_of_plain_text_is_found_wherever_it_is(
+        plain in proptest::collection::vec(prop_oneof![3 => Just(b'x'), 1 => any::<u8>()], 0..700),
+        at in any::<proptest::sample::Index>(),
+        odd in proptest::collection::vec(any::<u8>(), 0..4),
+    ) {
+        let is_end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+        let mut bytes: Vec<u8> = plain.into_iter().map(|byte| if is_end(&byte) { b'z' } else { byte }).collect();
+        let at = at.index(bytes.len() + 1);
+        bytes.splice(at..at, odd);
+        let mut plain = strings::PlainText::of(&bytes);
+        for from in (0..bytes.len().min(20)).chain([at, bytes.len()]) {
+            let expected = bytes[from..].iter().position(is_end).map_or(bytes.len(), |within| from + within);
+            prop_assert_eq!(plain.end(from), expected);
+            prop_assert_eq!(strings::PlainText::of(&bytes).end(from), expected);
+            prop_assert_eq!(strings::is_plain(&bytes[from..]), expected == bytes.len());
+        }
+        prop_assert_eq!(plain.end(bytes.len() + 2), bytes.len() + 2);
+    }
+
+    /// A text that stays where it is reads as its copy does.
+    #[test]
+    fn a_text_that_is_borrowed_is_the_same(value in arbitrary_json(), odd in r#"[\[\]{},:"\\ 0-9a-z-]{0,2}"#) {
+        let text = format!("{{\"a\":{value}}}{odd}");
+        match (Parsed::of(text.as_bytes(), 64, &[]), Json::parse_within(text.as_bytes(), 64)) {
+            (Ok(borrowed), Ok(copied)) => prop_assert_eq!(borrowed.root().compact(), copied.root().compact()),
+            (borrowed, copied) => prop_assert_eq!(borrowed.is_ok(), copied.is_ok()),
         }
     }
 
@@ -175,13 +204,8 @@ fn parts_are_left_out_at_any_depth() {
 }
 
 #[test]
-fn few_tokens_are_found_as_the_first_stage_finds_them() {
+fn texts_of_long_strings_that_are_not_whole_are_left_to_the_tape() {
     let long = "x".repeat(2000);
-    let mut tokens = Vec::new();
-    let text = format!(r#"{{"a":"{long}\"\\","b": [-12.5 ,true],"":{{}}}} "#);
-    assert_eq!(sparse::find(text.as_bytes(), &mut tokens), text.find('\\'));
-    let begin = |tokens: &[u32]| tokens.iter().map(|at| text.as_bytes()[*at as usize]).collect::<Vec<_>>();
-    assert_eq!(begin(&tokens), br#"{":",":[-,t],":{}}"#);
     for left in [
         // Many tokens, at once or after a while.
         r#"["a","#.repeat(900),
@@ -196,12 +220,9 @@ fn few_tokens_are_found_as_the_first_stage_finds_them() {
         format!("[\"{long}\", 12"),
         "[]".to_owned(),
     ] {
-        assert!(sparse::find(left.as_bytes(), &mut tokens).is_none(), "{left}");
         assert!(tokens::parse(left.as_bytes(), 8, &[]).is_none_or(|_| left.ends_with(']')), "{left}");
     }
-    // What is no text is found out later.
     let bytes = [b"[\"", long.as_bytes(), b"\xff\"]"].concat();
-    assert_eq!(sparse::find(&bytes, &mut tokens), Some(usize::MAX));
     assert!(Json::parse(&bytes).is_err());
 }
 

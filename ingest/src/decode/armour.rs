@@ -14,6 +14,9 @@ use memchr::memmem;
 static STANDARD: LazyLock<Simd> = LazyLock::new(|| Simd::standard(PAD));
 static URL_SAFE: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(PAD));
 
+const BEGIN: &[u8] = b"-----BEGIN ";
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const DASHES: &[u8] = b"-----";
 /// Letters of a line of PEM, as nearly everybody breaks it (RFC 7468).
 const LINE: usize = 64;
 /// Memory is kept for what is up to this size; larger texts are rare.
@@ -83,25 +86,34 @@ pub(super) fn either(text: &str) -> Option<Opened> {
 
 /// The bytes inside the first PEM armour of a text, without headers and checksum of PGP's.
 pub(super) fn pem(text: &[u8]) -> Option<Opened> {
-    let begin = memmem::find(text, b"-----BEGIN ")?;
-    let (_, rest) = std::str::from_utf8(text).ok()?.get(begin + 11..)?.split_once("-----")?;
-    inside(rest, b"-----END ")
+    // Most have nothing before it, and searching is slow to begin.
+    let begin = if text.starts_with(BEGIN) { 0 } else { memmem::find(text, BEGIN)? };
+    let labelled = std::str::from_utf8(text).ok()?.get(begin + BEGIN.len()..)?;
+    // What it is called is short.
+    let label = labelled.as_bytes().windows(DASHES.len()).position(|window| window == DASHES)?;
+    inside(labelled.get(label + DASHES.len()..)?, b"-----END ")
 }
 
 /// The first certificate of a PEM text.
 pub(super) fn certificate(text: &str) -> Option<Opened> {
-    let begin = memmem::find(text.as_bytes(), b"-----BEGIN CERTIFICATE-----")?;
-    inside(text.get(begin + 27..)?, b"-----END CERTIFICATE-----")
+    let begin = if text.starts_with(CERTIFICATE) { 0 } else { memmem::find(text.as_bytes(), CERTIFICATE.as_bytes())? };
+    inside(text.get(begin + CERTIFICATE.len()..)?, b"-----END CERTIFICATE-----")
 }
 
 /// What is in Base64 up to `end`, however it is broken into lines.
 fn inside(text: &str, end: &[u8]) -> Option<Opened> {
-    let body = text.get(..memmem::find(text.as_bytes(), end)?)?;
-    // White space that is left makes it invalid: then it is taken out wherever it is.
-    if let Some(opened) = joined(body.trim().as_bytes()).and_then(|letters| open(&STANDARD, &letters)) {
-        return Some(opened);
-    }
-    standard(&body.split_whitespace().collect::<String>())
+    // There is no dash in Base64: the first is where it ends, or it is none.
+    let bytes = text.as_bytes();
+    let first = memchr::memchr(b'-', bytes)?;
+    let ends = bytes.get(first..)?.starts_with(end);
+    let body = text.get(..if ends { first } else { memmem::find(bytes, end)? })?;
+    let letters = body.trim();
+    // Some do not break it into lines. White space that is left makes it invalid: then it is taken out wherever it is.
+    let opened = match memchr::memchr(b'\n', letters.as_bytes()) {
+        None => open(&STANDARD, letters.as_bytes()),
+        Some(_) => joined(letters.as_bytes()).and_then(|letters| open(&STANDARD, &letters)),
+    };
+    opened.or_else(|| standard(&body.split_whitespace().collect::<String>()))
 }
 
 /// Lines of the usual length in one; `None` where they are others.

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use chrono::NaiveDate;
 use der::asn1::{BitStringRef, Utf8StringRef};
 use der::{Decode, Encode, Reader, SliceReader};
 use engine::time::Timestamp;
@@ -14,6 +15,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::time::Time;
 
 use self::values::Values;
+use super::git_remote::after_scheme;
 
 mod values;
 
@@ -45,17 +47,16 @@ pub(super) fn read(der: &[u8]) -> Option<Claims<'_>> {
     let not_before = outline(der, |oid, value| {
         if oid == SUBJECT_ALT_NAME {
             claims.identity = identity(value);
-        } else if let Some([number]) = oid.strip_prefix(FULCIO) {
+        } else if let Some((number, FULCIO)) = oid.split_last() {
             claim(&mut claims, *number, value);
         }
     });
-    let seconds = not_before?.to_unix_duration().as_secs();
-    claims.not_before = i64::try_from(seconds).ok().map(Timestamp::from_secs);
+    claims.not_before = Some(not_before?);
     Some(claims)
 }
 
 /// From when a certificate is valid; what it is extended by is handed on as object ids and values.
-fn outline<'d>(der: &'d [u8], mut extended: impl FnMut(&'d [u8], &'d [u8])) -> Option<Time> {
+fn outline<'d>(der: &'d [u8], mut extended: impl FnMut(&'d [u8], &'d [u8])) -> Option<Timestamp> {
     let mut certificate = Values::of(values::only(der, values::SEQUENCE)?);
     let mut signed = Values::of(certificate.next_as(values::SEQUENCE)?);
     certificate.next_as(values::SEQUENCE)?;
@@ -72,9 +73,7 @@ fn outline<'d>(der: &'d [u8], mut extended: impl FnMut(&'d [u8], &'d [u8])) -> O
     // Signature algorithm and issuer.
     signed.next_as(values::SEQUENCE)?;
     signed.next_as(values::SEQUENCE)?;
-    let mut validity = SliceReader::new(signed.next_as(values::SEQUENCE)?).ok()?;
-    let not_before = validity.decode().ok()?;
-    validity.decode::<Time>().ok()?;
+    let not_before = not_before(signed.next_as(values::SEQUENCE)?)?;
     // Subject and its key.
     signed.next_as(values::SEQUENCE)?;
     signed.next_as(values::SEQUENCE)?;
@@ -99,6 +98,38 @@ fn outline<'d>(der: &'d [u8], mut extended: impl FnMut(&'d [u8], &'d [u8])) -> O
         }
     }
     Some(not_before)
+}
+
+/// The first of two times.
+fn not_before(validity: &[u8]) -> Option<Timestamp> {
+    let usual = usual_time(validity).and_then(|(time, rest)| usual_time(rest).map(|_| time));
+    usual.or_else(|| {
+        let mut validity = SliceReader::new(validity).ok()?;
+        let not_before: Time = validity.decode().ok()?;
+        validity.decode::<Time>().ok()?;
+        i64::try_from(not_before.to_unix_duration().as_secs()).ok().map(Timestamp::from_secs)
+    })
+}
+
+/// A time of this half of the century as nearly every certificate has it, `YYMMDDHHMMSSZ`, and what comes after it.
+fn usual_time(der: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (time, rest) = der.split_first_chunk::<15>()?;
+    let [0x17, 13, digits @ .., b'Z'] = time else { return None };
+    let mut numbers = [0; 6];
+    for (number, digits) in numbers.iter_mut().zip(digits.as_chunks::<2>().0) {
+        let [tens, ones] = digits.map(|digit| digit.wrapping_sub(b'0'));
+        if tens > 9 || ones > 9 {
+            return None;
+        }
+        *number = u32::from(tens * 10 + ones);
+    }
+    let [year, month, day, hour, minute, second] = numbers;
+    if year >= 50 || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let date = NaiveDate::from_ymd_opt(i32::try_from(2000 + year).ok()?, month, day)?;
+    let days = date.signed_duration_since(NaiveDate::default()).num_days();
+    Some((Timestamp::from_secs(days * 86_400 + i64::from(hour * 3_600 + minute * 60 + second)), rest))
 }
 
 /// The first of a subject's alternative names that can be an identity.
@@ -161,7 +192,7 @@ fn claim<'d>(claims: &mut Claims<'d>, number: u8, value: &'d [u8]) {
 
 /// The path of a URL without the leading slash.
 fn path_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = after_scheme(url).unwrap_or(url);
     rest.split_once('/').map_or(rest, |(_, path)| path)
 }
 

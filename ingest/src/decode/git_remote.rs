@@ -1,11 +1,24 @@
 //! Addresses of Git repositories: `owner/name` out of the many ways to write one.
 
+/// A text before and after the first place of another, as `str::split_once` has it. That searches for anything, and is slow
+/// to begin; what addresses are taken apart at begins with a letter of which they have few.
+pub(super) fn split_once<'t>(text: &'t str, at: &str) -> Option<(&'t str, &'t str)> {
+    let is_here = |place: &usize| text.as_bytes().get(*place..).is_some_and(|rest| rest.starts_with(at.as_bytes()));
+    let place = memchr::memchr_iter(*at.as_bytes().first()?, text.as_bytes()).find(is_here)?;
+    Some((text.get(..place)?, text.get(place + at.len()..)?))
+}
+
+/// What comes after the first `://` of an address.
+pub(super) fn after_scheme(address: &str) -> Option<&str> {
+    split_once(address, "://").map(|(_, rest)| rest)
+}
+
 /// The path of a repository's address, without `.git`, a ref after `@` and the host: `owner/name`, or longer where groups
 /// are nested. `None` if it names no path of at least two parts.
 pub(super) fn repo(address: &str) -> Option<String> {
     let address = address.strip_prefix("git+").unwrap_or(address);
-    let path = match address.split_once("://") {
-        Some((_, rest)) => rest.split_once('/')?.1,
+    let path = match after_scheme(address) {
+        Some(rest) => rest.split_once('/')?.1,
         // git@host:owner/name
         None => match address.split_once(':') {
             Some((host, path)) if !host.contains('/') => path,
@@ -35,6 +48,14 @@ pub(super) fn full_ref(name: &str, tag: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_split_as_anywhere() {
+        for text in ["", ":", "a://b://c", "::///", "é://ü", "a:/b", "://", ":::://x"] {
+            assert_eq!(split_once(text, "://"), text.split_once("://"), "{text}");
+            assert_eq!(split_once(text, ":/"), text.split_once(":/"), "{text}");
+        }
+    }
 
     #[test]
     fn addresses() {

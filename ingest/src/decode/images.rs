@@ -31,9 +31,21 @@ pub(super) fn set(fields: &mut Fields, reference: &str) {
     fields.text(Field::ArtifactDigest, parts.digest);
 }
 
+/// The text of a SHA-256 digest with its prefix.
+pub(super) fn digest(bytes: &[u8; 32]) -> String {
+    let digit = |number: u8| number + if number < 10 { b'0' } else { b'a' - 10 };
+    let mut digits = [0; 64];
+    for (byte, digits) in bytes.iter().zip(digits.as_chunks_mut::<2>().0) {
+        *digits = [digit(byte / 16), digit(byte % 16)];
+    }
+    ["sha256:", std::str::from_utf8(&digits).unwrap_or_default()].concat()
+}
+
 /// Whether a text is a SHA-256 digest with its prefix.
 pub(super) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    // To look at all digits at once is quicker than to look for the first that is none.
+    let are_digits = |hex: &str| hex.bytes().fold(true, |all, byte| all & byte.is_ascii_hexdigit());
+    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && are_digits(hex))
 }
 
 /// The first image reference with a digest in free text, as admission messages quote it.
@@ -50,6 +62,13 @@ pub(super) fn find(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests() {
+        let bytes = std::array::from_fn(|at| (at * 37) as u8);
+        assert_eq!(super::digest(&bytes), format!("sha256:{}", hex::encode(bytes)));
+        assert!(is_digest(&super::digest(&[0xff; 32])));
+    }
 
     #[test]
     fn references() {

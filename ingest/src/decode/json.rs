@@ -25,17 +25,27 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 /// Takes over what an object names as in the taxonomy, and its time.
 pub(super) fn taxonomy(draft: &mut Draft, root: Value<'_>) {
     draft.time = TIMES.iter().find_map(|key| time_at(root, &[key]));
-    let mut open = vec![(String::new(), root, 1)];
-    while let Some((prefix, object, parts)) = open.pop() {
+    let mut open = Vec::new();
+    let mut dotted = String::new();
+    let mut next = Some((String::new(), root, 1));
+    while let Some((prefix, object, parts)) = next {
         for (key, value) in object.entries() {
-            let name = format!("{prefix}{key}");
-            if let Some(field) = Field::from_name(&name) {
+            let name = if prefix.is_empty() {
+                key
+            } else {
+                dotted.clear();
+                dotted.push_str(&prefix);
+                dotted.push_str(key);
+                &dotted
+            };
+            if let Some(field) = Field::from_name(name) {
                 set(&mut draft.fields, field, value);
             }
             if value.is_object() && parts < NAME_PARTS_MAX {
-                open.push((name + ".", value, parts + 1));
+                open.push((format!("{name}."), value, parts + 1));
             }
         }
+        next = open.pop();
     }
 }
 

@@ -29,26 +29,37 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 }
 
 /// Who asked for what.
-pub(super) fn asked(fields: &mut Fields, request: Value<'_>) {
-    let part = |path: &[&str]| request.str_at(path);
-    let object = request.get("object").filter(|object| object.is_object()).or_else(|| request.get("oldObject"));
-    let of_object = |path: &[&str]| object.and_then(|object| object.str_at(path));
-    let kind = || part(&["kind", "kind"]).or_else(|| of_object(&["kind"])).map(kubernetes_objects::plural);
-    let resource = part(&["resource", "resource"]).map(Cow::Borrowed).or_else(|| kind().map(Cow::Owned));
-    let whole = part(&["subResource"]).filter(|name| !name.is_empty());
-    let resource = match (resource, whole) {
-        (Some(resource), Some(subresource)) => Some(Cow::Owned(format!("{resource}/{subresource}"))),
-        (resource, _) => resource,
+pub(super) fn asked<'r>(fields: &mut Fields, request: Value<'r>) {
+    let [object, old, kind, resource, whole, namespace, name, operation, user] = request.members([
+        "object",
+        "oldObject",
+        "kind",
+        "resource",
+        "subResource",
+        "namespace",
+        "name",
+        "operation",
+        "userInfo",
+    ]);
+    let text = |value: Option<Value<'r>>| value.and_then(Value::as_str);
+    let part = |value: Option<Value<'r>>, key: &str| text(value.and_then(|value| value.get(key)));
+    let object = object.filter(|object| object.is_object()).or(old);
+    let of_metadata = |key: &str| object.and_then(|object| object.str_at(&["metadata", key]));
+    let plural = || part(kind, "kind").or_else(|| part(object, "kind")).map(kubernetes_objects::plural);
+    let plural = part(resource, "resource").map(Cow::Borrowed).or_else(|| plural().map(Cow::Owned));
+    let plural = match (plural, text(whole).filter(|name| !name.is_empty())) {
+        (Some(plural), Some(subresource)) => Some(Cow::Owned(format!("{plural}/{subresource}"))),
+        (plural, _) => plural,
     };
-    fields.text(Field::K8sKind, resource);
-    fields.text(Field::K8sGroup, part(&["resource", "group"]).or_else(|| part(&["kind", "group"])));
-    fields.text(Field::K8sNamespace, part(&["namespace"]).or_else(|| of_object(&["metadata", "namespace"])));
-    fields.text(Field::K8sName, part(&["name"]).or_else(|| of_object(&["metadata", "name"])));
-    fields.text(Field::K8sVerb, part(&["operation"]).map(str::to_lowercase));
-    let user = part(&["userInfo", "username"]);
-    fields.text(Field::K8sUser, user);
+    let user = part(user, "username");
     fields.text(Field::ActorId, user);
     fields.text(Field::ActorType, user.map(kubernetes_audit::actor_type));
+    fields.text(Field::K8sNamespace, text(namespace).or_else(|| of_metadata("namespace")));
+    fields.text(Field::K8sKind, plural);
+    fields.text(Field::K8sName, text(name).or_else(|| of_metadata("name")));
+    fields.text(Field::K8sVerb, text(operation).map(str::to_lowercase));
+    fields.text(Field::K8sGroup, part(resource, "group").or_else(|| part(kind, "group")));
+    fields.text(Field::K8sUser, user);
 }
 
 /// The review as an event, and one for each container's image.

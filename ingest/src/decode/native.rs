@@ -6,11 +6,15 @@ use engine::fields::{Field, Fields, Value};
 use engine::source::SourceType;
 use pipeproof_engine as engine;
 
-/// What most of these objects do not exceed.
-const USUAL: usize = 512;
+/// What a field takes besides its name and its text, and what the beginning takes; a few more if there are escapes.
+const AROUND: usize = 6;
+const BEGINNING: usize = 96;
 
 pub(super) fn derived(kind: SourceType, fields: &Fields) -> Bytes {
-    let mut out = Vec::with_capacity(USUAL);
+    let room = |(field, value): (Field, &Value)| {
+        AROUND + field.name().len() + if let Value::Text(text) = value { text.len() } else { 32 }
+    };
+    let mut out = Vec::with_capacity(BEGINNING + fields.iter().map(room).sum::<usize>());
     out.extend_from_slice(b"{\"derived\":");
     text(&mut out, fields.get_text(Field::Action).unwrap_or_default());
     out.extend_from_slice(b",\"from\":");

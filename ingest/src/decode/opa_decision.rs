@@ -8,33 +8,32 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, kubernetes_admission, kubernetes_audit, object, outcome, time_at};
+use super::{Draft, Undecodable, kubernetes_admission, kubernetes_audit, object, outcome, said, time_of};
 
 const EXPECTED: &str = "an OPA decision";
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
     let root = json.root();
-    let text = |key: &str| root.str_at(&[key]).filter(|text| !text.is_empty());
-    let Some(asked) = text("path").or_else(|| text("query")).or(text("decision_id").map(|_| "")) else {
+    let [path, query, id, time, result, error, requested_by, input] =
+        root.members(["path", "query", "decision_id", "timestamp", "result", "error", "requested_by", "input"]);
+    let Some(asked) = said(path).or_else(|| said(query)).or(said(id).map(|_| "")) else {
         return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `decision_id`, `path` or `query`" });
     };
     let mut draft = Draft::new("policy.decided", "admission");
-    draft.time = time_at(root, &["timestamp"]);
+    draft.time = time.and_then(time_of);
     let fields = &mut draft.fields;
-    let result = root.get("result");
     let allowed = result.and_then(allowed);
-    let failed = root.get("error").is_some_and(|error| !error.is_null());
+    let failed = error.is_some_and(|error| !error.is_null());
     let policy = asked.trim_matches('/');
-    fields.text(Field::K8sPolicy, Some(policy));
     fields.text(Field::Outcome, if failed { Some("failure") } else { allowed.map(outcome) });
-    fields.text(Field::K8sDecision, allowed.map(|allowed| if allowed { "allow" } else { "deny" }));
     let reasons = result.map(reasons).unwrap_or_default();
-    let error = root.str_at(&["error", "message"]).or_else(|| root.str_at(&["error", "code"]));
-    fields.text(Field::Reason, error);
+    let text_of_error = |key: &str| error.and_then(|error| error.get(key)).and_then(Value::as_str);
+    fields.text(Field::Reason, text_of_error("message").or_else(|| text_of_error("code")));
+    fields.text(Field::SrcIp, said(requested_by).and_then(address));
+    fields.text(Field::K8sDecision, allowed.map(|allowed| if allowed { "allow" } else { "deny" }));
+    fields.text(Field::K8sPolicy, Some(policy));
     fields.text(Field::Message, Some(reasons.as_str()));
-    fields.text(Field::SrcIp, text("requested_by").and_then(address));
-    let input = root.get("input");
     let request = input
         .and_then(|input| input.get("request"))
         .filter(|request| request.get("userInfo").is_some() || request.get("operation").is_some());

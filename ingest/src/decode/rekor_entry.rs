@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use engine::fields::{Field, Fields};
-use engine::json::{Json, Value};
+use engine::json::{Parsed, Value};
 use engine::record::Record;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
@@ -20,7 +20,7 @@ const EXPECTED: &str = "an entry of a Rekor log";
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let json = object(record, EXPECTED)?;
     let root = json.root();
-    if root.get("kind").is_some() || root.get("body").is_some() || root.get("canonicalizedBody").is_some() {
+    if root.members(["kind", "body", "canonicalizedBody"]).iter().any(Option::is_some) {
         return entry(root, None).map(|draft| vec![draft]);
     }
     let answers = root.entries().filter(|(_, entry)| entry.get("body").is_some());
@@ -38,23 +38,23 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 fn entry(root: Value<'_>, uuid: Option<&str>) -> Result<Draft, Undecodable> {
     let shape = |problem| Undecodable::Shape { expected: EXPECTED, problem };
     let mut draft = Draft::new("artifact.signed", "signing");
-    let scalar = |key: &str| root.get(key).and_then(Value::scalar);
-    let time = scalar("integratedTime").and_then(|text| text.parse().ok());
+    let [proposed, canonical, index, time, attestation] =
+        root.members(["body", "canonicalizedBody", "logIndex", "integratedTime", "attestation"]);
+    let time = time.and_then(Value::scalar).and_then(|text| text.parse().ok());
     draft.time = time.filter(|secs| *secs > 0).map(Timestamp::from_secs);
-    let fields = &mut draft.fields;
-    fields.text(Field::Outcome, Some("success"));
-    fields.text(Field::SignatureStatus, Some("unverified"));
-    fields.text(Field::ConfigId, scalar("logIndex").or_else(|| uuid.map(Cow::Borrowed)));
-    let wrapped = root.str_at(&["body"]).or_else(|| root.str_at(&["canonicalizedBody"]));
+    draft.fields.text(Field::Outcome, Some("success"));
+    let wrapped = proposed.and_then(Value::as_str).or_else(|| canonical.and_then(Value::as_str));
     if let Some(wrapped) = wrapped {
         let bytes = armour::standard(wrapped).ok_or_else(|| shape("its body is not Base64"))?;
-        body(&mut draft, Json::parse_within(&bytes, DEPTH_MAX)?.root())?;
+        body(&mut draft, Parsed::of(&bytes, DEPTH_MAX, &[])?.root())?;
     } else {
         body(&mut draft, root)?;
     }
+    draft.fields.text(Field::ConfigId, index.and_then(Value::scalar).or_else(|| uuid.map(Cow::Borrowed)));
+    draft.fields.text(Field::SignatureStatus, Some("unverified"));
     // Logs that store attestations hand them out with the entry.
-    let stored = root.str_at(&["attestation", "data"]).and_then(armour::standard);
-    if let Some(stored) = stored.and_then(|bytes| statement::parse(&bytes).ok()) {
+    let stored = attestation.and_then(|held| held.str_at(&["data"])).and_then(armour::standard);
+    if let Some(stored) = stored.as_deref().and_then(|bytes| statement::parse(bytes).ok()) {
         statement::set(&mut draft.fields, stored.root());
         if let Some((name, digest)) = statement::subjects(stored.root()).next() {
             draft.fields.text(Field::ArtifactName, name);
@@ -70,7 +70,10 @@ fn body(draft: &mut Draft, body: Value<'_>) -> Result<(), Undecodable> {
     };
     // Version 0.0.2 of Rekor v2 puts everything under one member named after kind and version.
     let spec = spec.entries().find(|(key, _)| key.ends_with("V002")).map_or(spec, |(_, inner)| inner);
-    draft.fields.text(Field::Message, Some(kind));
+    // Fields come about in the order of their table: that is quicker.
+    if let Some(key) = key(spec) {
+        signer(draft, &key);
+    }
     // What is signed in an envelope is its payload, and the artifact is named in there.
     if !matches!(kind, "dsse" | "intoto") {
         draft.fields.text(Field::ArtifactDigest, digest(spec));
@@ -78,9 +81,7 @@ fn body(draft: &mut Draft, body: Value<'_>) -> Result<(), Undecodable> {
             spec.str_at(&["package", "headers", "Name"]).or_else(|| spec.str_at(&["package", "pkginfo", "pkgname"]));
         draft.fields.text(Field::ArtifactName, name);
     }
-    if let Some(key) = key(spec) {
-        signer(draft, &key);
-    }
+    draft.fields.text(Field::Message, Some(kind));
     Ok(())
 }
 
@@ -93,10 +94,10 @@ fn digest(spec: Value<'_>) -> Option<String> {
     }
     if matches!(data.str_at(&["algorithm"]), Some("SHA2_256")) {
         let bytes = armour::standard(data.str_at(&["digest"])?)?;
-        return (bytes.len() == 32).then(|| format!("sha256:{}", hex::encode(&*bytes)));
+        return <&[u8; 32]>::try_from(&*bytes).ok().map(images::digest);
     }
     let content = armour::standard(data.str_at(&["content"])?)?;
-    Some(format!("sha256:{}", hex::encode(Sha256::digest(&*content))))
+    Some(images::digest(&Sha256::digest(&*content).into()))
 }
 
 /// The key or certificate of the first signature, as bytes.
@@ -127,7 +128,7 @@ fn signer(draft: &mut Draft, key: &[u8]) {
         }
         // A key says nothing but which one it is.
         _ => {
-            let id = format!("key:sha256:{}", hex::encode(Sha256::digest(der)));
+            let id = format!("key:{}", images::digest(&Sha256::digest(der).into()));
             fields.text(Field::ActorId, Some(id));
             fields.text(Field::ActorType, Some("service"));
         }

@@ -4,13 +4,14 @@
 //! Source: sigstore/protobuf-specs `sigstore_bundle.proto`.
 
 use engine::fields::{Field, Fields};
-use engine::json::{Json, Value};
+use engine::json::{Parsed, Value};
 use engine::record::Record;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::fulcio::{self, Claims};
-use super::{Draft, Undecodable, armour, object, statement, subject};
+use super::subject::Behind;
+use super::{Draft, Undecodable, armour, images, object, statement};
 
 const EXPECTED: &str = "a Sigstore bundle";
 
@@ -26,25 +27,28 @@ pub(super) fn bundle(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
         return Err(shape("its `mediaType` is of no version we read (0.1 to 0.3)"));
     }
     let material = root.get("verificationMaterial").ok_or_else(|| shape("it has no `verificationMaterial`"))?;
-    let signed = signed(root).ok_or_else(|| shape("it names no readable subject"))?;
+    let unread = || shape("it names no readable subject");
+    let signed = signed(root).ok_or_else(unread)?;
+    let statement = match &signed {
+        Signed::Digest(_) => None,
+        Signed::Payload(payload) => Some(statement_of(payload).ok_or_else(unread)?),
+    };
     let certificate = certificate(material);
     let claims = certificate.as_deref().and_then(fulcio::read).unwrap_or_default();
     let mut draft = Draft::new("artifact.signed", "signing");
     draft.time = integrated(material).or(claims.not_before);
     who(&mut draft.fields, &claims);
     draft.fields.text(Field::SignatureStatus, Some("unverified"));
-    Ok(match signed {
-        Signed::Digest(digest) => {
-            draft.fields.text(Field::ArtifactDigest, Some(digest));
-            vec![draft]
-        }
-        Signed::Statement(statement) => {
-            let made = statement::set(&mut draft.fields, statement.root());
-            draft.time = draft.time.or(made);
-            // npm names packages by SHA-512 only.
-            statement::per_subject(draft, statement.root())
-        }
-    })
+    if let Some(statement) = statement {
+        let made = statement::set(&mut draft.fields, statement.root());
+        draft.time = draft.time.or(made);
+        // npm names packages by SHA-512 only.
+        return Ok(statement::per_subject(draft, statement.root()));
+    }
+    if let Signed::Digest(digest) = &signed {
+        draft.fields.text(Field::ArtifactDigest, Some(digest.as_str()));
+    }
+    Ok(vec![draft])
 }
 
 fn is_known(media: &str) -> bool {
@@ -56,22 +60,26 @@ fn is_known(media: &str) -> bool {
     matches!(version, Some("0.1" | "0.2" | "0.3"))
 }
 
-/// What was signed: bytes of which the digest is known, or a statement.
+/// What was signed: bytes of which the digest is known, or what should be a statement.
 enum Signed {
     Digest(String),
-    Statement(Json),
+    Payload(armour::Opened),
 }
 
 fn signed(root: Value<'_>) -> Option<Signed> {
     if let Some(digest) = root.at(&["messageSignature", "messageDigest"]) {
         let known = matches!(digest.str_at(&["algorithm"]), Some("SHA2_256") | None);
-        let bytes = armour::standard(digest.str_at(&["digest"])?).filter(|bytes| known && bytes.len() == 32)?;
-        return Some(Signed::Digest(format!("sha256:{}", hex::encode(&*bytes))));
+        let bytes = armour::standard(digest.str_at(&["digest"])?).filter(|_| known)?;
+        return <&[u8; 32]>::try_from(&*bytes).ok().map(|bytes| Signed::Digest(images::digest(bytes)));
     }
-    let payload = armour::standard(root.str_at(&["dsseEnvelope", "payload"])?)?;
-    let statement = statement::parse(&payload).ok()?;
-    statement.at(&["subject"])?.items().next()?;
-    Some(Signed::Statement(statement))
+    armour::standard(root.str_at(&["dsseEnvelope", "payload"])?).map(Signed::Payload)
+}
+
+/// The statement in a payload, if it is about something.
+fn statement_of(payload: &[u8]) -> Option<Parsed<'_>> {
+    let statement = statement::parse(payload).ok()?;
+    let is_about_something = statement.at(&["subject"])?.items().next().is_some();
+    is_about_something.then_some(statement)
 }
 
 fn certificate(material: Value<'_>) -> Option<armour::Opened> {
@@ -91,8 +99,9 @@ pub(super) fn who(fields: &mut Fields, claims: &Claims<'_>) {
     let identity = claims.identity.as_deref();
     fields.text(Field::ActorId, identity);
     if let Some(issuer) = claims.issuer {
-        fields.text(Field::ActorType, Some(subject::signer(issuer, identity)));
-        fields.text(Field::CiProvider, subject::ci_provider(issuer));
+        let behind = Behind::of(issuer);
+        fields.text(Field::ActorType, Some(behind.signer(identity)));
+        fields.text(Field::CiProvider, behind.provider());
     }
     fields.text(Field::CiRepo, claims.repo);
     fields.text(Field::CiRunId, claims.run_id);

@@ -3,12 +3,14 @@
 //! Sources: in-toto attestation framework (Statement v0.1 and v1), SLSA provenance v0.1, v0.2 and v1. Builders fill the
 //! open parts as they please: those of GitHub, GitLab, Tekton and Google Cloud Build were looked at.
 
+use std::borrow::Cow;
+
 use engine::fields::{CompactString, Field, Fields};
-use engine::json::{Json, JsonError, Value};
+use engine::json::{JsonError, Parsed, Value};
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::{DEPTH_MAX, DERIVED_MAX, Draft, git_remote, images, purl, subject, time_at};
+use super::{DEPTH_MAX, DERIVED_MAX, Draft, git_remote, images, purl, subject, time_at, time_of};
 
 /// Predicates that are SLSA provenance start like this; the version follows.
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
@@ -28,8 +30,8 @@ const TIMES: &[&[&str]] = &[
 const LEFT_OUT: &[&str] = &["github_event_payload", "GITHUB_EVENT_PAYLOAD"];
 
 /// Parses a statement.
-pub(super) fn parse(payload: &[u8]) -> Result<Json, JsonError> {
-    Json::parse_without(payload, DEPTH_MAX, LEFT_OUT)
+pub(super) fn parse(payload: &[u8]) -> Result<Parsed<'_>, JsonError> {
+    Parsed::of(payload, DEPTH_MAX, LEFT_OUT)
 }
 
 /// Names and `sha256:` digests of what a statement is about, those without such a digest left out.
@@ -37,7 +39,7 @@ pub(super) fn subjects(statement: Value<'_>) -> impl Iterator<Item = (Option<&st
     let all = statement.get("subject").into_iter().flat_map(Value::items);
     all.filter_map(|subject| {
         let stated = subject.str_at(&["digest", "sha256"]).map(|hash| {
-            let mut digest = format!("sha256:{hash}");
+            let mut digest = ["sha256:", hash].concat();
             digest.make_ascii_lowercase();
             digest
         });
@@ -95,11 +97,15 @@ fn builder(fields: &mut Fields, id: Option<&str>) {
     let Some(id) = id else { return };
     fields.text(Field::BuildBuilder, Some(id));
     add(fields, Field::ActorId, Some(id));
+    // A certificate says all of this, and better.
+    if [Field::ActorType, Field::CiProvider, Field::CiWorkflowRef].iter().all(|field| fields.get(*field).is_some()) {
+        return;
+    }
     let provider = provider(id);
     add(fields, Field::CiProvider, provider);
     add(fields, Field::ActorType, Some(provider.map_or("service", |_| "ci")));
-    if provider == Some("github") && id.contains("/.github/workflows/") {
-        let path = id.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
+    if provider == Some("github") && git_remote::split_once(id, "/.github/workflows/").is_some() {
+        let path = git_remote::after_scheme(id).and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
         add(fields, Field::CiWorkflowRef, path);
     }
 }
@@ -115,70 +121,100 @@ fn provider(id: &str) -> Option<&'static str> {
         ("https://circleci.com/", "circleci"),
         ("https://buildkite.com/", "buildkite"),
     ];
-    HOSTS.iter().find(|(part, _)| id.contains(part)).map(|(_, provider)| *provider).or_else(|| subject::ci_provider(id))
+    HOSTS
+        .iter()
+        .find(|(part, _)| git_remote::split_once(id, part).is_some())
+        .map(|(_, provider)| *provider)
+        .or_else(|| subject::ci_provider(id))
+}
+
+/// The members of these names, where there is an object.
+fn members<'v, const N: usize>(value: Option<Value<'v>>, names: [&str; N]) -> [Option<Value<'v>>; N] {
+    value.map_or([None; N], |value| value.members(names))
+}
+
+fn text(value: Option<Value<'_>>) -> Option<&str> {
+    value.and_then(Value::as_str)
+}
+
+fn scalar(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
+    value.and_then(Value::scalar)
 }
 
 fn provenance_0(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> {
-    builder(fields, predicate.str_at(&["builder", "id"]));
-    let source = predicate.at(&["invocation", "configSource"]);
-    let of_source = source.and_then(|source| source.str_at(&["uri"]));
-    let first = || predicate.get("materials")?.items().find_map(|material| material.str_at(&["uri"]));
-    from(fields, of_source.or_else(first));
-    let hash = source.and_then(|source| source.str_at(&["digest", "sha1"]));
-    add(fields, Field::CiSha, hash);
-    add(fields, Field::CiWorkflow, source.and_then(|source| source.str_at(&["entryPoint"])));
-    if let Some(environment) = predicate.at(&["invocation", "environment"]) {
-        let text = |key: &str| environment.get(key).and_then(Value::scalar);
-        add(fields, Field::CiRunId, text("github_run_id"));
-        attempt(fields, text("github_run_attempt").as_deref());
-        add(fields, Field::CiRef, text("github_ref"));
-        add(fields, Field::CiSha, text("github_sha1"));
-        add(fields, Field::CiTrigger, text("github_event_name"));
-        add(fields, Field::CiRepo, text("github_repository"));
-    }
-    let id =
-        predicate.at(&["metadata", "buildInvocationID"]).or_else(|| predicate.at(&["metadata", "buildInvocationId"]));
-    if let Some(id) = id.and_then(Value::as_str) {
+    let [by, invoked, materials, metadata] = predicate.members(["builder", "invocation", "materials", "metadata"]);
+    builder(fields, by.and_then(|builder| builder.str_at(&["id"])));
+    let [source, environment] = members(invoked, ["configSource", "environment"]);
+    let [uri, digest, entry] = members(source, ["uri", "digest", "entryPoint"]);
+    let first = || materials?.items().find_map(|material| material.str_at(&["uri"]));
+    from(fields, text(uri).or_else(first));
+    add(fields, Field::CiSha, digest.and_then(|digest| digest.str_at(&["sha1"])));
+    add(fields, Field::CiWorkflow, text(entry));
+    let [run, attempted, git_ref, sha, trigger, repo] = members(
+        environment,
+        ["github_run_id", "github_run_attempt", "github_ref", "github_sha1", "github_event_name", "github_repository"],
+    );
+    add(fields, Field::CiRunId, scalar(run));
+    attempt(fields, scalar(attempted).as_deref());
+    add(fields, Field::CiRef, scalar(git_ref));
+    add(fields, Field::CiSha, scalar(sha));
+    add(fields, Field::CiTrigger, scalar(trigger));
+    add(fields, Field::CiRepo, scalar(repo));
+    let [id, other_id, finished, started] =
+        members(metadata, ["buildInvocationID", "buildInvocationId", "buildFinishedOn", "buildStartedOn"]);
+    if let Some(id) = text(id.or(other_id)) {
         invocation(fields, id);
     }
-    time_at(predicate, &["metadata", "buildFinishedOn"]).or_else(|| time_at(predicate, &["metadata", "buildStartedOn"]))
+    finished.and_then(time_of).or_else(|| started.and_then(time_of))
 }
 
 fn provenance_1(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> {
-    builder(fields, predicate.str_at(&["runDetails", "builder", "id"]));
-    if let Some(outer) = predicate.at(&["buildDefinition", "externalParameters"]) {
+    let [definition, details] = predicate.members(["buildDefinition", "runDetails"]);
+    let [by, metadata] = members(details, ["builder", "metadata"]);
+    builder(fields, by.and_then(|builder| builder.str_at(&["id"])));
+    let [outer, inner, resolved] =
+        members(definition, ["externalParameters", "internalParameters", "resolvedDependencies"]);
+    if let Some(outer) = outer {
         let workflow = outer.get("workflow").unwrap_or(outer);
-        from(fields, workflow.str_at(&["repository"]));
-        add(fields, Field::CiRef, workflow.str_at(&["ref"]));
-        add(fields, Field::CiWorkflow, workflow.str_at(&["path"]));
+        let [repository, git_ref, path] = workflow.members(["repository", "ref", "path"]);
+        from(fields, text(repository));
+        add(fields, Field::CiRef, text(git_ref));
+        add(fields, Field::CiWorkflow, text(path));
         let source = outer.get("source");
         from(fields, source.and_then(|source| source.as_str().or_else(|| source.str_at(&["uri"]))));
         add(fields, Field::CiSha, source.and_then(|source| source.str_at(&["digest", "sha1"])));
     }
-    if let Some(inner) = predicate.at(&["buildDefinition", "internalParameters"]) {
-        let text = |path: &[&str]| inner.at(path).and_then(Value::scalar);
-        add(fields, Field::CiTrigger, text(&["github", "event_name"]).or_else(|| text(&["GITHUB_EVENT_NAME"])));
-        add(fields, Field::RunnerKind, text(&["github", "runner_environment"]));
-        add(fields, Field::CiRunId, text(&["GITHUB_RUN_ID"]));
-        attempt(fields, text(&["GITHUB_RUN_ATTEMPT"]).as_deref());
-        add(fields, Field::CiRef, text(&["GITHUB_REF"]));
-        add(fields, Field::CiSha, text(&["GITHUB_SHA"]));
-        add(fields, Field::CiRepo, text(&["GITHUB_REPOSITORY"]));
-    }
-    for source in predicate.at(&["buildDefinition", "resolvedDependencies"]).into_iter().flat_map(Value::items).take(1)
-    {
+    let [github, trigger, run, attempted, git_ref, sha, repo] = members(
+        inner,
+        [
+            "github",
+            "GITHUB_EVENT_NAME",
+            "GITHUB_RUN_ID",
+            "GITHUB_RUN_ATTEMPT",
+            "GITHUB_REF",
+            "GITHUB_SHA",
+            "GITHUB_REPOSITORY",
+        ],
+    );
+    let [event, runner] = members(github, ["event_name", "runner_environment"]);
+    add(fields, Field::CiTrigger, scalar(event).or_else(|| scalar(trigger)));
+    add(fields, Field::RunnerKind, scalar(runner));
+    add(fields, Field::CiRunId, scalar(run));
+    attempt(fields, scalar(attempted).as_deref());
+    add(fields, Field::CiRef, scalar(git_ref));
+    add(fields, Field::CiSha, scalar(sha));
+    add(fields, Field::CiRepo, scalar(repo));
+    if let Some(source) = resolved.and_then(|sources| sources.items().next()) {
         from(fields, source.str_at(&["uri"]));
-        add(
-            fields,
-            Field::CiSha,
-            source.str_at(&["digest", "gitCommit"]).or_else(|| source.str_at(&["digest", "sha1"])),
-        );
+        let digest = |name: &str| source.str_at(&["digest", name]);
+        add(fields, Field::CiSha, digest("gitCommit").or_else(|| digest("sha1")));
     }
-    let metadata = predicate.at(&["runDetails", "metadata"])?;
-    if let Some(id) = metadata.str_at(&["invocationId"]).or_else(|| metadata.str_at(&["invocationID"])) {
+    let [id, other_id, finished, started] =
+        members(metadata, ["invocationId", "invocationID", "finishedOn", "startedOn"]);
+    if let Some(id) = text(id).or_else(|| text(other_id)) {
         invocation(fields, id);
     }
-    time_at(metadata, &["finishedOn"]).or_else(|| time_at(metadata, &["startedOn"]))
+    finished.and_then(time_of).or_else(|| started.and_then(time_of))
 }
 
 /// Predicates of scanners say when they looked and what with; those of others when they were made.
@@ -197,7 +233,9 @@ fn other(fields: &mut Fields, predicate: Value<'_>) -> Option<Timestamp> {
 /// Where the source came from: `git+https://host/owner/name@refs/heads/main`.
 fn from(fields: &mut Fields, address: Option<&str>) {
     let Some(address) = address else { return };
-    add(fields, Field::CiRepo, git_remote::repo(address));
+    if fields.get(Field::CiRepo).is_none() {
+        fields.text(Field::CiRepo, git_remote::repo(address));
+    }
     add(fields, Field::CiRef, git_remote::reference(address));
 }
 
@@ -209,11 +247,11 @@ fn attempt(fields: &mut Fields, text: Option<&str>) {
 
 /// The run behind an invocation: a URL of GitHub or GitLab, or `RUN-ATTEMPT` as the builders of slsa-framework write it.
 fn invocation(fields: &mut Fields, id: &str) {
-    if let Some((_, rest)) = id.split_once("/actions/runs/") {
+    if let Some((_, rest)) = git_remote::split_once(id, "/actions/runs/") {
         let mut parts = rest.split('/');
         add(fields, Field::CiRunId, parts.next());
         attempt(fields, parts.nth(1));
-    } else if let Some((_, job)) = id.split_once("/-/jobs/") {
+    } else if let Some((_, job)) = git_remote::split_once(id, "/-/jobs/") {
         add(fields, Field::CiJobId, job.split('/').next());
     } else if let Some((run, number)) = id.split_once('-').filter(|(run, number)| {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -91,15 +91,75 @@ pub(super) fn set(fields: &mut Fields, sub: &str) {
 
 /// Host and path of an issuer that is a URL, a host, or an AWS provider ARN.
 fn parts(issuer: &str) -> (&str, &str) {
-    let address = issuer.rsplit_once(":oidc-provider/").map_or(issuer, |(_, address)| address);
-    let address = address.split_once("://").map_or(address, |(_, address)| address);
+    const PROVIDER: &str = ":oidc-provider/";
+    let mut colons = memchr::memrchr_iter(b':', issuer.as_bytes());
+    let address = colons.find_map(|at| issuer.get(at..)?.strip_prefix(PROVIDER)).unwrap_or(issuer);
+    let address = git_remote::after_scheme(address).unwrap_or(address);
     let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
     (host.split(':').next().unwrap_or(host), path)
 }
 
-/// The CI system behind an issuer (a URL, a host, or an AWS provider ARN); `None` if it is none we know. By its host: what anybody may
-/// name a project or a path says nothing.
+/// What is behind an issuer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Behind {
+    Cluster,
+    Ci(&'static str),
+    Other,
+}
+
+impl Behind {
+    /// What is behind this issuer (a URL, a host, or an AWS provider ARN). By its host: what anybody may name a project or a
+    /// path says nothing.
+    pub(super) fn of(issuer: &str) -> Self {
+        let (host, path) = parts(issuer);
+        if is_cluster(host, path) {
+            return Self::Cluster;
+        }
+        ci(host, path).map_or(Self::Other, Self::Ci)
+    }
+
+    /// The CI system, if it is one we know.
+    pub(super) const fn provider(self) -> Option<&'static str> {
+        match self {
+            Self::Ci(provider) => Some(provider),
+            Self::Cluster | Self::Other => None,
+        }
+    }
+
+    /// `ci` or `workload`; `None` if it is neither.
+    const fn actor_type(self) -> Option<&'static str> {
+        match self {
+            Self::Cluster => Some("workload"),
+            Self::Ci(_) => Some("ci"),
+            Self::Other => None,
+        }
+    }
+
+    /// Who an identity in a certificate of Fulcio is, by its issuer and by what it is: a person's address, or the name of
+    /// something that runs.
+    pub(super) fn signer(self, identity: Option<&str>) -> &'static str {
+        let identity = identity.unwrap_or_default();
+        if let Some(kind) = self.actor_type() {
+            return kind;
+        }
+        if identity.ends_with("gserviceaccount.com") {
+            return "service";
+        }
+        match identity.split_once("://") {
+            Some(("spiffe", _)) => "workload",
+            Some((_, address)) if address.contains("/namespaces/") => "workload",
+            Some(_) => "service",
+            None => "human",
+        }
+    }
+}
+
+/// The CI system behind an issuer, if it is one we know.
 pub(super) fn ci_provider(issuer: &str) -> Option<&'static str> {
+    Behind::of(issuer).provider()
+}
+
+fn ci(host: &str, path: &str) -> Option<&'static str> {
     /// Hosts, and those below them.
     const CI: &[(&str, &str)] = &[
         ("actions.githubusercontent.com", "github"),
@@ -110,10 +170,6 @@ pub(super) fn ci_provider(issuer: &str) -> Option<&'static str> {
         ("app.terraform.io", "terraform"),
         ("vstoken.dev.azure.com", "azure-devops"),
     ];
-    let (host, path) = parts(issuer);
-    if is_cluster(host, path) {
-        return None;
-    }
     let below = |name: &str| host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let known = CI.iter().find(|(name, _)| below(name)).map(|(_, provider)| *provider);
     // Servers of one's own: GitHub's by their path, GitLab's by what nearly everybody calls them.
@@ -142,33 +198,16 @@ fn is_cluster(host: &str, path: &str) -> bool {
 
 /// `ci` or `workload` for an issuer of federated tokens; `None` if it is neither.
 pub(super) fn actor_type(issuer: &str) -> Option<&'static str> {
-    let (host, path) = parts(issuer);
-    if is_cluster(host, path) {
-        return Some("workload");
-    }
-    ci_provider(issuer).map(|_| "ci")
-}
-
-/// Who an identity in a certificate of Fulcio is, by its issuer and by what it is: a person's address, or the name of something that runs.
-pub(super) fn signer(issuer: &str, identity: Option<&str>) -> &'static str {
-    let identity = identity.unwrap_or_default();
-    if let Some(kind) = actor_type(issuer) {
-        return kind;
-    }
-    if identity.ends_with("gserviceaccount.com") {
-        return "service";
-    }
-    match identity.split_once("://") {
-        Some(("spiffe", _)) => "workload",
-        Some((_, address)) if address.contains("/namespaces/") => "workload",
-        Some(_) => "service",
-        None => "human",
-    }
+    Behind::of(issuer).actor_type()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn signer(issuer: &str, identity: Option<&str>) -> &'static str {
+        Behind::of(issuer).signer(identity)
+    }
 
     #[test]
     fn both_forms_of_github_and_the_others() {

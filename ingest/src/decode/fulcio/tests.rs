@@ -313,3 +313,19 @@ proptest! {
         assert_as_library(&whole(&parts));
     }
 }
+
+proptest! {
+    #[test]
+    fn times_are_as_der_reads_them(
+        one in "[0-9]{12}Z|[0-5][0-9](0[1-9]|1[0-3])([0-2][0-9]|3[0-2])([01][0-9]|2[0-4])[0-6][0-9][0-6][0-9]Z",
+        other in "[0-9]{12}Z|240229[0-2][0-9]5959Z|[0-9:]{12}.",
+    ) {
+        let seconds = |text: &str| {
+            let time = Time::from_der(&der(0x17, &[text.as_bytes()])).ok()?;
+            i64::try_from(time.to_unix_duration().as_secs()).ok().map(Timestamp::from_secs)
+        };
+        let expected = seconds(&one).filter(|_| seconds(&other).is_some());
+        let both = [der(0x17, &[one.as_bytes()]), der(0x17, &[other.as_bytes()])].concat();
+        prop_assert_eq!(not_before(&both), expected);
+    }
+}
