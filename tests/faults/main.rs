@@ -85,12 +85,20 @@ struct Plan {
     kills: Option<u64>,
     /// Length of the steady load.
     soak: Option<u64>,
+    /// Group from which a long run that was cut off goes on.
+    from: Option<String>,
     /// The program of an earlier release.
     older: Option<PathBuf>,
     /// Groups of runs that were begun.
     begun: Vec<String>,
     began: Instant,
     rows: Vec<Row>,
+}
+
+/// The rows in what a run has printed.
+fn printed(file: Option<String>) -> Vec<Row> {
+    let text = file.map(std::fs::read_to_string).unwrap().unwrap();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 fn threads() -> usize {
@@ -106,6 +114,7 @@ impl Plan {
             schedules: None,
             kills: None,
             soak: None,
+            from: None,
             older: None,
             begun: Vec::new(),
             began: Instant::now(),
@@ -123,6 +132,9 @@ impl Plan {
                 "--schedules" => plan.schedules = number(),
                 "--kills" => plan.kills = number(),
                 "--soak" => plan.soak = number(),
+                // What a run that was cut off has printed, and the group it was cut off in.
+                "--resume" => plan.rows = printed(arguments.next()),
+                "--from" => plan.from = arguments.next(),
                 "--older" => plan.older = arguments.next().map(PathBuf::from),
                 "--only" => plan.only = arguments.next(),
                 // What `cargo test NAME` hands to every test binary; other options are libtest's.
@@ -136,6 +148,10 @@ impl Plan {
     /// Whether a group of runs is asked for; `short` says whether it is in the short selection.
     fn wants(&mut self, name: &str, short: bool) -> bool {
         self.begun.push(name.to_owned());
+        let place = |name: &str| GROUPS.iter().position(|group| *group == name);
+        if self.from.as_deref().is_some_and(|from| place(name) < place(from)) {
+            return false;
+        }
         match &self.only {
             Some(only) => name.contains(only.as_str()),
             None => short || self.long,
@@ -159,6 +175,10 @@ impl Plan {
         let minutes = self.began.elapsed().as_secs() / 60;
         let how = format!("Seed {}, {minutes} minutes, {} threads, debug build.", self.seed, threads());
         let left: Vec<_> = GROUPS.iter().filter(|name| !self.begun.iter().any(|begun| begun == *name)).collect();
+        let how = match &self.from {
+            Some(from) => format!("{how} What comes before `{from}` is from a run that was cut off there."),
+            None => how,
+        };
         let how = if left.is_empty() { how } else { format!("{how} The run was cut off; not run: {left:?}.") };
         let rows: Vec<_> = self.rows.iter().cloned().chain(page::open_rows()).collect();
         page::write(&rows, &how).unwrap();

@@ -1,9 +1,9 @@
 //! One line of the report: what was sent, what became of it, and whether it holds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The counts of one run, or of several runs of one fault added up. Printed as one JSON line.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) scenario: String,
     /// Its number in the fault matrix.
@@ -40,7 +40,7 @@ pub(crate) struct Row {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Holds {
     #[default]

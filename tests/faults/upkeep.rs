@@ -160,6 +160,8 @@ async fn older_store(path: &Path) -> Result<(), sqlx::Error> {
         let undo = format!("DROP INDEX {table}_unsummed; ALTER TABLE {table} DROP COLUMN checksum");
         sqlx::raw_sql(AssertSqlSafe(undo)).execute(&mut store).await?;
     }
+    // Tables of later versions.
+    sqlx::raw_sql("DROP TABLE item_pages; DROP TABLE item_sets; DROP TABLE heard").execute(&mut store).await?;
     sqlx::raw_sql("PRAGMA user_version = 3").execute(&mut store).await?;
     store.close().await
 }

@@ -163,7 +163,7 @@ impl Short {
         let (word, behind) = text.split_at_checked(len).unwrap_or((text, &[]));
         let pairs = len / 2;
         // Decimal numbers are let be: most repeat or count up, which shows in text.
-        if len % 2 == 0
+        if len.is_multiple_of(2)
             && PAIRS.contains(&pairs)
             && word.iter().all(|byte| is_digit(*byte))
             && !word.iter().all(u8::is_ascii_digit)
