@@ -30,6 +30,7 @@ use tokio::runtime::Handle;
 
 use self::asked::SqlRuns;
 use self::compare::Comparison;
+use crate::config::ITEMS_IN_MEMORY;
 use crate::node::{NodeError, PARTITION};
 use crate::roles::by_set;
 use crate::rules::kept_plan;
@@ -322,15 +323,10 @@ impl<'a> Replay<'a> {
             }
         };
         let sql = SqlRuns::new(&plan, request, lake, handle)?;
-        Ok(Self {
-            detector: Detector::new(plan, PARTITION),
-            sets,
-            from: request.from,
-            to: request.to,
-            now: Timestamp::MIN,
-            sql,
-            notes: Vec::new(),
-        })
+        let mut detector = Detector::new(plan, PARTITION);
+        // The lake has no repetitions that would have to be recognised: what is handed over is let go.
+        detector.hand_over_items_at(ITEMS_IN_MEMORY);
+        Ok(Self { detector, sets, from: request.from, to: request.to, now: Timestamp::MIN, sql, notes: Vec::new() })
     }
 
     /// The findings of the period.

@@ -5,7 +5,7 @@
 //! when its last item need not be remembered any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use engine::commit::Commit;
@@ -39,6 +39,8 @@ pub(super) struct ItemSets {
     sets: RwLock<Vec<Arc<ItemSet>>>,
     /// A transaction that changes them began and was not seen to end: they are read again before the next question.
     unsure: AtomicBool,
+    /// Sets that went before their time, since the start.
+    made_room: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,7 @@ impl ItemSets {
                 "the oldest items seen are forgotten before their time: too many came since"
             );
             gone.insert(set);
+            self.made_room.fetch_add(1, Ordering::Relaxed);
         }
         if gone.is_empty() && !hands_over {
             return Ok(Change::default());
@@ -203,6 +206,12 @@ impl SqliteStore {
     #[must_use]
     pub fn has_items(&self) -> bool {
         !self.shared.items.all().is_empty() || self.shared.items.unsure.load(Ordering::SeqCst)
+    }
+
+    /// How many sets of items were forgotten before their time since the start, as too many came after them.
+    #[must_use]
+    pub fn item_sets_made_room(&self) -> u64 {
+        self.shared.items.made_room.load(Ordering::Relaxed)
     }
 
     /// Which of these items are remembered here, with their first records. May tell of some that came too long ago to count.
@@ -347,6 +356,7 @@ mod tests {
         }
         let known = store.known_items(0, items(0..all).iter().map(|(item, _)| *item)).await.unwrap();
         assert_eq!(known.len(), SETS_MAX);
+        assert_eq!(store.item_sets_made_room(), 1);
         assert!(!known.contains_key(&items(0..1)[0].0));
     }
 }
