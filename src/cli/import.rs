@@ -126,7 +126,12 @@ async fn send(client: &Client, source: &str, body: &Bytes) -> Result<Value, Clie
             Err(ClientError::Refused { code, .. }) if code == "unknown_source" && tries == 0 && is_type(source) => {
                 // A source named after its type exists as soon as a token for the type does.
                 let token = json!({ "scopes": ["events:write"], "source": source, "note": "import" });
-                client.post("/v1/tokens", &token).await?;
+                // It answered before it had read all of the body, and closes the connection behind that: a request which is given
+                // the same connection comes too late and goes again.
+                match client.post("/v1/tokens", &token).await {
+                    Err(ClientError::Reach { .. }) => client.post("/v1/tokens", &token).await?,
+                    answer => answer?,
+                };
             }
             Err(ClientError::Refused { status: 503, .. }) if tries < TRIES => tokio::time::sleep(WAIT).await,
             answer => return answer,
