@@ -1,4 +1,5 @@
-//! Reading JSON without building a tree of owned values: a thin layer over simd-json's tape.
+//! Reading JSON without building a tree of owned values: one walk over the text, and simd-json's tape for what that is not
+//! sure of.
 //!
 //! [`Parsed`] is one parsed text, [`Json`] one that owns it; a [`Value`] is a place in it. This is for reading only:
 //! nothing here writes or changes JSON, and numbers keep the three forms the parser tells apart (an integer beyond 64
