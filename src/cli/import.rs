@@ -54,13 +54,14 @@ fn gather(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
 }
 
 async fn send_all(client: &Client, source: &str, files: &[PathBuf]) -> Result<Value, ClientError> {
+    let is_text = source_type(client, source).await?.is_some_and(|kind| kind.info().free_text);
     let bar = progress(files);
     let mut sent = 0;
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for path in files {
         bar.set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         let whole = read(path).map_err(|source| ClientError::File { path: path.clone(), source })?;
-        let bodies = if is_text(client, source).await? { vec![whole] } else { parts(&whole, BODY_BYTES, BODY_VALUES) };
+        let bodies = if is_text { vec![whole] } else { parts(&whole, BODY_BYTES, BODY_VALUES) };
         for body in bodies.into_iter().filter(|body| !body.trim_ascii().is_empty()) {
             let answer = send(client, source, &body).await?;
             sent += answer.get("accepted").and_then(Value::as_u64).unwrap_or(0);
@@ -106,16 +107,23 @@ fn read(path: &Path) -> std::io::Result<Bytes> {
     Ok(Bytes::from(whole))
 }
 
-/// Whether the source's files are text, which is sent whole.
-async fn is_text(client: &Client, source: &str) -> Result<bool, ClientError> {
-    if let Ok(kind) = source.parse::<SourceType>() {
-        return Ok(kind.info().free_text);
-    }
-    let answer = client.get("/v1/sources").await?;
+/// The type of the source, as far as it can be known. A source that is named after its type and does not exist yet is made.
+async fn source_type(client: &Client, source: &str) -> Result<Option<SourceType>, ClientError> {
+    let named = source.parse::<SourceType>().ok().filter(|kind| kind.is_external());
+    let answer = match client.get("/v1/sources").await {
+        // A token may send events and not read what sources there are.
+        Err(ClientError::Refused { status: 403, .. }) => return Ok(named),
+        answer => answer?,
+    };
     let sources = answer.get("sources").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let known = sources.iter().find(|known| known.get("name").and_then(Value::as_str) == Some(source));
-    let kind = known.and_then(|known| known.get("type")?.as_str()?.parse::<SourceType>().ok());
-    Ok(kind.is_some_and(|kind| kind.info().free_text))
+    if known.is_none() && named.is_some() {
+        // It exists as soon as a token for it does.
+        let token = json!({ "scopes": ["events:write"], "source": source, "note": "import" });
+        client.post("/v1/tokens", &token).await?;
+    }
+    let known = known.and_then(|known| known.get("type")?.as_str()?.parse().ok());
+    Ok(known.or(named))
 }
 
 async fn send(client: &Client, source: &str, body: &Bytes) -> Result<Value, ClientError> {
@@ -123,25 +131,11 @@ async fn send(client: &Client, source: &str, body: &Bytes) -> Result<Value, Clie
     let mut tries = 0;
     loop {
         match client.post_events(source, &[], &headers, body.to_vec()).await {
-            Err(ClientError::Refused { code, .. }) if code == "unknown_source" && tries == 0 && is_type(source) => {
-                // A source named after its type exists as soon as a token for the type does.
-                let token = json!({ "scopes": ["events:write"], "source": source, "note": "import" });
-                // It answered before it had read all of the body, and closes the connection behind that: a request which is given
-                // the same connection comes too late and goes again.
-                match client.post("/v1/tokens", &token).await {
-                    Err(ClientError::Reach { .. }) => client.post("/v1/tokens", &token).await?,
-                    answer => answer?,
-                };
-            }
-            Err(ClientError::Refused { status: 503, .. }) if tries < TRIES => tokio::time::sleep(WAIT).await,
+            Err(ClientError::Refused { status: 503, .. }) if tries < TRIES => tries += 1,
             answer => return answer,
         }
-        tries += 1;
+        tokio::time::sleep(WAIT).await;
     }
-}
-
-fn is_type(name: &str) -> bool {
-    name.parse::<SourceType>().is_ok_and(SourceType::is_external)
 }
 
 fn range(answer: &Value) -> Option<(u64, u64)> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::collect::http::escaped;
 use serde_json::{Value, json};
 
 use super::arguments::{ChangeOptions, CoverageTable, ExceptionOptions, ExceptionsAction, Format, RulesAction};
@@ -38,13 +39,7 @@ fn actor() -> Option<String> {
 }
 
 fn state_path(rule: &str, verb: &str) -> String {
-    format!("/v1/rules/{}/{verb}", segment(rule))
-}
-
-/// A text as one segment of a path.
-fn segment(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    format!("/v1/rules/{}/{verb}", escaped(rule))
 }
 
 /// The files of a folder as a deployment sends them.
@@ -205,12 +200,12 @@ pub(super) async fn exceptions(action: ExceptionsAction, place: &Place, format: 
             changed(&outcome, format)
         }
         ExceptionsAction::Matches { id, after } => {
-            let path = format!("/v1/exceptions/{}/matches?after={after}", segment(&id));
+            let path = format!("/v1/exceptions/{}/matches?after={after}", escaped(&id));
             let answer = with(place, async |client| client.get(&path).await).await?;
             show::rows(&list(&answer, "matches"), &["seq", "time", "rule", "event", "committed"], format)
         }
         ExceptionsAction::Remove { id } => {
-            let path = format!("/v1/exceptions/{}", segment(&id));
+            let path = format!("/v1/exceptions/{}", escaped(&id));
             let outcome = with(place, async |client| client.delete(&path).await).await?;
             changed(&outcome, format)
         }

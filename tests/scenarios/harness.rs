@@ -21,6 +21,9 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up. Generous: two cores run many servers at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many lines of a server's log a failed test shows.
+const LOG_LINES_SHOWN: usize = 60;
+
 /// The present time.
 pub(crate) fn now() -> Timestamp {
     SystemClock.now()
@@ -223,6 +226,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = self.log();
+            let last = log.get(log.len().saturating_sub(LOG_LINES_SHOWN)..).unwrap_or_default();
+            eprintln!(
+                "the last {} of {} lines of the server on {}:\n{}",
+                last.len(),
+                log.len(),
+                self.url,
+                last.join("\n")
+            );
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use engine::clock::Clock;
 use engine::time::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pipeproof_engine as engine;
 use serde_json::Value;
 use url::Url;
@@ -28,6 +29,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1
 const REDIRECTS_MAX: usize = 3;
 /// What of a refusal is told.
 const TOLD_CHARS: usize = 160;
+
+/// What stands for something else in an address (RFC 3986 §2.3 lists what does not).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Sends one request and reads one answer. Redirects are not followed.
 #[async_trait]
@@ -474,16 +478,11 @@ fn said(body: &[u8]) -> String {
 /// A part of a path, escaped: names come from outside.
 #[must_use]
 pub fn escaped(part: &str) -> String {
-    let mut out = String::with_capacity(part.len());
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
     // A path of dots alone would be another path.
-    if !out.is_empty() && out.bytes().all(|byte| byte == b'.') { out.replace('.', "%2E") } else { out }
+    if part.bytes().all(|byte| byte == b'.') {
+        return part.replace('.', "%2E");
+    }
+    utf8_percent_encode(part, RESERVED).to_string()
 }
 
 #[cfg(test)]

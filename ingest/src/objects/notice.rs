@@ -1,6 +1,7 @@
 //! What a message in a queue says about objects that were put into a bucket: S3's own notifications, the same through SNS or
 //! EventBridge, and CloudTrail's (Amazon S3 User Guide, "Event message structure", "EventBridge event message structure").
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 /// Largest message: a queue takes 1 MiB.
@@ -187,21 +188,7 @@ fn created(bucket: Bucket, key: String, object: Object) -> Created {
 
 /// A key of S3's own notifications: encoded as a form's field is (`+` for a blank).
 fn decoded(key: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(key.len());
-    let mut rest = key.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        bytes.push(match first {
-            b'+' => b' ',
-            b'%' => {
-                let (digits, after) = rest.split_first_chunk::<2>()?;
-                rest = after;
-                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
-            }
-            byte => *byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    Some(percent_decode_str(&key.replace('+', " ")).decode_utf8().ok()?.into_owned())
 }
 
 #[cfg(test)]
@@ -268,7 +255,7 @@ mod tests {
             assert!(Notice::read(message).is_err(), "{message}");
         }
         assert!(matches!(
-            Notice::read(&json!({"Records": [s3("ObjectCreated:Put", "%zz")]}).to_string()),
+            Notice::read(&json!({"Records": [s3("ObjectCreated:Put", "%ff")]}).to_string()),
             Err(NoticeError::Key)
         ));
         let mut deep = json!({"Records": [s3("ObjectCreated:Put", "a")]});

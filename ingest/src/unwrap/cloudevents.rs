@@ -6,10 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use engine::source::SourceType;
 use http::HeaderMap;
+use percent_encoding::percent_decode;
 use pipeproof_engine as engine;
 use serde_json::{Map, Value};
-
-use super::percent_decode;
 
 /// Whether items of a type are CloudEvents. The others may travel in one; then its data is the item.
 pub(crate) const fn is_event(kind: SourceType) -> bool {
@@ -24,8 +23,7 @@ pub(crate) fn structured(kind: SourceType, headers: &HeaderMap, body: &Bytes) ->
     let mut event = Map::new();
     for (name, value) in headers {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
-        let decoded = percent_decode(value.as_bytes(), false).unwrap_or_else(|| value.as_bytes().to_vec());
-        event.insert(attribute.to_owned(), String::from_utf8_lossy(&decoded).into());
+        event.insert(attribute.to_owned(), percent_decode(value.as_bytes()).decode_utf8_lossy().into());
     }
     let content = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if let Some(content) = content {

@@ -2,9 +2,9 @@
 
 use engine::sequence::{NUMBER, STREAM};
 use http::HeaderMap;
+use percent_encoding::percent_decode;
 use pipeproof_engine as engine;
 
-use super::percent_decode;
 use crate::skim;
 
 /// The largest number of both numberings: 2³¹ − 1.
@@ -26,7 +26,7 @@ pub(crate) fn cloudevent_headers(headers: &HeaderMap) -> Option<Attributes> {
     headers.get("ce-specversion")?;
     of_cloudevent(|name| {
         let value = headers.get(format!("ce-{name}"))?.as_bytes();
-        String::from_utf8(percent_decode(value, false)?).ok()
+        Some(percent_decode(value).decode_utf8().ok()?.into_owned())
     })
 }
 

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use engine::fields::{Field, Fields};
 use memchr::{memchr, memmem};
 use pipeproof_engine as engine;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::columns::field_column;
 
@@ -19,10 +21,9 @@ const ITEM: u8 = 1;
 const UUID: u8 = 0x40;
 /// A word of so many pairs of digits in lower case, which are as many bytes of `packed`: `0x44` to `0x7f`.
 const WORD: u8 = 0x40;
-const PAIRS: std::ops::RangeInclusive<usize> = 4..=0x3f;
-/// Where the hyphens of a UUID are, and how long it is.
-const HYPHENS: [usize; 4] = [8, 13, 18, 23];
-const UUID_LEN: usize = 36;
+const PAIRS: std::ops::RangeInclusive<u8> = 4..=0x3f;
+/// How many digits a UUID has before its first hyphen.
+const UUID_HEAD: usize = 8;
 /// A shorter value is left where it is.
 const CUT_BYTES_MIN: usize = 8;
 /// Fields whose values differ from event to event and stand in bodies as they are. Their marks are numbered in this order, so it is
@@ -101,17 +102,14 @@ fn put_back<'a>(mut body: &[u8], mut packed: &[u8], value: impl Fn(usize) -> Opt
         match *mark {
             ITSELF => whole.push(MARK),
             UUID => {
-                let digits = packed.split_off(..(UUID_LEN - HYPHENS.len()) / 2)?;
-                for (pair, byte) in digits.iter().enumerate() {
-                    if matches!(pair, 4 | 6 | 8 | 10) {
-                        whole.push(b'-');
-                    }
-                    whole.extend(digits_of(*byte));
-                }
+                let bytes = packed.split_off(..size_of::<Uuid>())?;
+                let text = &mut [0; Hyphenated::LENGTH];
+                let uuid = Uuid::from_slice(bytes).ok()?.hyphenated().encode_lower(text);
+                whole.extend_from_slice(uuid.as_bytes());
             }
             mark if mark > WORD => {
-                let digits = packed.split_off(..usize::from(mark - WORD))?;
-                whole.extend(digits.iter().flat_map(|byte| digits_of(*byte)));
+                let bytes = packed.split_off(..usize::from(mark - WORD))?;
+                whole.extend_from_slice(hex::encode(bytes).as_bytes());
             }
             mark => {
                 let number = usize::from(mark - ITEM);
@@ -151,54 +149,33 @@ impl Short {
 
     /// The word that the text begins with, or the UUID. Returns what is behind it.
     fn word<'t>(&mut self, text: &'t [u8], len: usize) -> &'t [u8] {
-        if len == HYPHENS[0]
-            && let Some((uuid, behind)) = text.split_at_checked(UUID_LEN)
+        if len == UUID_HEAD
+            && let Some((uuid, behind)) = text.split_at_checked(Hyphenated::LENGTH)
             && behind.first().is_none_or(|byte| !byte.is_ascii_alphanumeric())
-            && let Some(digits) = digits_of_uuid(uuid)
+            && !uuid.iter().any(u8::is_ascii_uppercase)
+            && let Ok(uuid) = Uuid::try_parse_ascii(uuid)
         {
             self.body.extend([MARK, UUID]);
-            self.pack(&digits);
+            self.packed.extend_from_slice(uuid.as_bytes());
             return behind;
         }
         let (word, behind) = text.split_at_checked(len).unwrap_or((text, &[]));
-        let pairs = len / 2;
+        let pairs = u8::try_from(len / 2).unwrap_or(u8::MAX);
         // Decimal numbers are let be: most repeat or count up, which shows in text.
-        if len.is_multiple_of(2)
-            && PAIRS.contains(&pairs)
-            && word.iter().all(|byte| is_digit(*byte))
+        let mut bytes = [0; *PAIRS.end() as usize];
+        if PAIRS.contains(&pairs)
+            && let Some(bytes) = bytes.get_mut(..usize::from(pairs))
+            && !word.iter().any(u8::is_ascii_uppercase)
             && !word.iter().all(u8::is_ascii_digit)
-            && let Ok(pairs) = u8::try_from(pairs)
+            && hex::decode_to_slice(word, bytes).is_ok()
         {
             self.body.extend([MARK, WORD + pairs]);
-            self.pack(word);
+            self.packed.extend_from_slice(bytes);
         } else {
             self.body.extend_from_slice(word);
         }
         behind
     }
-
-    fn pack(&mut self, digits: &[u8]) {
-        let (pairs, _) = digits.as_chunks::<2>();
-        self.packed.extend(pairs.iter().map(|[high, low]| value_of(*high) << 4 | value_of(*low)));
-    }
-}
-
-const fn is_digit(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
-}
-
-const fn value_of(digit: u8) -> u8 {
-    if digit < b'a' { digit - b'0' } else { digit - b'a' + 10 }
-}
-
-fn digits_of(byte: u8) -> [u8; 2] {
-    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
-    [digit(byte >> 4), digit(byte & 0xf)]
-}
-
-fn digits_of_uuid(text: &[u8]) -> Option<Vec<u8>> {
-    let is_right = |(at, byte): (usize, &u8)| if HYPHENS.contains(&at) { *byte == b'-' } else { is_digit(*byte) };
-    text.iter().enumerate().all(is_right).then(|| text.iter().copied().filter(|byte| *byte != b'-').collect())
 }
 
 #[cfg(test)]
