@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) retention: Retention,
     /// Items that detection holds in memory at most, to recognise them; [`ITEMS_IN_MEMORY`] without.
     pub(crate) items_in_memory: Option<usize>,
+    /// Bytes of memory near which nothing more is taken in; the control group's limit without.
+    pub(crate) memory_bytes: Option<u64>,
     /// Address files; without a configuration file, those in force stay.
     pub(crate) enrichment: Option<Configured>,
     /// When a source is silent for too long; `None`: nobody looks.
@@ -97,6 +99,9 @@ pub(crate) const ITEMS_IN_MEMORY: usize = 1_000_000;
 /// What it may be told to hold.
 const ITEMS_IN_MEMORY_RANGE: std::ops::RangeInclusive<usize> = 1_000..=100_000_000;
 
+/// Least memory it may be told to make do with, bytes.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
+
 /// Bytes a file of the log may be told to hold.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 
@@ -140,6 +145,7 @@ struct Raw {
     rules: RawRules,
     archive_every: Option<String>,
     seal_every: Option<String>,
+    memory_bytes: Option<u64>,
     #[serde(default)]
     dedup: RawDedup,
     #[serde(default)]
@@ -338,6 +344,10 @@ impl Config {
         config.patience = Some(raw.silence.checked(&mut problems));
         config.log = log_options(&raw.log, &mut problems);
         config.retention = retention(&raw.log, &mut problems);
+        config.memory_bytes = raw.memory_bytes;
+        if raw.memory_bytes.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
+            problems.push(format!("memory_bytes: less than {MEMORY_BYTES_MIN}"));
+        }
         config.items_in_memory = raw.dedup.items_in_memory;
         if raw.dedup.items_in_memory.is_some_and(|items| !ITEMS_IN_MEMORY_RANGE.contains(&items)) {
             let (least, most) = ITEMS_IN_MEMORY_RANGE.into_inner();

@@ -126,12 +126,12 @@ impl Shared {
         match reason {
             Some(reason) => {
                 if trouble.insert(part, reason.clone()).is_none() {
-                    tracing::error!(part, reason, "cannot write; not ready until it can");
+                    tracing::error!(part, reason, "not ready until this is over");
                 }
             }
             None => {
                 if trouble.remove(part).is_some() {
-                    tracing::info!(part, "can write again");
+                    tracing::info!(part, "this is over");
                 }
             }
         }

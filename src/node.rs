@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfiguredSource, ITEMS_IN_MEMORY};
+use crate::http::body::Room;
 use crate::http::hec::Channels;
 use crate::intake::collecting::Collecting;
 use crate::intake::identity::Identities;
@@ -92,6 +93,8 @@ impl NodeError {
 
 /// Lists of events that are read at once: each keeps a thread busy.
 const LISTINGS: usize = 4;
+/// Requests that are taken apart at once, at least.
+const TAKING_MIN: usize = 4;
 /// Streams of events that are listened to at once.
 const LISTENERS: usize = 16;
 
@@ -131,6 +134,10 @@ pub(crate) struct Shared {
     pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,
     pub(crate) hec: Channels,
+    /// For bodies that are being read or worked on.
+    pub(crate) room: Room,
+    /// Requests that may be taken apart at once.
+    pub(crate) taking: tokio::sync::Semaphore,
     pub(crate) identities: Identities,
     pub(crate) collecting: Collecting,
     pub(crate) address_files: AddressFiles,
@@ -149,6 +156,8 @@ pub(crate) struct Shared {
     pub(crate) archive_every: Duration,
     pub(crate) seal_every: Duration,
     pub(crate) patience: Option<roles::Patience>,
+    /// Bytes of memory that the configuration allows.
+    pub(crate) memory_bytes: Option<u64>,
     pub(crate) stopping: watch::Sender<bool>,
     /// Why the store or the lake cannot be written just now.
     pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
@@ -226,6 +235,10 @@ impl Node {
             configured_certificates: RwLock::new(certificates_of(config)),
             tls,
             hec: Channels::default(),
+            room: Room::default(),
+            taking: tokio::sync::Semaphore::new(
+                std::thread::available_parallelism().map_or(TAKING_MIN, |cores| (2 * cores.get()).max(TAKING_MIN)),
+            ),
             identities: Identities::new(config.identities()),
             collecting: Collecting::default(),
             registry: RwLock::new(registry),
@@ -242,6 +255,7 @@ impl Node {
             archive_every: config.archive_every,
             seal_every: config.seal_every,
             patience: config.patience,
+            memory_bytes: config.memory_bytes,
             stopping: watch::Sender::new(false),
             trouble: RwLock::default(),
             counters: RwLock::default(),

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pipeproof_engine::clock::{Clock, SystemClock};
+use pipeproof_engine::clock::{Clock, SteadyClock, SystemClock};
 use pipeproof_engine::control::Control;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ pub(crate) struct Server {
     node: Node,
     pub(crate) address: SocketAddr,
     pub(crate) local_token: String,
-    serving: Vec<JoinHandle<std::io::Result<()>>>,
+    serving: Vec<JoinHandle<()>>,
     encrypted: bool,
 }
 
@@ -46,7 +46,7 @@ impl Server {
     pub(crate) async fn start(data: &Path, config: &Config, listen: SocketAddr) -> Result<Self, NodeError> {
         let listener = TcpListener::bind(listen).await.map_err(NodeError::part("listen"))?;
         let address = listener.local_addr().map_err(NodeError::part("listen"))?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(SystemClock));
         let node = Node::start(data, config, clock).await?;
         let local_token = local_token(&node.shared).await?;
         let mut serving = Vec::new();
@@ -114,7 +114,7 @@ impl Server {
         revoke_local_tokens(&shared).await;
         self.node.stop().await?;
         for serving in self.serving {
-            serving.await.map_err(NodeError::part("serve HTTP"))?.map_err(NodeError::part("serve HTTP"))?;
+            serving.await.map_err(NodeError::part("serve HTTP"))?;
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ pub(crate) fn items(kind: SourceType, framing: Framing, body: &Bytes, limits: &L
         Framing::OtlpJson => otlp::json(&mut peel, &text),
         Framing::OtlpProtobuf => otlp::protobuf(&mut peel, &text),
     }
-    if peel.out.len() > limits.items_max { Err(Refusal::Items(limits.items_max)) } else { Ok(peel.out) }
+    peel.refusal().map_or(Ok(peel.out), Err)
 }
 
 /// The values of a body: several lines that are each a value (NDJSON), or values one after the other. Stops after

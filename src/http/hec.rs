@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::ApiError;
 use super::answers::Asked;
-use super::sender::{Sender, bound, read};
+use super::body::{Standing, read};
+use super::sender::{Sender, bound};
 use crate::node::Shared;
 
 /// Header that names the channel of a client, a GUID.
@@ -106,7 +107,7 @@ async fn take(
     let channel = channel(&headers, &query);
     let taken = async {
         let allowed = bound(shared, sender, None)?;
-        let body = read(shared, &headers, body).await?;
+        let body = read(shared, allowed.standing(), &headers, body).await?;
         if body.is_empty() {
             return Err(ApiError::new(400, "empty_body", "No data"));
         }
@@ -161,11 +162,14 @@ pub(crate) async fn ack(
         return ApiError::bad_request("Data channel is missing")
             .answer(json!({ "text": "Data channel is missing", "code": 10 }));
     };
-    let asked = match read(&shared, &headers, body).await {
+    let asked = match read(&shared, Standing::Known, &headers, body).await {
         Ok(body) => serde_json::from_slice::<Acks>(&body),
         Err(error) => return refused(&error),
     };
     match asked {
+        Ok(asked) if asked.acks.len() > WAITING_MAX => {
+            refused(&ApiError::bad_request(format!("more than {WAITING_MAX} acknowledgements are asked for at once")))
+        }
         Ok(asked) => Json(json!({ "acks": shared.hec.ask(&caller.id, &channel, &asked.acks) })).into_response(),
         Err(error) => refused(&ApiError::bad_request(error.to_string())),
     }
