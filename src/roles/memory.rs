@@ -1,6 +1,6 @@
 //! Memory that is nearly used up: senders are told to come again before the operating system ends the program.
 //!
-//! The limit is the configuration's `memory_bytes`, or else that of the control group (cgroup v2, `memory.max`).
+//! The limit is the configuration's `memory_bytes`, or else that of the control group (cgroup v2, `memory.max`), or the machine's memory.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ const FULL: u64 = 90;
 const ROOM: u64 = 80;
 
 pub(super) async fn run(shared: Arc<Shared>) {
-    let Some(limit) = shared.memory_bytes.or_else(of_group) else { return };
+    let Some(limit) = shared.memory_bytes.or_else(of_group).or_else(of_machine) else { return };
     let mut stopping = shared.stopping.subscribe();
     loop {
         tokio::select! {
@@ -38,9 +38,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Bytes of memory of this process that no file stands for.
 fn used(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    bytes(status, "RssAnon:")
+}
+
+fn bytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes << 10)
+}
+
+fn of_machine() -> Option<u64> {
+    bytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
 /// The lowest limit of the control groups that this process is in.
