@@ -206,6 +206,7 @@ impl Registry {
             Control::Tick {}
             | Control::SourceSilent { .. }
             | Control::SourceHeard { .. }
+            | Control::BoundReached { .. }
             | Control::Started { .. }
             | Control::Stopped { .. }
             | Control::IncidentStep { .. }

@@ -114,6 +114,15 @@ pub enum Control {
         /// As in the record that refused it.
         file: String,
     },
+    /// A rule or a table dropped what it should remember, because a bound was reached.
+    BoundReached {
+        /// Its id or name.
+        rule: String,
+        /// Signals, groups or rows since the record before, or since the start.
+        dropped: u64,
+        /// The same in words.
+        reason: String,
+    },
     /// A collector has come so far: what it fetched before is in the log.
     Collected(Collected),
     /// Dead letters that can be decoded by now are read again: a copy of each follows in the log.
