@@ -23,6 +23,7 @@ const RULES: &[(&str, &str)] = texts![
     "logging/configuration_broken.yml",
     "logging/coverage_hole_scm.yml",
     "logging/source_silent.yml",
+    "logging/state_bound_reached.yml",
     "pipeline/action_tag_moved.yml",
     "pipeline/known_bad_action.yml",
     "pipeline/publish_burst.yml",
@@ -83,6 +84,7 @@ pub const ACTIVE: &[&str] = &[
     "secret_read_burst",
     "secret_store_weakened",
     "source_silent",
+    "state_bound_reached",
     "unverified_image_admitted",
     "workflow_guardrails_loosened",
 ];
