@@ -64,7 +64,7 @@ fn due(shared: &Shared) -> Result<u64, NodeError> {
     for segment in segments {
         newer -= segment.bytes;
         let end = segment.records.end;
-        let is_due = end <= passed && (newer >= shared.retention.bytes || last_received(shared, end)? < Some(oldest));
+        let is_due = end <= passed && (newer >= shared.retention.bytes || is_received_before(shared, end, oldest)?);
         if !is_due {
             break;
         }
@@ -73,10 +73,11 @@ fn due(shared: &Shared) -> Result<u64, NodeError> {
     Ok(below)
 }
 
-/// When the record before `end` was received; the beginning of time for one that cannot be read.
-fn last_received(shared: &Shared, end: u64) -> Result<Option<Timestamp>, NodeError> {
-    let Some(last) = end.checked_sub(1) else { return Ok(None) };
+/// Whether the record before `end` was received before `oldest`. One that cannot be read was received before the first one behind it that
+/// can; where there is none, nobody knows, and it stays.
+fn is_received_before(shared: &Shared, end: u64, oldest: Timestamp) -> Result<bool, NodeError> {
+    let Some(last) = end.checked_sub(1) else { return Ok(false) };
     let leaves = shared.log.read(last, 1, 1).map_err(NodeError::part("read the log"))?;
-    let record = leaves.first().filter(|(index, _)| *index == last).and_then(|(_, leaf)| Record::decode(leaf).ok());
-    Ok(record.map(|record| record.envelope.received))
+    let record = leaves.first().and_then(|(_, leaf)| Record::decode(leaf).ok());
+    Ok(record.is_some_and(|record| record.envelope.received < oldest))
 }
