@@ -240,7 +240,7 @@ pub(crate) async fn told(seed: u64) -> Row {
         .await;
         row.expect(delivered, "the finding was not delivered");
         let windows = "SELECT count(*) FROM source_window WHERE source_id = 'gen' AND status = 'gap'";
-        let gap = wait(PATIENCE, || async { server.rows(windows).await[0][0] == json!(1) }).await;
+        let gap = wait(PATIENCE, || async { server.rows(windows).await[0][0] != json!(0) }).await;
         row.expect(gap, "the window of its source is no gap");
         let said = verified(&server).await.err().unwrap_or_default();
         row.expect(

@@ -72,7 +72,7 @@ async fn a_record_that_only_the_log_had_is_a_gap_and_its_repetition_stands_for_i
         assert_eq!(json!(found), json!([["Records of the log are damaged on disk"]]));
         eventually("the window of the source says that it has a gap", || async {
             let windows = server.sql("SELECT status FROM source_window WHERE source_id = 'any'").await;
-            (!windows.is_empty() && windows.iter().all(|row| row[0] == json!("gap"))).then_some(())
+            windows.iter().any(|row| row[0] == json!("gap")).then_some(())
         })
         .await;
         let doctor = server.api(Method::POST, "/v1/doctor", Some(json!({}))).await.text();

@@ -13,7 +13,7 @@ use pipeproof_engine as engine;
 
 use super::disk::{Disk, DiskFile};
 use super::erased::{self, Place};
-use super::scan::{Scanned, scan};
+use super::scan::{Scanned, scan_all};
 use super::{LogError, frame, hashes, retired};
 
 /// What opening found.
@@ -122,12 +122,12 @@ pub(crate) fn recover(
     let (mut hash_file, hash_bytes) = open_hashes(disk)?;
     let kept = hashes::read(&hash_bytes);
     let mut known = Known { kept: &kept, bytes: &hash_bytes, erased: &erased, leaves, lost: Vec::new() };
-    let mut scanned = Vec::with_capacity(firsts.len());
-    for (number, first) in firsts.iter().enumerate() {
-        let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
-        scanned.push(scan(disk, *first..limit, &kept, &erased, &mut report)?);
-    }
+    let limits = firsts.iter().skip(1).copied().chain([u64::MAX]);
+    let ranges: Vec<Range<u64>> = firsts.iter().zip(limits).map(|(first, limit)| *first..limit).collect();
+    let scanned = scan_all(disk, &ranges, &kept, &erased)?;
     report.segments = scanned.len();
+    let headless = scanned.iter().filter(|scan| !scan.headed && !scan.segment.slots.is_empty());
+    report.bad_headers = headless.map(|scan| frame::segment_name(scan.segment.first)).collect();
     // What a crash left unfinished is finished before anybody reads.
     let places: Vec<Place> = scanned.iter().flat_map(|scan| scan.erased.iter().copied()).collect();
     erased::overwrite(disk, &places).map_err(|cause| LogError::io("overwrite a redacted record of", "", cause))?;

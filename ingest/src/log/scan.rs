@@ -17,7 +17,7 @@ use pipeproof_engine as engine;
 use super::disk::Disk;
 use super::erased::Place;
 use super::frame::{self, Frame};
-use super::recover::{OpenReport, Segment, Slot, read_all};
+use super::recover::{Segment, Slot, read_all};
 use super::LogError;
 
 /// What was read of a segment.
@@ -34,13 +34,48 @@ pub(super) struct Scanned {
     pub(super) headed: bool,
 }
 
-/// Reads one segment, up to the index at which the next one takes over.
-pub(super) fn scan(
+/// Segments that are read at once, at most.
+const AT_ONCE: usize = 8;
+/// Bytes of segments that are held at once, if more than one is.
+const BYTES_AT_ONCE: u64 = 512 << 20;
+
+/// Reads segments, each up to the index at which the next one takes over: as many at once as there are processors, and memory is to
+/// hold.
+pub(super) fn scan_all(
+    disk: &dyn Disk,
+    segments: &[Range<u64>],
+    kept: &[Option<Hash>],
+    erased: &BTreeMap<u64, Hash>,
+) -> Result<Vec<Scanned>, LogError> {
+    let mut largest = 1;
+    for records in segments {
+        let name = frame::segment_name(records.start);
+        let size = disk.open(&name, false).and_then(|file| file.size());
+        largest = largest.max(size.map_err(|cause| LogError::io("open", &name, cause))?);
+    }
+    let fit = usize::try_from(BYTES_AT_ONCE / largest).unwrap_or(AT_ONCE);
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE).min(fit).max(1);
+    let mut scanned = Vec::with_capacity(segments.len());
+    for some in segments.chunks(at_once) {
+        let read: Vec<_> = std::thread::scope(|scope| {
+            let reading: Vec<_> =
+                some.iter().map(|records| scope.spawn(move || scan(disk, records.clone(), kept, erased))).collect();
+            reading.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+        });
+        for segment in read {
+            let ended = |_| LogError::io("read", "segments of the log", std::io::Error::other("a thread ended"));
+            scanned.push(segment.map_err(ended)??);
+        }
+    }
+    Ok(scanned)
+}
+
+/// Reads one segment.
+fn scan(
     disk: &dyn Disk,
     records: Range<u64>,
     kept: &[Option<Hash>],
     erased: &BTreeMap<u64, Hash>,
-    report: &mut OpenReport,
 ) -> Result<Scanned, LogError> {
     let first = records.start;
     let name = frame::segment_name(first);
@@ -92,9 +127,6 @@ pub(super) fn scan(
         scanned.group = scanned.group.max(found.group);
         at += found.bytes();
         scanned.segment.end = at as u64;
-    }
-    if !headed && !scanned.segment.slots.is_empty() {
-        report.bad_headers.push(name);
     }
     Ok(scanned)
 }
