@@ -193,7 +193,12 @@ async fn lost(shared: &Shared, ranges: &[(u64, u64)]) -> Result<Vec<Lost>, NodeE
     let sql = sql.await.map_err(NodeError::part("look for damaged records in the lake"))?;
     let mut lost = Vec::new();
     for &(first, end) in ranges {
-        let held = held(shared, &sql, first, end).await?;
+        // A lake that is damaged as well is no reason not to start.
+        let held = held(shared, &sql, first, end).await.unwrap_or_else(|error| {
+            let error = crate::chain(&error);
+            tracing::error!(first, end, error, "cannot see whether the lake has these records: they are taken for lost");
+            BTreeSet::new()
+        });
         for (first, end) in ranges_of((first..end).filter(|index| !held.contains(index)), u64::MAX) {
             let (before, after) = (received_before(shared, &sql, first).await?, received_after(shared, end)?);
             // A clock that was set back may have the later record received first.
