@@ -103,7 +103,8 @@ fn scan(
         {
             scanned.segment.slots.push(Slot { at: start, len });
             scanned.hashes.push(None);
-            scanned.group = scanned.group.max(group);
+            // Its checksum need not hold, so neither need this.
+            scanned.group = scanned.group.max(group.min(index));
             let place = Place { segment: first, at: start, len, index, group };
             if !is_overwritten(rest, len) {
                 scanned.erased.push(place);
