@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::backtest::{self, Deciding, Line, Request, Summary};
+use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
 
 /// How long it waits for the lake to take in what is there.
@@ -50,7 +51,7 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
     }
     let archived = *shared.archived.borrow();
     let lake = shared.lake.pin();
-    let mut checks = vec![store(shared).await?];
+    let mut checks = vec![store(shared).await?, logs(shared)];
     let repeated = shared
         .store
         .duplicate_indexes(PARTITION, 0..archived)
@@ -82,6 +83,18 @@ async fn store(shared: &Shared) -> Result<Check, NodeError> {
         Err(error) => vec![crate::chain(&error)],
     };
     Ok(Check::of("store", &problems, "the database is whole".to_owned()))
+}
+
+/// What of the logs was found damaged when they were opened: it is set aside, and the records of it are not read.
+fn logs(shared: &Shared) -> Check {
+    let mut problems = Vec::new();
+    for (name, report) in &shared.damage {
+        problems.extend(report.quarantined.iter().map(|it| {
+            format!("{} of the {name}, {}: {}", damage::named(it.records.start, it.records.end), it.segment, it.reason)
+        }));
+        problems.extend(report.bad_headers.iter().map(|segment| format!("the header of {segment} of the {name} is damaged")));
+    }
+    Check::of("logs", &problems, "what was read when they were opened was what had been written".to_owned())
 }
 
 fn files(lake: &Snapshot) -> Check {

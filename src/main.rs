@@ -5,6 +5,7 @@ mod backup;
 mod cli;
 mod client;
 mod config;
+mod damage;
 mod demo;
 mod doctor;
 mod enrichment;

@@ -22,7 +22,7 @@ use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{AcceptedCertificate, ClientCertificate};
 use pipeproof_ingest::enrich::{AddressFiles, Decoder};
-use pipeproof_ingest::log::{AppendError, Log, LogOptions};
+use pipeproof_ingest::log::{AppendError, Log, LogOptions, OpenReport};
 use pipeproof_ingest::receive::{Receiver, ReceiverKeys, Secret, SourceSettings};
 use pipeproof_record::lake::Lake;
 use pipeproof_record::store::SqliteStore;
@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfiguredSource, ITEMS_IN_MEMORY};
+use crate::damage::{self, Found};
 use crate::http::body::Room;
 use crate::http::hec::Channels;
 use crate::intake::collecting::Collecting;
@@ -129,6 +130,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Endpoints,
     pub(crate) log: Log,
     pub(crate) seal: Log,
+    /// What opening them found.
+    pub(crate) damage: Vec<(&'static str, OpenReport)>,
     pub(crate) store: SqliteStore,
     pub(crate) lake: Lake,
     pub(crate) rules: RuleSets,
@@ -212,11 +215,11 @@ impl Node {
         let lake = Lake::open(&data.join("lake")).await.map_err(NodeError::part("open the lake"))?;
         let restored = store.restore(PARTITION).await.map_err(NodeError::part("read where detection stands"))?;
         let archived = lake.archived(PARTITION).await.map_err(NodeError::part("read where the lake stands"))?;
-        let seal = open_log(&data.join("seal"), 0, LogOptions { partition: u32::MAX, ..LogOptions::default() })?;
+        let Found { log: seal, report: seal_report } = damage::open_seal(&data, &lake, &store).await?;
         let sealed = roles::sealed_size(&keys, &seal)?;
         let known = restored.position.max(archived).max(sealed);
         let options = LogOptions { partition: PARTITION, ..config.log.clone() };
-        let log = open_log(&data.join("log").join(PARTITION.to_string()), known, options)?;
+        let Found { log, report } = damage::open_log(&data, &lake, known, options).await?;
         check_readers(&log, restored.position, archived)?;
         roles::check_last_checkpoint(&keys, &log, &seal)?;
         let registry = roles::rebuild_registry(&data, &log, &lake)?;
@@ -278,6 +281,7 @@ impl Node {
             seal,
             store,
             lake,
+            damage: vec![(damage::LOG, report), (damage::SEAL, seal_report)],
             deliverer: watch::Sender::new(deliverer),
         });
         let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
@@ -292,6 +296,7 @@ impl Node {
     /// Writes down that we are here, which rules decide if they are others than before, and what the configuration connects.
     async fn announce(&self, config: &Config) -> Result<(), NodeError> {
         let shared = &self.shared;
+        damage::record(shared).await?;
         let append = |control| async move {
             shared.control(control).await.map(drop).map_err(NodeError::part("write to the log"))
         };
@@ -545,25 +550,6 @@ pub(crate) fn lock(data: &Path) -> Result<File, NodeError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::Locked(data.to_owned())),
         Err(std::fs::TryLockError::Error(source)) => Err(folder(source)),
     }
-}
-
-fn open_log(dir: &Path, known_durable: u64, options: LogOptions) -> Result<Log, NodeError> {
-    fs::create_dir_all(dir).map_err(|source| NodeError::Folder { path: dir.to_owned(), source })?;
-    let opened = Log::open(dir, known_durable, options).map_err(NodeError::part("open the log"))?;
-    let report = &opened.report;
-    if report.torn_bytes > 0 {
-        tracing::warn!(bytes = report.torn_bytes, log = %dir.display(), "cut a torn tail that was never acknowledged");
-    }
-    for range in &report.quarantined {
-        tracing::error!(
-            from = range.records.start,
-            to = range.records.end,
-            segment = range.segment,
-            reason = range.reason,
-            "records are damaged and were set aside; evidence over them shows a gap"
-        );
-    }
-    Ok(opened.log)
 }
 
 /// What a start needs to know about time: kept here so that tests can move it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pipeproof_engine::control::{Approval, Collected, Control, RulesChange, SourceRecord, TokenRecord};
+use pipeproof_engine::control::{Approval, Collected, Control, Lost, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{self, ClientCertificate};
@@ -43,6 +43,9 @@ pub(crate) struct Registry {
     /// Files of the operator's that cannot be used, and why.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, String>,
+    /// Records that were found damaged on disk, by the log they stood in.
+    #[serde(default)]
+    pub(crate) damaged: BTreeMap<String, Damaged>,
     /// How far collectors have come, by source and collector.
     #[serde(default)]
     pub(crate) collected: BTreeMap<String, BTreeMap<String, CollectedSoFar>>,
@@ -64,6 +67,15 @@ pub(crate) struct CollectedSoFar {
     pub(crate) items: u64,
     /// How much of what it looked for could not be had.
     pub(crate) lost: u64,
+}
+
+/// What is on record of damage to a log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Damaged {
+    /// Ranges of records.
+    pub(crate) records: Vec<(u64, u64)>,
+    /// Those of them that are held nowhere else, and when that was written down.
+    pub(crate) lost: Vec<(Lost, Timestamp)>,
 }
 
 /// The set of rules in force, and how it came to be.
@@ -184,6 +196,12 @@ impl Registry {
                 });
             }
             Control::Collected(record) => self.collected(record, at),
+            Control::RecordsDamaged(record) if record.more => {}
+            Control::RecordsDamaged(record) => {
+                let damaged = self.damaged.entry(record.name.clone()).or_default();
+                damaged.records.extend(&record.records);
+                damaged.lost.extend(record.lost.iter().map(|lost| (*lost, at)));
+            }
             Control::DeadLettersReplayed { records, .. } => self.read_again.extend(records),
             Control::ConfigurationRefused { file, reason } => {
                 self.refused.insert(file.clone(), reason.clone());

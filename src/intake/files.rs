@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256};
 use super::reading::{kept, pause};
 use crate::node::Shared;
 
+/// Folder of the data folder that says how far files were read.
+pub(crate) const FOLLOWED: &str = "followed";
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -84,7 +86,7 @@ async fn take(shared: &Arc<Shared>, source: &str, chunk: &Chunk) -> bool {
 fn marks_path(data: &Path, source: &str, path: &Path) -> PathBuf {
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let name = hex::encode(digest.get(..8).unwrap_or_default());
-    data.join("followed").join(format!("{source}-{name}.json"))
+    data.join(FOLLOWED).join(format!("{source}-{name}.json"))
 }
 
 /// `None` if the file was never read.

@@ -34,6 +34,8 @@ use crate::config::Config;
 use crate::node::{NodeError, Shared};
 use crate::tls::{self, TlsListener};
 
+pub(crate) use files::FOLLOWED;
+
 /// Attribute of a record: subject of the client certificate that proved its sender.
 pub(crate) const CLIENT_SUBJECT: &str = "tls.client_subject";
 

@@ -235,6 +235,9 @@ async fn runs(plan: &mut Plan) {
             plan.done(row);
         }
     }
+    if plan.wants("told", true) {
+        plan.done(damage::told(seed).await);
+    }
     if plan.wants("tampered", false) {
         plan.done(damage::tampered(seed).await);
     }

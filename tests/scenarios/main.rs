@@ -15,6 +15,7 @@ mod backtest;
 mod bad_input;
 mod collectors;
 mod crash;
+mod damage;
 mod dedup;
 mod delivery;
 mod demo;
