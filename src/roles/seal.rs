@@ -6,13 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::merkle::Hash;
+use pipeproof_engine::record::Record;
 use pipeproof_ingest::log::Log;
-use pipeproof_record::lake::CheckpointRow;
+use pipeproof_record::lake::{CheckpointRow, Table};
 use pipeproof_reports::checkpoint::Checkpoint;
 use pipeproof_reports::keys::Keys;
 use pipeproof_reports::seal::{SealError, SealLog, SealedCheckpoint, TreeView, checkpoint_partition};
 
 use crate::node::{NodeError, PARTITION, Shared};
+
+/// Checkpoints that are noted in the lake at once.
+const CHECKPOINTS: usize = 1_000;
 
 /// A log's tree, up to its durable mark.
 pub(crate) struct PartitionTree<'a>(pub(crate) &'a Log);
@@ -83,7 +87,8 @@ pub(crate) async fn seal_now(shared: &Arc<Shared>) -> Result<SealedCheckpoint, N
         .map_err(NodeError::part("seal a checkpoint"))?;
     Failpoint::SealAfterAppend.pass();
     shared.sealed.send_replace(size);
-    let row = CheckpointRow {
+    let mut rows = not_in_the_lake(shared, sealed.seal_index).await?;
+    rows.push(CheckpointRow {
         seq: sealed.seal_index + 1,
         log_id: shared.keys.instance().partition_origin(PARTITION),
         tree_size: size,
@@ -92,9 +97,46 @@ pub(crate) async fn seal_now(shared: &Arc<Shared>) -> Result<SealedCheckpoint, N
         consistent_with_prev: consistent,
         anchored_at: None,
         note: sealed.note.clone(),
-    };
-    shared.lake.append_checkpoints(vec![row]).await.map_err(NodeError::part("note a checkpoint in the lake"))?;
+    });
+    shared.lake.append_checkpoints(rows).await.map_err(NodeError::part("note a checkpoint in the lake"))?;
     Ok(sealed)
+}
+
+/// The checkpoints before `end` that the lake lacks: a crash came before they were noted, or tore the commit that did. When they were
+/// sealed stands nowhere else, so the time of the last record they cover stands for it.
+async fn not_in_the_lake(shared: &Shared, end: u64) -> Result<Vec<CheckpointRow>, NodeError> {
+    let origin = shared.keys.instance().partition_origin(PARTITION);
+    let fed = shared.lake.fed(Table::Checkpoints).await.map_err(NodeError::part("read where the lake stands"))?;
+    let mut rows = Vec::new();
+    let mut next = fed;
+    while next < end && rows.len() < CHECKPOINTS {
+        let leaves = shared.seal.read(next, 256, 1 << 20).map_err(NodeError::part("read the seal tree's log"))?;
+        let Some((last, _)) = leaves.last() else { break };
+        next = last + 1;
+        for (index, leaf) in leaves.iter().filter(|(index, _)| *index < end) {
+            let Ok(note) = std::str::from_utf8(leaf) else { continue };
+            if note.lines().next() != Some(origin.as_str()) {
+                continue;
+            }
+            let checkpoint = Checkpoint::open(note, &origin, &shared.keys.public().checkpoint)
+                .map_err(NodeError::part("read a checkpoint"))?;
+            let before = checkpoint.size.saturating_sub(1);
+            let covered = shared.log.read(before, 1, 1).map_err(NodeError::part("read the log"))?;
+            let covered = covered.first().filter(|(index, _)| *index == before);
+            let received = covered.and_then(|(_, leaf)| Record::decode(leaf).ok()).map(|it| it.envelope.received);
+            rows.push(CheckpointRow {
+                seq: index + 1,
+                log_id: origin.clone(),
+                tree_size: checkpoint.size,
+                root_hash: hex::encode(checkpoint.root),
+                at: received.unwrap_or_else(|| shared.clock.now()),
+                consistent_with_prev: shared.log.root(checkpoint.size) == Some(checkpoint.root),
+                anchored_at: None,
+                note: note.to_owned(),
+            });
+        }
+    }
+    Ok(rows)
 }
 
 /// How much of the partition the last sealed checkpoint covers, and its note: none for a new folder.

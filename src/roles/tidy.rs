@@ -2,6 +2,7 @@
 //! for a minute where files are large, and the archive does not wait for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::node::Shared;
 
@@ -15,13 +16,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Ends only by being dropped, which the lake takes at any time.
 async fn tidy(shared: &Shared) {
+    let began = Instant::now();
     loop {
         // A disk that takes no records takes no merged files.
         if shared.is_troubled("lake") {
             tokio::time::sleep(shared.archive_every).await;
             continue;
         }
-        match shared.lake.tidy(shared.clock.now()).await {
+        match shared.lake.tidy(shared.clock.now(), began.elapsed()).await {
             Ok(0) => tokio::time::sleep(shared.archive_every).await,
             Ok(_) => {}
             // A lake of small files is slow and right: it may wait.

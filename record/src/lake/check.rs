@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::durable::{STAGED, sync_folder_of};
+use super::tip::{LOG, checkpoint_name, commit_name};
 use super::{LakeError, Snapshot, Table};
 use crate::store::SqliteStore;
 
@@ -21,7 +23,7 @@ const COMMITS: &str = "_commits";
 pub(super) fn note_commits(folder: &Path) -> io::Result<()> {
     let noted = noted_commits(folder)?;
     let mut lines = String::new();
-    for entry in fs::read_dir(folder.join("_delta_log"))? {
+    for entry in fs::read_dir(folder.join(LOG))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if is_commit(&name) && !noted.contains_key(&name) {
             lines.push_str(&commit_line(folder, &name)?);
@@ -30,10 +32,32 @@ pub(super) fn note_commits(folder: &Path) -> io::Result<()> {
     append(folder, &lines)
 }
 
-/// Adds the digest of one commit.
+/// Adds the digest of one commit, and of the checkpoint behind it if there is one.
 pub(super) fn note_commit(folder: &Path, version: u64) -> io::Result<()> {
-    let name = format!("{version:020}.json");
-    append(folder, &commit_line(folder, &name)?)
+    let mut lines = commit_line(folder, &commit_name(version))?;
+    let checkpoint = checkpoint_name(version);
+    if folder.join(LOG).join(&checkpoint).exists() {
+        lines.push_str(&commit_line(folder, &checkpoint)?);
+    }
+    append(folder, &lines)
+}
+
+/// Forgets the digests of other files than these.
+pub(super) fn keep_noted(folder: &Path, is_kept: impl Fn(&str) -> bool) -> io::Result<()> {
+    let mut noted = noted_commits(folder)?;
+    let before = noted.len();
+    noted.retain(|name, _| is_kept(name));
+    if noted.len() == before {
+        return Ok(());
+    }
+    let path = folder.join(COMMITS);
+    let staged = folder.join(format!(".{COMMITS}.{STAGED}"));
+    let lines: String = noted.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect();
+    let mut file = File::create(&staged)?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&staged, &path)?;
+    sync_folder_of(&path)
 }
 
 fn is_commit(name: &str) -> bool {
@@ -42,7 +66,7 @@ fn is_commit(name: &str) -> bool {
 }
 
 fn commit_line(folder: &Path, name: &str) -> io::Result<String> {
-    let bytes = fs::read(folder.join("_delta_log").join(name))?;
+    let bytes = fs::read(folder.join(LOG).join(name))?;
     Ok(format!("{name} {}\n", hex::encode(Sha256::digest(&bytes))))
 }
 
@@ -53,14 +77,15 @@ fn append(folder: &Path, lines: &str) -> io::Result<()> {
     File::options().create(true).append(true).open(folder.join(COMMITS))?.write_all(lines.as_bytes())
 }
 
-fn noted_commits(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+/// The digests of a table's commits and checkpoints, by the names of their files.
+pub(super) fn noted_commits(folder: &Path) -> io::Result<BTreeMap<String, String>> {
     let text = match fs::read(folder.join(COMMITS)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         read => String::from_utf8_lossy(&read?).into_owned(),
     };
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     // A line that was cut by a crash is no line.
-    let whole = lines.filter(|(_, digest)| digest.len() == 64);
+    let whole = lines.filter(|(name, digest)| is_commit(name) && digest.len() == 64);
     Ok(whole.map(|(name, digest)| (name.to_owned(), digest.to_owned())).collect())
 }
 
@@ -70,8 +95,13 @@ fn damaged_commits(folder: &Path) -> Vec<Damage> {
         Err(error) => return vec![Damage { path: folder.join(COMMITS), why: error.to_string() }],
     };
     let damaged = noted.iter().filter_map(|(name, digest)| {
-        let path = folder.join("_delta_log").join(name);
+        let path = folder.join(LOG).join(name);
         let why = match fs::read(&path) {
+            // It may have been forgotten since the digests were read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let still = noted_commits(folder).is_ok_and(|noted| noted.contains_key(name));
+                still.then(|| error.to_string())?
+            }
             Err(error) => error.to_string(),
             Ok(bytes) if hex::encode(Sha256::digest(&bytes)) == *digest => return None,
             Ok(_) => "it is not the commit that was written".to_owned(),
@@ -79,6 +109,12 @@ fn damaged_commits(folder: &Path) -> Vec<Damage> {
         Some(Damage { path, why })
     });
     damaged.collect()
+}
+
+/// The start of a data file's digest, as its name says it.
+pub(super) fn digest_in_name(path: &Path) -> Option<&str> {
+    let named = path.file_stem()?.to_str()?.rsplit('-').next()?;
+    (named.len() == 12 && named.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(named)
 }
 
 /// A file of the lake that is not what was written.
@@ -122,12 +158,11 @@ impl Snapshot {
     pub fn damaged_files(&self) -> Vec<Damage> {
         let mut damaged: Vec<_> = self.tables.values().flat_map(|pinned| damaged_commits(&pinned.folder)).collect();
         for path in Table::ALL.iter().flat_map(|table| self.files(*table)) {
-            let named = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.rsplit('-').next());
-            let why = match std::fs::read(path) {
+            let why = match fs::read(path) {
                 Err(error) => Some(error.to_string()),
                 Ok(bytes) => {
                     let digest = hex::encode(Sha256::digest(&bytes).get(..6).unwrap_or_default());
-                    (named != Some(digest.as_str())).then(|| "its content is not what its name says".to_owned())
+                    (digest_in_name(path) != Some(&digest)).then(|| "its content is not what its name says".to_owned())
                 }
             };
             damaged.extend(why.map(|why| Damage { path: path.clone(), why }));

@@ -229,7 +229,8 @@ fn sync_file_and_folder(path: &FilePath) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-fn sync_folder_of(path: &FilePath) -> io::Result<()> {
+/// Makes the name of a file durable, or that it has none any more.
+pub(super) fn sync_folder_of(path: &FilePath) -> io::Result<()> {
     match path.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
