@@ -11,10 +11,12 @@ use sha2::{Digest, Sha256};
 use super::durable::{STAGED, sync_folder_of};
 use super::tip::{LOG, checkpoint_name, commit_name};
 use super::{LakeError, Snapshot, Table};
-use crate::store::SqliteStore;
+use crate::store::{SqliteStore, StoredFinding};
 
 /// Findings that are compared at once.
 const FINDINGS: usize = 1_000;
+/// Findings that are named at most.
+const DIFFERING: usize = 100;
 
 /// File beside a table's log: a line `NAME SHA256` for each file of the log.
 const COMMITS: &str = "_commits";
@@ -117,6 +119,13 @@ pub(super) fn digest_in_name(path: &Path) -> Option<&str> {
     (named.len() == 12 && named.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(named)
 }
 
+/// SHA-256 of a file, hexadecimal.
+pub(super) fn sha256(mut file: File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut file, &mut hash)?;
+    Ok(hex::encode(hash.finalize()))
+}
+
 /// A file of the lake that is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
@@ -127,29 +136,27 @@ pub struct Damage {
 }
 
 impl Snapshot {
-    /// Ids of the findings of the lake that the store does not tell alike. What the store has beyond them is not looked at: the
-    /// lake follows it.
+    /// How many findings the lake has, and the ids of those that the store does not tell alike, a hundred at most. What the store has
+    /// beyond them is not looked at: the lake follows it.
     ///
     /// # Errors
     /// [`LakeError`] for what cannot be read on either side.
-    pub async fn differing_findings(&self, store: &SqliteStore) -> Result<Vec<String>, LakeError> {
-        let mut differing = Vec::new();
+    pub async fn differing_findings(&self, store: &SqliteStore) -> Result<(u64, Vec<String>), LakeError> {
+        let (mut count, mut differing) = (0, Vec::new());
         let (mut after, mut stored) = (0, VecDeque::new());
         for finding in self.findings()? {
             let finding = finding?;
+            count += 1;
             if stored.is_empty() {
                 stored.extend(store.findings_after(after, FINDINGS).await?);
             }
-            let Some(other) = stored.pop_front() else {
-                differing.push(finding.id);
-                continue;
-            };
-            after = other.seq;
-            if other.finding != finding {
+            let other = stored.pop_front();
+            after = other.as_ref().map_or(after, |other: &StoredFinding| other.seq);
+            if other.is_none_or(|other| other.finding != finding) && differing.len() < DIFFERING {
                 differing.push(finding.id);
             }
         }
-        Ok(differing)
+        Ok((count, differing))
     }
 
     /// Reads every commit and every data file and compares them with their digests. Blocks, and returns what is damaged or
@@ -158,11 +165,11 @@ impl Snapshot {
     pub fn damaged_files(&self) -> Vec<Damage> {
         let mut damaged: Vec<_> = self.tables.values().flat_map(|pinned| damaged_commits(&pinned.folder)).collect();
         for path in Table::ALL.iter().flat_map(|table| self.files(*table)) {
-            let why = match fs::read(path) {
+            let why = match File::open(path).and_then(sha256) {
                 Err(error) => Some(error.to_string()),
-                Ok(bytes) => {
-                    let digest = hex::encode(Sha256::digest(&bytes).get(..6).unwrap_or_default());
-                    (digest_in_name(path) != Some(&digest)).then(|| "its content is not what its name says".to_owned())
+                Ok(digest) => {
+                    let is_named = digest_in_name(path).is_some_and(|named| digest.starts_with(named));
+                    (!is_named).then(|| "its content is not what its name says".to_owned())
                 }
             };
             damaged.extend(why.map(|why| Damage { path: path.clone(), why }));

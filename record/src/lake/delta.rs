@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::columns::Table;
-use super::durable::DurableFileSystem;
+use super::durable::{DurableFileSystem, make_folder};
 use super::{LakeError, PinnedTable, check, tip};
 
 /// A Parquet file ready to be added.
@@ -343,7 +343,7 @@ pub(super) fn least(table: Table, stats: Option<&str>) -> u64 {
 fn builder(lake: &Path, table: Table) -> Result<(PathBuf, DeltaTableBuilder), LakeError> {
     let folder = lake.join(table.name());
     let create = |source| LakeError::Folder { path: folder.clone(), source };
-    std::fs::create_dir_all(&folder).map_err(create)?;
+    make_folder(&folder).map_err(create)?;
     let folder = std::fs::canonicalize(&folder).map_err(create)?;
     let url = Url::from_directory_path(&folder).map_err(|()| LakeError::NoUrl { path: folder.clone() })?;
     let store = Arc::new(DurableFileSystem::default());

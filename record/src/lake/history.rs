@@ -9,11 +9,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::LakeError;
 use super::check;
 use super::delta::LakeTable;
 use super::durable::sync_folder_of;
 use super::tip::{self, LOG, Listing, checkpoint_name, commit_name};
-use super::LakeError;
 
 /// Versions that are kept at least.
 pub(super) const KEPT_VERSIONS: u64 = 1_000;

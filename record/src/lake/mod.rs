@@ -36,7 +36,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use self::delta::{LakeTable, NewFile, group};
-use self::feeds::FeedRow;
 use self::history::KEPT_VERSIONS;
 use self::lapse::Lapse;
 use crate::store::{DeliveryChange, SqliteStore, StoreError, StoredFinding, StoredStep, StoredWindow};
@@ -49,6 +48,7 @@ pub(crate) use events::NO_ITEM;
 pub(crate) use events::batch as events_batch;
 pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
 pub use feeds::CheckpointRow;
+pub(crate) use feeds::FeedRow;
 pub use parquet_file::parquet_bytes;
 pub use redact::{Redacted, RedactedRecord, Redaction};
 pub use replay::{Choice, Findings, Records, Skip, StoredRecord};
@@ -248,7 +248,7 @@ impl Lake {
     /// [`LakeError`].
     pub async fn open(folder: &Path) -> Result<Self, LakeError> {
         let on_folder = |source| LakeError::Folder { path: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(on_folder)?;
+        durable::make_folder(folder).map_err(on_folder)?;
         let folder = std::fs::canonicalize(folder).map_err(on_folder)?;
         let removed = delta::remove_staged(&folder).map_err(on_folder)?;
         if removed > 0 {

@@ -64,7 +64,7 @@ pub(crate) fn event(
     }
 }
 
-pub(super) fn rows(from: u64, to: u64) -> Vec<EventRow> {
+pub(crate) fn rows(from: u64, to: u64) -> Vec<EventRow> {
     (from..to)
         .flat_map(|index| {
             let source = if index % 2 == 0 { "acme" } else { "acme/über prod" };

@@ -165,16 +165,10 @@ pub(super) fn damaged_commit(folder: &Path) -> io::Result<Option<Torn>> {
     Ok(None)
 }
 
-fn sha256(mut file: File) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    io::copy(&mut file, &mut hash)?;
-    Ok(hex::encode(hash.finalize()))
-}
-
 /// What is wrong with a checkpoint. Without a digest it is read to its end.
 fn damaged_checkpoint(path: &Path, digest: Option<&String>) -> io::Result<Option<String>> {
     if let Some(digest) = digest {
-        let differs = sha256(File::open(path)?)? != *digest;
+        let differs = check::sha256(File::open(path)?)? != *digest;
         return Ok(differs.then(|| "it is not the checkpoint that was written".to_owned()));
     }
     let read = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?).and_then(|builder| {
@@ -236,7 +230,7 @@ fn damaged_data(folder: &Path, add: &Value) -> io::Result<Option<Torn>> {
         return found(format!("it has {size} bytes instead of {}", expected.unwrap_or_default()));
     }
     match check::digest_in_name(&path) {
-        Some(digest) if sha256(file)?.starts_with(digest) => Ok(None),
+        Some(digest) if check::sha256(file)?.starts_with(digest) => Ok(None),
         Some(_) => found("its content is not what its name says".to_owned()),
         None if is_parquet(&path) => Ok(None),
         None => found("it does not end as a Parquet file does".to_owned()),
