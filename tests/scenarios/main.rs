@@ -18,6 +18,7 @@ mod crash;
 mod dedup;
 mod delivery;
 mod demo;
+mod doctor;
 mod enrichment;
 mod evidence;
 mod github_app;
