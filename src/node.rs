@@ -222,7 +222,7 @@ impl Node {
         let Found { log, report } = damage::open_log(&data, &lake, known, options).await?;
         check_readers(&log, restored.position, archived)?;
         roles::check_last_checkpoint(&keys, &log, &seal)?;
-        let registry = roles::rebuild_registry(&data, &log, &lake)?;
+        let registry = roles::rebuild_registry(&data, &secret_keys.token, &log, &lake)?;
         let rules = open_rules(&data, &registry, config)?;
         let mut detector = restore(&restored, &rules, registry.rules.is_some())?;
         detector.hand_over_items_at(config.items_in_memory.unwrap_or(ITEMS_IN_MEMORY));
@@ -460,7 +460,7 @@ impl Shared {
     /// Keeps the registry beside its log position; a failure costs time at the next start, nothing else.
     pub(crate) fn save_registry(&self) {
         let copy = self.registry().clone();
-        if let Err(error) = copy.save(&self.data.join("registry.json")) {
+        if let Err(error) = copy.save(&self.data.join("registry.json"), &self.secret_keys.token) {
             tracing::warn!(error = %crate::chain(&error), "cannot save the registry");
         }
     }

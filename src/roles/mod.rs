@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use deliver::deliverer;
 pub(crate) use detect::{by_set, decode_leaf};
-pub(crate) use rebuild::rebuild_registry;
+pub(crate) use rebuild::{fold_registry, rebuild_registry};
 pub(crate) use retain::Retention;
 pub(crate) use seal::{PartitionTree, SealedTree, check_last_checkpoint, seal_now, sealed_size};
 pub(crate) use silence::{Patience, RawPatience};

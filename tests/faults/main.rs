@@ -26,6 +26,7 @@ mod listeners;
 #[allow(dead_code, reason = "the benchmark needs more of it")]
 mod made_up;
 mod page;
+mod power;
 mod process;
 mod receiver;
 mod row;
@@ -49,6 +50,7 @@ const GROUPS: &[&str] = &[
     "simulation",
     "failpoints",
     "kills",
+    "power",
     "torn",
     "flips",
     "tampered",
@@ -226,6 +228,9 @@ async fn runs(plan: &mut Plan) {
     }
     if plan.wants("kills", true) {
         plan.done(kills::random(seed, plan.kills.unwrap_or(plan.pick(8, 500))).await);
+    }
+    if plan.wants("power", true) {
+        plan.done(power::goes_off(seed, if long { 60 } else { 4 }).await);
     }
     if plan.wants("torn", true) {
         plan.done(damage::torn_tail(seed, if long { 400 } else { 40 }).await);

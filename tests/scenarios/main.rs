@@ -19,6 +19,7 @@ mod damage;
 mod dedup;
 mod delivery;
 mod demo;
+mod doctor;
 mod doors;
 mod enrichment;
 mod evidence;
