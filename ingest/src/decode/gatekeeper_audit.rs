@@ -91,7 +91,11 @@ fn constraint(root: Value<'_>) -> Vec<Draft> {
         said(fields, text("message"));
         one
     };
+    // Beyond the limit of its status a constraint counts its violations, and lists none.
+    let listed = i64::try_from(violations.len()).unwrap_or(i64::MAX);
+    let unlisted = total.map_or(0, |total| total.saturating_sub(listed).max(0));
     let mut drafts: Vec<Draft> = violations.iter().map(violation).collect();
+    report.fields.int(Field::EventsLeftOut, Some(unlisted).filter(|unlisted| *unlisted > 0));
     drafts.insert(0, report);
     drafts
 }

@@ -16,6 +16,8 @@ use crate::unwrap::{cloudevents, numbered};
 
 /// Attribute: number of a job log's chunk, from 0.
 pub(crate) const CHUNK: &str = "joblog.chunk";
+/// Attribute: how many chunks a job's log was cut into, where it is more than one.
+pub(crate) const CHUNKS: &str = "joblog.chunks";
 /// Headers kept as attributes. No other header is kept: they carry credentials.
 const HEADERS: &[&str] = &[
     "x-github-event",
