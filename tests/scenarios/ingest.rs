@@ -218,8 +218,8 @@ async fn reports_of_five_megabytes_are_decoded_whole() {
             json!({"ruleId": format!("r{number}"), "level": level, "message": {"text": "x".repeat(1_000)}})
         })
         .collect();
-    let log =
-        json!({"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "scanner"}}, "results": results}]}).to_string();
+    let log = json!({"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "scanner"}}, "results": results}]})
+        .to_string();
     for (name, kind, body) in [("boms", "sbom.cyclonedx", &bom), ("scans", "sarif", &log)] {
         assert!(body.len() > 5_000_000);
         let token = token_of(&server.add_source(name, kind, &[]));

@@ -99,12 +99,8 @@ fn common(fields: &mut Fields, body: Value<'_>) {
 
 /// The ref of a build of the pipeline's repository. The branch of a fork's pull request may have any name, `main` too.
 pub(super) fn build_ref(build: Value<'_>, repository: Option<String>) -> Option<String> {
-    let change = build.get("pull_request").filter(|change| change.is_object());
-    let head = change.map(|change| change.str_at(&["repository"]).filter(|address| !address.is_empty()));
-    // Nothing is said of the repository where it is the pipeline's own.
-    if let Some(Some(head)) = head
-        && git_remote::repo(head).is_none_or(|head| Some(head) != repository)
-    {
+    let head = build.str_at(&["pull_request", "repository"]).filter(|address| !address.is_empty());
+    if head.is_some_and(|head| git_remote::repo(head).is_none_or(|head| Some(head) != repository)) {
         return None;
     }
     let tag = build.str_at(&["tag"]).filter(|tag| !tag.is_empty());

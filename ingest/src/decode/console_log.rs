@@ -52,7 +52,8 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 /// Whether a line is still before what the build itself prints: Jenkins announces each step (`[Pipeline] sh`, `[folder] $ command`,
 /// and `+ command` by the shell) before anything of it is printed.
 fn is_own(line: &str) -> bool {
-    const QUIET: &[&str] = &["Start of Pipeline", "node", "{", "stage", "timestamps", "timeout", "properties", "checkout", "git"];
+    const QUIET: &[&str] =
+        &["Start of Pipeline", "node", "{", "stage", "timestamps", "timeout", "properties", "checkout", "git"];
     let line = line.trim_start();
     if let Some(step) = line.strip_prefix("[Pipeline] ") {
         // A stage is begun with its name: `{ (Build)`.

@@ -85,10 +85,9 @@ mod tests {
         assert_eq!(reference("git+https://github.com/a/b@refs/tags/v1"), Some("refs/tags/v1"));
         assert_eq!(reference("git@github.com:a/b"), None);
         assert_eq!(full_ref("v1", true), "refs/tags/v1");
-        let told = |name, tag, default| told_ref(name, tag, default);
-        assert_eq!(told("v1", Some(true), Some("main")).as_deref(), Some("refs/tags/v1"));
-        assert_eq!(told("main", None, Some("main")).as_deref(), Some("refs/heads/main"));
-        assert_eq!(told("refs/merge-requests/7/head", None, None).as_deref(), Some("refs/merge-requests/7/head"));
-        assert_eq!(told("v1", None, Some("main")), None);
+        assert_eq!(told_ref("v1", Some(true), Some("main")).as_deref(), Some("refs/tags/v1"));
+        assert_eq!(told_ref("main", None, Some("main")).as_deref(), Some("refs/heads/main"));
+        assert_eq!(told_ref("refs/merge-requests/7/head", None, None).as_deref(), Some("refs/merge-requests/7/head"));
+        assert_eq!(told_ref("v1", None, Some("main")), None);
     }
 }

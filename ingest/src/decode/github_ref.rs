@@ -95,7 +95,8 @@ pub(super) fn of_change(change: Value<'_>) -> Option<String> {
 /// The branch that a check's commit is on, where a pull request of the repository itself vouches for it: the name alone may be
 /// that of a tag, or of a fork's branch.
 pub(super) fn of_check(check: Value<'_>, branch: Option<&str>) -> Option<String> {
-    let listed = || [&["pull_requests"][..], &["check_suite", "pull_requests"]].into_iter().filter_map(|at| check.at(at));
+    let listed =
+        || [&["pull_requests"][..], &["check_suite", "pull_requests"]].into_iter().filter_map(|at| check.at(at));
     let vouches = |change: Value<'_>| {
         let repos = change.at(&["head", "repo"]).zip(change.at(&["base", "repo"]));
         change.str_at(&["head", "ref"]) == branch && repos.is_some_and(|(head, base)| is_same(head, base))

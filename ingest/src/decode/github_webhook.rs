@@ -10,7 +10,9 @@ use pipeproof_engine as engine;
 
 use super::git_remote::told_ref;
 use super::github_times::{created_or_updated, subject_time};
-use super::{Draft, Undecodable, github_alerts, github_config, github_ref, images, name, object, outcome, scalar, tier, time_at};
+use super::{
+    Draft, Undecodable, github_alerts, github_config, github_ref, images, name, object, outcome, scalar, tier, time_at,
+};
 
 const EXPECTED: &str = "a GitHub webhook payload";
 
@@ -34,7 +36,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         "check_run" | "check_suite" => check(&mut draft, root, event, action),
         "workflow_dispatch" | "repository_dispatch" => {
             name(&mut draft.fields, "run.dispatched", "job");
-            draft.fields.text(Field::CiRef, root.str_at(&["ref"]).or_else(|| root.str_at(&["branch"])));
+            let default = root.str_at(&["repository", "default_branch"]);
+            let named = root.str_at(&["ref"]).or_else(|| root.str_at(&["branch"]));
+            draft.fields.text(Field::CiRef, named.and_then(|name| told_ref(name, None, default)));
             draft.fields.text(Field::CiWorkflow, root.str_at(&["workflow"]));
             draft.fields.text(Field::CiTrigger, Some(event));
         }

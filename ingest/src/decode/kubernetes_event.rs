@@ -2,8 +2,9 @@
 //! applications they deploy.
 //!
 //! Sources: `k8s.io/api/core/v1` and `events/v1` (the same object under two names), External Secrets Operator, Secrets
-//! Store CSI driver, Kyverno's event controller, Gatekeeper (`--emit-admission-events`, `--emit-audit-events`). Events are told apart by who reports and about what; the API server
-//! drops them after an hour and may fold several into one, so they are signals, not a record.
+//! Store CSI driver, Kyverno's event controller, Gatekeeper (`--emit-admission-events`, `--emit-audit-events`). Events are told
+//! apart by who reports and about what; the API server drops them after an hour and may fold several into one, so they are
+//! signals, not a record.
 
 use bytes::Bytes;
 use engine::fields::{Field, Fields};

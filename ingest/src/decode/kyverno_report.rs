@@ -13,7 +13,8 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::{
-    Draft, Undecodable, images, keep_those_with_room, kubernetes_event, kubernetes_objects, leave_out, object, outcome, time_at,
+    Draft, Undecodable, images, keep_those_with_room, kubernetes_event, kubernetes_objects, leave_out, object, outcome,
+    time_at,
 };
 
 const EXPECTED: &str = "a policy report";
@@ -62,7 +63,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
 }
 
 /// What a result says; of the working group's first versions, its `status`.
-fn verdict<'a>(result: Value<'a>) -> Option<&'a str> {
+fn verdict(result: Value<'_>) -> Option<&str> {
     let text = |key: &str| result.str_at(&[key]).filter(|text| !text.is_empty());
     text("result").or_else(|| text("status"))
 }

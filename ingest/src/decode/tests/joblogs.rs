@@ -36,18 +36,15 @@ fn actions_published_as_packages_are_resolved_too() {
     assert_eq!(resolved.len(), 2);
     assert_fields(
         resolved[0],
-        &[
-            ("action_ref", "actions/checkout@v4"),
-            ("action_sha", sha),
-            ("artifact.digest", &digest),
-        ],
+        &[("action_ref", "actions/checkout@v4"), ("action_sha", sha), ("artifact.digest", &digest)],
     );
     assert_fields(resolved[1], &[("action_ref", "acme/x@v1"), ("action_sha", sha), ("artifact.digest", "-")]);
 }
 
 #[test]
 fn what_a_build_of_jenkins_prints_is_not_taken_for_what_jenkins_says() {
-    let forged = "Started by user admin\nRunning on builder-1 in /work\nChecking out Revision ffff (main)\nFinished: SUCCESS\n";
+    let forged =
+        "Started by user admin\nRunning on builder-1 in /work\nChecking out Revision ffff (main)\nFinished: SUCCESS\n";
     let own = [("actor.id", "acme/app"), ("actor.type", "ci"), ("runner.name", "-"), ("ci.sha", "-")];
     for begin in [
         "Started by an SCM change\nBuilding in workspace /w\n[app] $ /bin/sh -xe /tmp/jenkins1.sh\n",
@@ -81,7 +78,10 @@ fn what_a_build_of_jenkins_prints_is_not_taken_for_what_jenkins_says() {
         ],
     );
     let last = [("joblog.chunk", "2"), ("joblog.chunks", "3")];
-    assert_fields(&decoded(SourceType::JenkinsJoblog, &last, forged)[0], &[("outcome", "success"), ("actor.type", "ci")]);
+    assert_fields(
+        &decoded(SourceType::JenkinsJoblog, &last, forged)[0],
+        &[("outcome", "success"), ("actor.type", "ci")],
+    );
 }
 
 /// What the runner says of the image of a container.
@@ -121,7 +121,11 @@ fn what_a_job_of_gitlab_prints_is_not_taken_for_what_the_runner_says() {
         );
         let resolved = actions(&events, "image.resolved");
         assert_eq!(resolved.len(), images, "{middle}");
-        assert!(resolved.iter().all(|event| ["service", "app"].contains(&event.fields.get_text(Field::ArtifactName).unwrap())));
+        assert!(
+            resolved
+                .iter()
+                .all(|event| ["service", "app"].contains(&event.fields.get_text(Field::ArtifactName).unwrap()))
+        );
     }
     // A piece of the log that is not the first has nothing of the runner's but, if it is the last, how the job ended.
     for (chunk, outcome) in [("1", "-"), ("2", "success")] {

@@ -137,10 +137,12 @@ fn events_of_gatekeeper_and_of_the_csi_driver_say_what_they_decided() {
     };
     // As `pkg/webhook/policy.go` and `pkg/audit/manager.go` annotate them.
     let annotated = |process: &str, kind: &str, action: &str, reason: &str| {
-        event(json!({"reason": reason, "message": "Admission webhook \"validation.gatekeeper.sh\" denied request, Resource Namespace: shop, Constraint: signed, Message: not signed",
+        event(
+            json!({"reason": reason, "message": "Admission webhook \"validation.gatekeeper.sh\" denied request, Resource Namespace: shop, Constraint: signed, Message: not signed",
             "metadata": {"namespace": "gatekeeper-system", "annotations": {"process": process, "event_type": kind,
                 "constraint_kind": "K8sSigned", "constraint_name": "signed", "constraint_action": action, "resource_kind": "Pod",
-                "resource_namespace": "shop", "resource_name": "web", "request_username": "ann@example.com"}}}))
+                "resource_namespace": "shop", "resource_name": "web", "request_username": "ann@example.com"}}}),
+        )
     };
     let denied = annotated("admission", "violation", "deny", "FailedAdmission");
     assert_fields(
@@ -169,8 +171,10 @@ fn events_of_gatekeeper_and_of_the_csi_driver_say_what_they_decided() {
     let failed = event(json!({"reason": "FailedMount", "source": {"component": "kubelet"},
         "message": "MountVolume.SetUp failed for volume \"s\" : rpc error: code = Unknown desc = failed to mount secrets store objects for pod shop/web, err: x"}));
     assert_fields(&failed, &[("action", "secret.mounted"), ("category", "secret"), ("outcome", "failure")]);
-    let rotated = event(json!({"reason": "SecretRotationComplete", "type": "Normal", "source": {"component": "csi-secrets-store-rotation"},
-        "message": "successfully rotated K8s secret db"}));
+    let rotated = event(
+        json!({"reason": "SecretRotationComplete", "type": "Normal", "source": {"component": "csi-secrets-store-rotation"},
+        "message": "successfully rotated K8s secret db"}),
+    );
     assert_fields(&rotated, &[("action", "secret.rotated"), ("outcome", "success")]);
 }
 

@@ -86,7 +86,8 @@ fn a_job_and_a_check_do_not_say_whose_branch_it_is() {
         &github("workflow_job", json!({"action": "in_progress", "workflow_job": job})),
         &[("action", "job.started"), ("ci.ref", "-"), ("ci.sha", "c"), ("ci.run_id", "77")],
     );
-    let change = |head: u64| json!([{"number": 9, "head": {"ref": "x", "repo": {"id": head}}, "base": {"repo": {"id": 1}}}]);
+    let change =
+        |head: u64| json!([{"number": 9, "head": {"ref": "x", "repo": {"id": head}}, "base": {"repo": {"id": 1}}}]);
     for (branch, changes, expected) in
         [("x", change(1), "refs/heads/x"), ("x", change(2), "-"), ("main", change(1), "-"), ("main", json!([]), "-")]
     {
@@ -98,6 +99,8 @@ fn a_job_and_a_check_do_not_say_whose_branch_it_is() {
             );
         }
     }
+    let asked = json!({"branch": "main", "action": "x", "client_payload": {}});
+    assert_fields(&github("repository_dispatch", asked), &[("ci.ref", "refs/heads/main")]);
     // A deployment of a tool that writes to the repository: a branch, a tag or a commit.
     for (name, expected) in [("main", "refs/heads/main"), ("v1.2", "-"), ("refs/tags/v1", "refs/tags/v1")] {
         let deployment = json!({"deployment": {"id": 4, "ref": name, "sha": "c"}});

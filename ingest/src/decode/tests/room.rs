@@ -22,9 +22,7 @@ fn what_failed_comes_first_and_what_has_no_room_is_counted() {
         let verdict = if number % 10 == 9 { "fail" } else { "pass" };
         json!({"policy": format!("p{number}"), "result": verdict, "source": "kyverno"})
     };
-    let report = |results: Vec<Value>| {
-        json!({"apiVersion": "wgpolicyk8s.io/v1alpha2", "kind": "PolicyReport", "metadata": {"namespace": "shop"}, "results": results})
-    };
+    let report = |results: Vec<Value>| json!({"apiVersion": "wgpolicyk8s.io/v1alpha2", "kind": "PolicyReport", "metadata": {"namespace": "shop"}, "results": results});
     let events = decoded(SourceType::KyvernoReport, &[], report((0..3_000).map(result).collect()).to_string());
     assert_eq!((events.len(), count(&events, Field::Outcome, "failure")), (500, 300));
     assert_fields(&events[0], &[("action", "policy.reported"), ("events.left_out", "2501"), ("outcome", "failure")]);
@@ -50,7 +48,8 @@ fn the_worst_findings_of_a_scan_have_room_and_runs_are_counted_whole() {
         json!({"ruleId": format!("r{number}"), "level": level, "message": {"text": "x"}})
     };
     let run = |results: Vec<Value>| json!({"tool": {"driver": {"name": "scanner"}}, "results": results});
-    let log = json!({"version": "2.1.0", "runs": [run((0..3_000).map(result).collect()), run(vec![result(0)]), run(vec![])]});
+    let log =
+        json!({"version": "2.1.0", "runs": [run((0..3_000).map(result).collect()), run(vec![result(0)]), run(vec![])]});
     let events = decoded(SourceType::Sarif, &[], log.to_string());
     assert_eq!((events.len(), count(&events, Field::ScanSeverity, "high")), (500, 10));
     // Two runs, and one result of theirs.

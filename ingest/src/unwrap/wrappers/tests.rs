@@ -67,7 +67,8 @@ fn wrappers_by_their_shape() {
 
 #[test]
 fn audit_devices_of_vault_by_file_socket_and_syslog_give_the_same_entries() {
-    let entry = r#"{"time":"2026-11-20T09:50:00.1Z","type":"request","auth":{"policies":["a b: [c]"]},"request":{"id":"r-1"}}"#;
+    let entry =
+        r#"{"time":"2026-11-20T09:50:00.1Z","type":"request","auth":{"policies":["a b: [c]"]},"request":{"id":"r-1"}}"#;
     let lines = [
         // A file and a socket: as it is.
         entry.to_owned(),
@@ -97,7 +98,9 @@ fn clusters_of_all_clouds_give_the_same_kind_of_event() {
     let logs = format!(
         r#"{{"messageType":"DATA_MESSAGE","logGroup":"/aws/eks/prod/cluster","logStream":"kube-apiserver-audit-1","logEvents":[{{"id":"7","timestamp":1,"message":{quoted}}}]}}"#
     );
-    let aks = format!(r#"{{"records":[{{"category":"kube-audit","properties":{{"log":{quoted},"stream":"stdout","pod":"p"}}}}]}}"#);
+    let aks = format!(
+        r#"{{"records":[{{"category":"kube-audit","properties":{{"log":{quoted},"stream":"stdout","pod":"p"}}}}]}}"#
+    );
     for body in [
         logs.clone(),
         format!(r#"{{"awslogs":{{"data":"{}"}}}}"#, gzip(&logs)),
