@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeproof_engine::control::EnrichmentFile;
-use pipeproof_engine::record::RECORD_BYTES_MAX;
+use pipeproof_engine::record::ITEM_BYTES_MAX;
 use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::authentic::{AcceptedCertificate, Issuer};
 use pipeproof_ingest::log::LogOptions;
@@ -455,8 +455,8 @@ fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
         None => {}
     }
     match raw.queue_bytes {
-        Some(bytes) if bytes < RECORD_BYTES_MAX => {
-            problems.push(format!("log.queue_bytes: at least {RECORD_BYTES_MAX}, the largest record"));
+        Some(bytes) if bytes < ITEM_BYTES_MAX => {
+            problems.push(format!("log.queue_bytes: at least {ITEM_BYTES_MAX}, the largest event; what is larger than the queue waits alone"));
         }
         Some(bytes) => options.queue_bytes_max = bytes,
         None => {}

@@ -32,6 +32,7 @@ mod github_alerts;
 mod github_audit;
 mod github_config;
 mod github_joblog;
+mod github_ref;
 mod github_times;
 mod github_webhook;
 mod gitlab_audit;
@@ -93,7 +94,7 @@ use crate::unwrap::UNREAD;
 
 /// Deepest nesting of JSON that is decoded.
 const DEPTH_MAX: usize = 64;
-/// Most events derived from one record: what is beyond is in the record, but not an event.
+/// Most events of one record: what is beyond is in the record, but not an event, and counted by `events.left_out`.
 const DERIVED_MAX: usize = 500;
 
 /// Why a record is a dead letter.
@@ -254,9 +255,33 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
         SourceType::Json => json::decode(record)?,
         SourceType::Pipeproof => pipeproof::decode(record)?,
     };
+    let left_out = drafts.len().saturating_sub(DERIVED_MAX);
     drafts.truncate(DERIVED_MAX);
+    leave_out(&mut drafts, left_out);
     leaks(record, &mut drafts);
     Ok(finish(position, record, drafts))
+}
+
+/// Says on a record's own event how much of it has none.
+fn leave_out(drafts: &mut [Draft], left_out: usize) {
+    let Some(first) = drafts.first_mut().filter(|_| left_out > 0) else { return };
+    let before = match first.fields.get(Field::EventsLeftOut) {
+        Some(engine::fields::Value::Int(before)) => *before,
+        _ => 0,
+    };
+    first.fields.int(Field::EventsLeftOut, i64::try_from(left_out).ok().map(|more| before.saturating_add(more)));
+}
+
+/// Keeps as many things a record lists as there is room for beside its own event, and tells how many have none. What ranks lowest is
+/// kept; where all have room the order stays.
+fn keep_those_with_room<T, K: Ord>(listed: &mut Vec<T>, rank: impl FnMut(&T) -> K) -> usize {
+    let room = DERIVED_MAX - 1;
+    let left_out = listed.len().saturating_sub(room);
+    if left_out > 0 {
+        listed.sort_by_key(rank);
+        listed.truncate(room);
+    }
+    left_out
 }
 
 /// Secrets found where anybody can read them are events. Elsewhere (an API's answer that carries a credential by

@@ -22,7 +22,7 @@ use pipeproof_engine as engine;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
-pub(crate) use self::identity::CHUNK;
+pub(crate) use self::identity::{CHUNK, CHUNKS};
 pub use crate::authentic::Secret;
 use crate::authentic::{self, Proof};
 pub use crate::limits::Limits;
@@ -404,11 +404,15 @@ impl Receiver {
         if chunks.len() > self.limits.items_max {
             return Err(Refusal::Items(self.limits.items_max));
         }
-        let mut records = Vec::with_capacity(chunks.len());
+        let count = chunks.len();
+        let mut records = Vec::with_capacity(count);
         for (number, chunk) in chunks.into_iter().enumerate() {
             let here = output.found.iter().filter(|(place, _, _)| chunk.contains(place));
             let redacted = summary(here);
-            let about = BTreeMap::from([(identity::CHUNK.to_owned(), number.to_string())]);
+            let mut about = BTreeMap::from([(CHUNK.to_owned(), number.to_string())]);
+            if count > 1 {
+                about.insert(CHUNKS.to_owned(), count.to_string());
+            }
             records.push(self.record(common, format!("{job}/{number}"), about, text.slice(chunk), redacted)?);
         }
         Ok(records)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use http::HeaderMap;
-use pipeproof_engine::record::{Authenticity, RECORD_BYTES_MAX};
+use pipeproof_engine::record::{Authenticity, ITEM_BYTES_MAX};
 use pipeproof_ingest::receive::{Framing, Way};
 use pipeproof_ingest::syslog::{Frames, counted};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -90,7 +90,7 @@ impl Receiving {
 async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving, mut stream: S, peer: &Peer) {
     let source = receiving.source.as_str();
     let mut stopping = shared.stopping.subscribe();
-    let mut frames = Frames::new(RECORD_BYTES_MAX);
+    let mut frames = Frames::new(ITEM_BYTES_MAX);
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let read = tokio::select! {

@@ -32,6 +32,11 @@ What some formats do not carry:
   `AuditLogs` and the tables of other sign-ins). Rules find its native names in either form, with and without `properties.`.
 - CircleCI documents the members of an audit log entry, and of its CSV only that nested ones are JSON. A table with the columns `action` and `occurred_at`, in any case
   and order, is read row by row; any other, and a row of another length, is a dead letter that says which columns it has.
+- GitHub names branches, tags and the branches of forks alike. `ci.ref` of a run is there where the event that started it, the repository its head is in and the
+  default branch leave one reading: the default branch, `refs/pull/NUMBER/merge` of a pull request from the repository itself, the tag of a release. Of a push to
+  another branch or to a tag, of a fork and of a single job there is none: a job joins its run by `ci.run_id`, and its name stands in `workflow_job.head_branch`.
+- A watch on Kubernetes secrets is `secret.read` when it starts and `k8s.ended` when it ends.
+- A record gives at most 500 events. What failed or is most severe comes first, and `events.left_out` of the record's own event counts the rest.
 ";
 
 /// The events of all fixtures of a type, item by item; dead letters are none.
