@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::enrichment::Configured;
 use crate::intake::collects::{Collect, RawCollects};
 use crate::intake::configured::{RawReads, Reads};
 use crate::intake::identity::{Accepted, KeysAt};
+use crate::public_address;
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
 use crate::roles::{Patience, RawPatience, Retention};
 use crate::tls::TlsFiles;
@@ -27,6 +29,10 @@ use crate::tls::TlsFiles;
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(crate) listen: Option<String>,
+    /// Where senders reach the server, if that is not where it listens.
+    pub(crate) public_url: Option<String>,
+    /// It ends with the command that started it: nobody is to send to where it listens.
+    pub(crate) passing: bool,
     /// Certificate and key of the HTTP server; plain HTTP without.
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) sources: Vec<ConfiguredSource>,
@@ -91,6 +97,9 @@ impl std::fmt::Debug for SecretText {
     }
 }
 
+/// Where a server listens that is not told.
+pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7391);
+
 /// How often the lake takes in what was detected: a file every five seconds at most, and an event is in SQL soon.
 pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -136,6 +145,8 @@ struct RawDedup {
 struct Raw {
     version: u32,
     listen: Option<String>,
+    /// Where senders reach the server: what `sources add` prints, such as `https://pipeproof.example`.
+    public_url: Option<String>,
     tls: Option<TlsFiles>,
     #[serde(default)]
     sources: Vec<RawSource>,
@@ -296,7 +307,7 @@ impl Config {
 
     /// What a command runs for itself on stored data: it decides nothing that a server would decide.
     pub(crate) fn of_commands() -> Self {
-        Self { keep_rules: true, patience: None, ..Self::embedded() }
+        Self { keep_rules: true, passing: true, patience: None, ..Self::embedded() }
     }
 
     /// Whose identity tokens are accepted, by source.
@@ -339,6 +350,12 @@ impl Config {
             match pipeproof_engine::time::parse_span(&text) {
                 Some(span) if !span.is_zero() => *set = span,
                 _ => problems.push(format!("{name}: `{text}` is not a span such as 5s or 1m")),
+            }
+        }
+        if let Some(text) = &raw.public_url {
+            match public_address::checked(text) {
+                Ok(url) => config.public_url = Some(url),
+                Err(problem) => problems.push(format!("public_url: {problem}")),
             }
         }
         config.patience = Some(raw.silence.checked(&mut problems));
@@ -531,6 +548,14 @@ mod tests {
         }
         let unset = Config::parse("version: 1\n", Path::new("p.yaml")).unwrap().log;
         assert_eq!(unset.queue_records_max, LogOptions::default().queue_records_max);
+    }
+
+    #[test]
+    fn a_public_url_is_an_address_without_more() {
+        let text = "version: 1\npublic_url: https://pipeproof.example/\n";
+        let config = Config::parse(text, Path::new("p.yaml")).unwrap();
+        assert_eq!(config.public_url.as_deref(), Some("https://pipeproof.example"));
+        assert!(problems("version: 1\npublic_url: pipeproof.example\n").contains("public_url: `pipeproof.example`"));
     }
 
     #[test]

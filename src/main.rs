@@ -15,6 +15,7 @@ mod http;
 mod intake;
 mod metrics;
 mod node;
+mod public_address;
 mod redaction;
 mod registry;
 mod roles;

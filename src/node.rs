@@ -38,6 +38,7 @@ use crate::http::hec::Channels;
 use crate::intake::collecting::Collecting;
 use crate::intake::identity::Identities;
 use crate::metrics::Metrics;
+use crate::public_address::PublicAddress;
 use crate::registry::{self, Registry};
 use crate::roles;
 use crate::roles::Retention;
@@ -126,6 +127,8 @@ pub(crate) struct Shared {
     configured_secrets: RwLock<BTreeMap<String, Vec<Secret>>>,
     /// Whose client certificates sources accept.
     configured_certificates: RwLock<BTreeMap<String, AcceptedCertificate>>,
+    /// Where senders reach us.
+    pub(crate) public: PublicAddress,
     /// What listeners present in TLS handshakes.
     pub(crate) tls: Endpoints,
     pub(crate) log: Log,
@@ -236,6 +239,7 @@ impl Node {
             receiver: Receiver::new(receiver_keys, pipeproof_ingest::limits::Limits::default()),
             configured_secrets: RwLock::new(secrets_of(config)),
             configured_certificates: RwLock::new(certificates_of(config)),
+            public: PublicAddress::new(config.public_url.clone()),
             tls,
             hec: Channels::default(),
             room: Room::default(),
@@ -322,6 +326,7 @@ impl Node {
         let tls = shared.tls.prepare(config).map_err(not_valid)?;
         connect(shared, config).await?;
         tls.apply();
+        shared.public.configure(config.public_url.clone());
         *shared.configured_secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets_of(config);
         *shared.configured_certificates.write().unwrap_or_else(PoisonError::into_inner) = certificates_of(config);
         shared.deliverer.send_replace(deliverer);

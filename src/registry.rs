@@ -332,22 +332,29 @@ fn token_id(token: &str) -> Option<&str> {
 }
 
 /// The secret of a source at a generation: derived, never stored. 64 hexadecimal digits.
-pub(crate) fn source_secret(key: &SecretKey, source: &str, generation: u32) -> String {
+fn source_secret(key: &SecretKey, source: &str, generation: u32) -> String {
     hex::encode(key.mac(&[b"source secret v1", source.as_bytes(), &generation.to_le_bytes()]))
 }
 
-/// The same secret as Standard Webhooks write one: `whsec_` and base64 of its 32 bytes.
-pub(crate) fn standard_webhook_secret(secret: &str) -> String {
-    format!("whsec_{}", STANDARD.encode(hex::decode(secret).unwrap_or_default()))
+/// The secret in the form that senders of a type take. GitLab's audit streams take 16 to 24 characters (GitLab, "Audit
+/// event streaming GraphQL API"): 24 digits are 96 bits, in a header that nobody can try more often than requests are
+/// answered. Standard Webhooks write `whsec_` and base64 of 32 bytes.
+pub(crate) fn sender_secret(key: &SecretKey, kind: SourceType, source: &str, generation: u32) -> String {
+    let mut secret = source_secret(key, source, generation);
+    if authentic::is_standard_webhook(kind) {
+        return format!("whsec_{}", STANDARD.encode(hex::decode(secret).unwrap_or_default()));
+    }
+    if kind == SourceType::GitlabAudit {
+        secret.truncate(24);
+    }
+    secret
 }
 
 /// What the receiver needs to know of a source: the secret in force and the one before it.
 pub(crate) fn settings(source: &SourceRecord, key: &SecretKey, configured: &[Secret]) -> SourceSettings {
     let generations = [Some(source.generation), source.generation.checked_sub(1)];
-    let standard = authentic::is_standard_webhook(source.source_type);
     let derived = generations.into_iter().flatten().map(|generation| {
-        let secret = source_secret(key, &source.name, generation);
-        let secret = if standard { standard_webhook_secret(&secret) } else { secret };
+        let secret = sender_secret(key, source.source_type, &source.name, generation);
         Secret { id: format!("g{generation}"), bytes: secret.into_bytes() }
     });
     SourceSettings {

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::http;
 use crate::node::{Node, NodeError, Shared};
+use crate::public_address;
 use crate::registry::new_token;
 use crate::rules::{self, ChangeError, Mandate};
 use crate::scope::Scope;
@@ -52,6 +53,9 @@ impl Server {
         let mut serving = Vec::new();
         let endpoint = node.shared.tls.get(tls::SERVER);
         let encrypted = endpoint.is_some();
+        if !config.passing {
+            node.shared.public.listens(encrypted, address);
+        }
         let local = match endpoint {
             None => {
                 serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
@@ -76,7 +80,7 @@ impl Server {
 
     /// The address as a URL.
     pub(crate) fn url(&self) -> String {
-        format!("{}://{}", if self.encrypted { "https" } else { "http" }, self.address)
+        public_address::url(self.encrypted, self.address)
     }
 
     /// Reads the configured folder of rules again. What is wrong with it is logged and shown; the rules before stay.

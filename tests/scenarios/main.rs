@@ -41,6 +41,8 @@ mod redaction;
 mod replay;
 mod rules;
 mod rules_admin;
+mod senders;
+mod shipped;
 mod source_health;
 mod sources;
 mod sql_rules;
