@@ -22,6 +22,7 @@ mod enrichment;
 mod evidence;
 mod github_app;
 mod harness;
+mod history;
 mod incidents;
 mod ingest;
 mod kafka_security;
