@@ -28,6 +28,7 @@ use crate::skim;
 use wrappers::Peel;
 
 pub use self::bulk::{Action, actions};
+pub use self::hec::Acks;
 pub use self::parts::parts;
 
 /// Attribute: why what came could not be taken apart, as a code.
