@@ -9,6 +9,7 @@ mod azure;
 mod carried;
 mod cloud_snapshots;
 mod envelopes;
+mod excused;
 mod github;
 mod ids;
 mod kubernetes;
