@@ -7,6 +7,7 @@ mod audit_logs;
 mod aws;
 mod azure;
 mod carried;
+mod changed;
 mod cloud_snapshots;
 mod envelopes;
 mod excused;
