@@ -20,6 +20,7 @@ mod delivery;
 mod demo;
 mod enrichment;
 mod evidence;
+mod fuzzed;
 mod github_app;
 mod harness;
 mod history;
