@@ -26,7 +26,10 @@ fn every_target_is_built() {
     assert_eq!(named, of_files, "targets and files");
     let manifest = std::fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
     for name in &named {
-        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"")), "{name} is not built");
+        assert!(
+            manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"")),
+            "{name} is not built"
+        );
     }
 }
 

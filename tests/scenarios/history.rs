@@ -110,7 +110,10 @@ fn copied(from: &Path, to: &Path) -> u64 {
 
 async fn imported(folders: &[Folder]) {
     let server = Server::start();
-    tell(&format!("{:34} {:22} {:>6} {:>8} {:>10} {:>12}", "source", "type", "sent", "accepted", "duplicates", "dead letters"));
+    tell(&format!(
+        "{:34} {:22} {:>6} {:>8} {:>10} {:>12}",
+        "source", "type", "sent", "accepted", "duplicates", "dead letters"
+    ));
     let mut total = 0;
     for folder in folders {
         server.add_source(&folder.source, &folder.kind, &[]);
@@ -129,7 +132,8 @@ async fn imported(folders: &[Folder]) {
         assert_eq!(u64::try_from(held).unwrap(), kept, "{source}: the lake holds what is no repetition");
         total += sent;
     }
-    let reasons = "SELECT source, dead_letter, count(*) FROM events WHERE dead_letter IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2";
+    let reasons =
+        "SELECT source, dead_letter, count(*) FROM events WHERE dead_letter IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2";
     for reason in server.sql(reasons).await {
         tell(&format!("{}: {} × {}", reason[0].as_str().unwrap(), reason[2], reason[1].as_str().unwrap()));
     }

@@ -66,7 +66,8 @@ pub(super) fn all() -> Vec<Decoded> {
     let mut all: Vec<Decoded> = Vec::new();
     for (name, kind) in FIXTURES {
         let text = std::fs::read_to_string(path(&format!("{name}.ndjson"))).unwrap();
-        let items = text.lines().map(|line| decode(Position::default(), &record(*kind, &[], line.to_owned()))).collect();
+        let items =
+            text.lines().map(|line| decode(Position::default(), &record(*kind, &[], line.to_owned()))).collect();
         all.push(Decoded { name: (*name).to_owned(), kind: *kind, items });
     }
     let receiver = receiver();

@@ -78,20 +78,34 @@ pub(super) fn joins(event: &Event) -> &'static [Field] {
 /// their own words. It is asked about dead letters only.
 pub(super) fn foreign(kind: SourceType, item: &Value) -> Option<&'static str> {
     let has = |name: &str| item.get(name).is_some();
-    let says = |pointer: &str, text: &str| at(item, pointer).is_some_and(|said| said.contains(text));
+    let any_of = |names: &[&str]| names.iter().any(|name| has(name));
+    let members = item.as_object().map_or(0, serde_json::Map::len);
     match kind {
         SourceType::SigstoreBundle if has("critical") => Some("a payload that cosign signs, no bundle"),
-        SourceType::SigstoreBundle if has("layers") || has("manifests") => Some("a manifest of a registry, no bundle"),
+        SourceType::SigstoreBundle if any_of(&["layers", "manifests"]) || has("digest") && has("size") => {
+            Some("a manifest of a registry, no bundle")
+        }
+        SourceType::IntotoStatement if has("predicate_type") => Some("a certification of GUAC's own"),
+        SourceType::IntotoStatement if has("scorecard") => Some("a result of OpenSSF Scorecard"),
+        SourceType::IntotoStatement if has("coordinates") => Some("a definition of ClearlyDefined"),
         SourceType::Argocd if has("publisherId") => Some("a webhook of Azure DevOps to Argo CD"),
         SourceType::Argocd if has("eventKey") => Some("a webhook of Bitbucket to Argo CD"),
         SourceType::Argocd if has("action") && has("package") => Some("a webhook of a registry to Argo CD"),
-        SourceType::Argocd if item.as_object().is_some_and(|object| object.len() < 3) => {
-            Some("no event: Argo CD's own example of an invalid one")
+        SourceType::Argocd if members == 1 && has("event") => Some("Argo CD's own example of what is no event"),
+        SourceType::Otlp if any_of(&["resourceMetrics", "resourceSpans"]) => Some("metrics or spans, no logs"),
+        SourceType::AwsCloudtrail
+            if any_of(&[
+                "build-id",
+                "deploymentId",
+                "DeploymentId",
+                "execution-id",
+                "instance-id",
+                "CodePipeline.job",
+            ]) =>
+        {
+            Some("an event of another service: CodeBuild, CodeDeploy, CodePipeline, EC2")
         }
-        SourceType::Otlp if has("resourceMetrics") || has("resourceSpans") => Some("metrics or spans, no logs"),
-        SourceType::AwsCloudtrail if says("/source", "aws.codedeploy") || says("/source", "aws.codepipeline") => {
-            Some("an event of another service on EventBridge")
-        }
+        SourceType::AwsCloudtrail if item.is_object() && members == 0 => Some("a scheduled event, which says nothing"),
         _ => None,
     }
 }
@@ -185,8 +199,11 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
         (SourceType::Cloudevents, _) => cloudevents(event, part, &root),
         (SourceType::Otlp, _) => otlp(event, part, body),
         (
-            SourceType::SigstoreBundle | SourceType::RekorEntry | SourceType::IntotoStatement
-            | SourceType::SbomCyclonedx | SourceType::SbomSpdx,
+            SourceType::SigstoreBundle
+            | SourceType::RekorEntry
+            | SourceType::IntotoStatement
+            | SourceType::SbomCyclonedx
+            | SourceType::SbomSpdx,
             _,
         ) => made(event, part, &root),
         (SourceType::Cdevents, Part::Outcome)
@@ -213,7 +230,12 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
         (SourceType::Grype, Part::Join)
             if !any(
                 &root,
-                &["/source/target", "/source/target/userInput", "/source/target/manifestDigest", "/source/target/repoDigests/0"],
+                &[
+                    "/source/target",
+                    "/source/target/userInput",
+                    "/source/target/manifestDigest",
+                    "/source/target/repoDigests/0",
+                ],
             ) =>
         {
             Some("the target is not named")
@@ -342,7 +364,8 @@ fn made(event: &Event, part: Part, root: &Value) -> Option<&'static str> {
         SourceType::IntotoStatement if root.get("verificationMaterial").is_some() => bundle(part, root),
         SourceType::IntotoStatement => statement(part, root),
         SourceType::SbomCyclonedx => {
-            let metadata = |names: &[&str]| !names.iter().any(|name| root.pointer(&format!("/metadata/{name}")).is_some());
+            let metadata =
+                |names: &[&str]| !names.iter().any(|name| root.pointer(&format!("/metadata/{name}")).is_some());
             match part {
                 Part::Time if metadata(&["timestamp"]) => Some("`timestamp` is optional, and not given"),
                 Part::Actor if metadata(&["tools", "authors", "manufacturer"]) => {
@@ -419,7 +442,9 @@ fn statement(part: Part, root: &Value) -> Option<&'static str> {
         "/predicate/verifier/id",
     ];
     match part {
-        Part::Time if !certified && !any(&inner, times) => Some("the predicate has no time, and there is no certificate"),
+        Part::Time if !certified && !any(&inner, times) => {
+            Some("the predicate has no time, and there is no certificate")
+        }
         Part::Actor if !certified && !any(&inner, makers) => Some("the predicate names nobody"),
         _ => None,
     }

@@ -277,7 +277,8 @@ fn is_payload(file: &Path) -> bool {
 fn files(root: &Path) -> Vec<PathBuf> {
     let list = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let folders = list(root).filter(|path| path.is_dir());
-    let mut files: Vec<_> = folders.flat_map(|folder| list(&folder).collect::<Vec<_>>()).filter(|file| is_payload(file)).collect();
+    let mut files: Vec<_> =
+        folders.flat_map(|folder| list(&folder).collect::<Vec<_>>()).filter(|file| is_payload(file)).collect();
     files.sort();
     files
 }

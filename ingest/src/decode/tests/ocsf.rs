@@ -11,9 +11,9 @@ use engine::record::Position;
 use engine::source::SourceType;
 use pipeproof_engine as engine;
 
-use super::ocsf_schema::faults;
 use super::cloud_snapshots::{self, Decoded};
 use super::decoded;
+use super::ocsf_schema::faults;
 use super::samples::receiver;
 use super::snapshots::{fixtures, received};
 

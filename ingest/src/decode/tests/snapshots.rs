@@ -100,7 +100,8 @@ fn fixtures_decode_as_reviewed() {
         assert_eq!(shown.lines().count(), reviewed.lines().count(), "{kind}: events were added or are gone");
     }
     // A folder that is named after no type would be held by nothing.
-    let payloads = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let payloads =
+        |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let mut open = payloads(&root());
     let mut there = 0;
     while let Some(path) = open.pop() {

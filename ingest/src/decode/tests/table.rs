@@ -69,7 +69,9 @@ fn decoded() -> Items {
     }
     let mut seen = HashSet::new();
     for items in all.values_mut() {
-        items.retain(|events| events.first().is_some_and(|first| seen.insert((first.source_type, first.native.clone()))));
+        items.retain(|events| {
+            events.first().is_some_and(|first| seen.insert((first.source_type, first.native.clone())))
+        });
     }
     all
 }

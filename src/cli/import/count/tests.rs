@@ -51,7 +51,9 @@ fn files(folder: &Path, out: &mut Vec<PathBuf>) {
         let name = entry.file_name().unwrap().to_string_lossy().into_owned();
         if entry.is_dir() {
             files(&entry, out);
-        } else if [".json", ".ndjson", ".csv", ".log"].iter().any(|end| name.ends_with(end)) && !name.contains(".fields.") {
+        } else if [".json", ".ndjson", ".csv", ".log"].iter().any(|end| name.ends_with(end))
+            && !name.contains(".fields.")
+        {
             out.push(entry);
         }
     }
