@@ -4,6 +4,7 @@
 
 mod certificate;
 mod identity;
+mod presented;
 mod schemes;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use pipeproof_engine as engine;
 
 pub use self::certificate::{AcceptedCertificate, CertificateError, ClientCertificate, IdentityRuleError};
 pub use self::identity::{IdentityError, Issuer};
+pub use self::presented::presented;
 use self::schemes::Scheme;
 
 /// A secret shared with a source.

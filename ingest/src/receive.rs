@@ -29,7 +29,7 @@ pub use crate::limits::Limits;
 use crate::limits::{Coding, inflate};
 use crate::redact::{Redactor, join, summary};
 use crate::unwrap::{self, Item, UNREAD, cloudevents};
-pub use crate::unwrap::{Action as BulkAction, Framing, actions as bulk_actions, parts};
+pub use crate::unwrap::{Acks as HecAcks, Action as BulkAction, Framing, actions as bulk_actions, parts};
 
 /// Whether a record holds what could not be taken apart: it will be a dead letter.
 #[must_use]

@@ -28,6 +28,7 @@ use crate::skim;
 use wrappers::Peel;
 
 pub use self::bulk::{Action, actions};
+pub use self::hec::Acks;
 pub use self::parts::parts;
 
 /// Attribute: why what came could not be taken apart, as a code.
@@ -223,6 +224,18 @@ mod tests {
 
     type Frame = fn(&[String]) -> (Framing, Vec<u8>);
 
+    /// A field of Protocol Buffers that has a length: number, length, bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2];
+        let mut len = bytes.len();
+        while len > 0x7f {
+            out.push(u8::try_from(len & 0x7f).unwrap() | 0x80);
+            len >>= 7;
+        }
+        out.push(u8::try_from(len).unwrap());
+        [out, bytes.to_vec()].concat()
+    }
+
     /// Ways to send the same events.
     const FRAMES: &[(SourceType, Frame)] = &[
         (SourceType::Json, |events| (Framing::Values, events.join("\n").into_bytes())),
@@ -240,6 +253,27 @@ mod tests {
             (Framing::Syslog { year: 2026 }, lines.collect::<String>().into())
         }),
         (SourceType::Json, |events| {
+            let counted = events.iter().map(|event| {
+                let message = format!("<13>1 2026-11-26T00:00:00Z h app - - - {event}");
+                format!("{} {message}", message.len())
+            });
+            (Framing::Syslog { year: 2026 }, counted.collect::<String>().into())
+        }),
+        (SourceType::Json, |events| {
+            let record = |event: &String| {
+                format!(r#"{{"timeUnixNano":"1","body":{{"stringValue":{}}}}}"#, serde_json::to_string(event).unwrap())
+            };
+            let records: Vec<String> = events.iter().map(record).collect();
+            let body = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#, records.join(","));
+            (Framing::OtlpJson, body.into_bytes())
+        }),
+        (SourceType::Json, |events| {
+            // LogRecord.body is field 5, AnyValue.string_value field 1.
+            let records: Vec<u8> =
+                events.iter().flat_map(|event| field(2, &field(5, &field(1, event.as_bytes())))).collect();
+            (Framing::OtlpProtobuf, field(1, &field(2, &records)))
+        }),
+        (SourceType::Json, |events| {
             (
                 Framing::Bulk,
                 events.iter().map(|event| format!("{{\"create\":{{}}}}\n{event}\n")).collect::<String>().into(),
@@ -247,6 +281,15 @@ mod tests {
         }),
         (SourceType::AwsCloudtrail, |events| {
             (Framing::Values, format!(r#"{{"Records":[{}]}}"#, events.join(",")).into_bytes())
+        }),
+        (SourceType::KubernetesAudit, |events| {
+            (Framing::Values, format!(r#"{{"kind":"EventList","items":[{}]}}"#, events.join(",")).into_bytes())
+        }),
+        (SourceType::AwsCloudtrail, |events| {
+            use base64::Engine as _;
+            let data = |event: &String| base64::engine::general_purpose::STANDARD.encode(event);
+            let records: Vec<String> = events.iter().map(|event| format!(r#"{{"data":"{}"}}"#, data(event))).collect();
+            (Framing::Values, format!(r#"{{"requestId":"r","records":[{}]}}"#, records.join(",")).into_bytes())
         }),
         (SourceType::AwsCloudtrail, |events| {
             let records = events.iter().map(|event| format!(r#"{{"detail-type":"x","source":"y","detail":{event}}}"#));

@@ -12,8 +12,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pipeproof_ingest::receive::Framing;
-use serde::Deserialize;
+use pipeproof_ingest::receive::{Framing, HecAcks as Acks};
 use serde_json::{Value, json};
 
 use super::ApiError;
@@ -140,11 +139,6 @@ fn refused(error: &ApiError) -> Response {
         _ => (6, "Invalid data format"),
     };
     error.answer(json!({ "text": text, "code": code, "detail": error.message() }))
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Acks {
-    acks: Vec<u64>,
 }
 
 pub(crate) async fn ack(

@@ -242,7 +242,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "POST",
         "/v1/records/outcome",
         Needs(Scope::SourcesRead),
-        "How many records of ranges of the log were repetitions and dead letters",
+        "How many records of ranges of the log became events, repetitions and dead letters",
         post(dead_letters::outcome)
     ),
     route!(

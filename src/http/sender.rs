@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pipeproof_engine::record::{Authenticity, CollectionMode};
-use pipeproof_ingest::authentic::{self, ClientCertificate};
+use pipeproof_ingest::authentic::{self, ClientCertificate, presented as token};
 use pipeproof_ingest::log::AppendError;
 use pipeproof_ingest::receive::{Framing, Refusal, SourceSettings, Way};
 
@@ -21,30 +19,9 @@ use crate::scope::Scope;
 
 /// Header by which an import says that it loads history.
 pub(crate) const MODE_HEADER: &str = "x-pipeproof-mode";
-/// Header in which Firehose sends its access key.
-const FIREHOSE_KEY: &str = "x-amz-firehose-access-key";
 
 /// Who sends, as far as a token says: what the guard of the receiving routes hands to their handlers.
 pub(super) type Sender = Result<Caller, TokenRefusal>;
-
-/// The token a sender presents: as bearer, in HEC's scheme, as password, as Elastic's API key, or as Firehose's access key.
-pub(super) fn token(headers: &HeaderMap) -> Option<String> {
-    let Some(given) = headers.get(header::AUTHORIZATION) else {
-        return headers.get(FIREHOSE_KEY)?.to_str().ok().map(str::to_owned);
-    };
-    let (scheme, given) = given.to_str().ok()?.split_once(' ')?;
-    let given = given.trim();
-    let decoded = || String::from_utf8(STANDARD.decode(given).ok()?).ok();
-    match scheme.to_ascii_lowercase().as_str() {
-        "bearer" | "splunk" => Some(given.to_owned()),
-        "basic" => Some(decoded()?.split_once(':')?.1.to_owned()),
-        "apikey" => {
-            let decoded = decoded()?;
-            Some(decoded.split_once(':').map_or(decoded.as_str(), |(_, key)| key).to_owned())
-        }
-        _ => None,
-    }
-}
 
 /// Whose token it is, or else whose certificate. Anything that is not one of our tokens is none: a provider may send what
 /// it likes beside its signature.

@@ -34,7 +34,7 @@ const FILES: &[(&str, SourceType, Option<&str>, Option<&str>)] = &[
 ];
 
 pub(super) struct Sample {
-    file: &'static str,
+    pub(super) file: &'static str,
     pub(super) kind: SourceType,
     pub(super) event: Option<String>,
     pub(super) body: Bytes,
@@ -61,7 +61,7 @@ pub(super) fn receiver() -> Receiver {
     Receiver::new(ReceiverKeys { redaction: [1; 32], dedup: [2; 32] }, Limits::default())
 }
 
-fn received(receiver: &Receiver, sample: &Sample, named: bool) -> Vec<Record> {
+pub(super) fn received(receiver: &Receiver, sample: &Sample, named: bool) -> Vec<Record> {
     let event = sample.event.as_deref().filter(|_| named);
     receive(receiver, sample.kind, event, sample.body.clone()).unwrap()
 }
