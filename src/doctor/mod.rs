@@ -73,7 +73,8 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
                 BTreeMap::new()
             }
         };
-        let looked_at = Looked { shared: &shared, lake: &lake, archived, redacted: &redacted, forgotten, handle: &handle };
+        let looked_at =
+            Looked { shared: &shared, lake: &lake, archived, redacted: &redacted, forgotten, handle: &handle };
         checks.extend(records::redactions(&looked_at));
         checks.push(records::leaves(&looked_at));
         checks.push(repetitions::check(&looked_at));
@@ -116,7 +117,9 @@ fn logs(shared: &Shared) -> Check {
         problems.extend(report.quarantined.iter().map(|it| {
             format!("{} of the {name}, {}: {}", damage::named(it.records.start, it.records.end), it.segment, it.reason)
         }));
-        problems.extend(report.bad_headers.iter().map(|segment| format!("the header of {segment} of the {name} is damaged")));
+        problems.extend(
+            report.bad_headers.iter().map(|segment| format!("the header of {segment} of the {name} is damaged")),
+        );
     }
     Check::of("logs", &problems, "what was read when they were opened was what had been written".to_owned())
 }
