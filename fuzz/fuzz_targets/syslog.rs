@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pipeproof_engine::time::Timestamp;
 use pipeproof_fuzz::{source_type, take};
 use pipeproof_ingest::receive::Framing;
 use pipeproof_ingest::syslog::{Frames, counted};
@@ -28,6 +29,7 @@ fuzz_target!(|data: &[u8]| {
     for frame in &cut {
         assert!(frame.len() <= BYTES_MAX, "{} bytes", frame.len());
     }
-    take(source_type(*kind), Framing::Syslog { year: 2026 }, &http::HeaderMap::new(), &counted(&cut));
-    take(source_type(*kind), Framing::Syslog { year: 2026 }, &http::HeaderMap::new(), stream);
+    let framing = Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) };
+    take(source_type(*kind), framing, &http::HeaderMap::new(), &counted(&cut));
+    take(source_type(*kind), framing, &http::HeaderMap::new(), stream);
 });
