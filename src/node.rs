@@ -35,8 +35,9 @@ use crate::config::{Config, ConfiguredSource, ITEMS_IN_MEMORY};
 use crate::damage::{self, Found};
 use crate::http::body::Room;
 use crate::http::hec::Channels;
-use crate::intake::collecting::Collecting;
+use crate::intake::collecting::{self, Collecting};
 use crate::intake::identity::Identities;
+use crate::intake::inputs::Inputs;
 use crate::metrics::Metrics;
 use crate::public_address::PublicAddress;
 use crate::registry::{self, Registry};
@@ -146,6 +147,7 @@ pub(crate) struct Shared {
     pub(crate) taking: tokio::sync::Semaphore,
     pub(crate) identities: Identities,
     pub(crate) collecting: Collecting,
+    pub(crate) inputs: Inputs,
     pub(crate) address_files: AddressFiles,
     pub(crate) detected: watch::Sender<u64>,
     pub(crate) archived: watch::Sender<u64>,
@@ -232,7 +234,8 @@ impl Node {
         let delta_bytes = restored.deltas.iter().map(Vec::len).sum();
         crate::redaction::catch_up(&mut detector, &store, &registry).await?;
         let receiver_keys = ReceiverKeys { redaction: secret_keys.redaction.bytes(), dedup: secret_keys.dedup.bytes() };
-        let deliverer = roles::deliverer(config, &store, &clock).await?;
+        let deliverer = roles::deliverer(config, &store, &clock)?;
+        register(deliverer.as_deref()).await?;
         let tls = Endpoints::open(config).map_err(not_valid)?;
         let shared = Arc::new(Shared {
             run: hex::encode(rand::random::<[u8; 8]>()),
@@ -248,6 +251,7 @@ impl Node {
             ),
             identities: Identities::new(config.identities()),
             collecting: Collecting::default(),
+            inputs: Inputs::default(),
             registry: RwLock::new(registry),
             administration: tokio::sync::Mutex::new(()),
             detected: watch::Sender::new(restored.position),
@@ -292,8 +296,10 @@ impl Node {
         node.announce(config).await?;
         node.shared.restore_metrics().await;
         node.tasks = roles::spawn(&node.shared, detector, delta_bytes);
-        node.tasks.extend(crate::intake::spawn(&node.shared, config).await?);
-        crate::intake::collecting::start(&node.shared, config)?;
+        let inputs = node.shared.inputs.prepare(config).await?;
+        let collectors = collecting::prepare(&node.shared, config)?;
+        node.shared.inputs.apply(&node.shared, inputs);
+        collecting::start(&node.shared, collectors);
         Ok(node)
     }
 
@@ -318,19 +324,30 @@ impl Node {
         connect(shared, config).await
     }
 
-    /// Takes in sources, their secrets and targets of a configuration that was read again.
+    /// Takes in sources with their secrets and ways in, and targets, of a configuration that was read again: all of it or
+    /// nothing.
     pub(crate) async fn reload(&self, config: &Config) -> Result<(), NodeError> {
         let shared = &self.shared;
-        // What can be refused comes first: nothing is changed by halves.
-        let deliverer = roles::deliverer(config, &shared.store, &shared.clock).await?;
+        // Whatever can be refused comes first, and puts nothing in force.
+        let deliverer = roles::deliverer(config, &shared.store, &shared.clock)?;
         let tls = shared.tls.prepare(config).map_err(not_valid)?;
+        let collectors = collecting::prepare(shared, config)?;
+        let inputs = shared.inputs.prepare(config).await?;
+        // The log is the last that may refuse. What is new must be known before anything comes for it.
         connect(shared, config).await?;
-        tls.apply();
+        // Nothing fails from here on; a target that cannot be registered now is before anything is delivered to it.
+        if let Err(error) = register(deliverer.as_deref()).await {
+            tracing::warn!(error = %crate::chain(&error), "the delivery targets are registered later");
+        }
+        shared.tls.apply(tls);
         shared.public.configure(config.public_url.clone());
         *shared.configured_secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets_of(config);
         *shared.configured_certificates.write().unwrap_or_else(PoisonError::into_inner) = certificates_of(config);
+        shared.identities.replace(config.identities());
         shared.deliverer.send_replace(deliverer);
-        crate::intake::collecting::start(shared, config)
+        shared.inputs.apply(shared, inputs);
+        collecting::start(shared, collectors);
+        Ok(())
     }
 
     /// Stops in order: nothing more is accepted, what was accepted is evaluated and archived, and the log says so.
@@ -342,6 +359,7 @@ impl Node {
         }
         shared.stopping.send_replace(true);
         shared.collecting.stop();
+        shared.inputs.stop().await;
         for (role, task) in self.tasks {
             if tokio::time::timeout(Duration::from_secs(30), task).await.is_err() {
                 tracing::warn!(role, "a role did not stop within 30 s");
@@ -357,6 +375,14 @@ impl Node {
         self.shared.seal.clone().close().await;
         self.shared.log.clone().close().await;
         Ok(())
+    }
+}
+
+/// Has the outbox keep messages for the targets.
+async fn register(deliverer: Option<&Deliverer<SqliteStore>>) -> Result<(), NodeError> {
+    match deliverer {
+        Some(deliverer) => deliverer.register().await.map_err(NodeError::part("register the delivery targets")),
+        None => Ok(()),
     }
 }
 
@@ -412,6 +438,11 @@ impl Shared {
     pub(crate) fn accepts_certificate(&self, source: &str, certificate: &ClientCertificate, now: Timestamp) -> bool {
         let accepted = self.configured_certificates.read().unwrap_or_else(PoisonError::into_inner);
         accepted.get(source).is_some_and(|accepted| accepted.accepts(certificate, now))
+    }
+
+    /// Whether a source says whose client certificates it accepts.
+    pub(crate) fn names_certificate(&self, source: &str) -> bool {
+        self.configured_certificates.read().unwrap_or_else(PoisonError::into_inner).contains_key(source)
     }
 
     /// The sources that accept a client certificate.

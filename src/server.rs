@@ -91,13 +91,16 @@ impl Server {
         }
     }
 
-    /// Takes in sources, their secrets and targets of a configuration that was read again, or notes why it cannot be used.
-    pub(crate) async fn reload_configuration(&self, read: Result<&Config, String>) {
+    /// Takes in sources with their secrets and ways in, and targets, of a configuration that was read again, or notes why it
+    /// cannot be used. Whether it is in force.
+    pub(crate) async fn reload_configuration(&self, read: Result<&Config, String>) -> bool {
         let outcome = match read {
             Ok(config) => self.node.reload(config).await.map_err(|error| crate::chain(&error)),
             Err(reason) => Err(reason),
         };
+        let in_force = outcome.is_ok();
         self.node.shared.configuration_read(outcome).await;
+        in_force
     }
 
     /// Takes in the address files a configuration names.

@@ -166,8 +166,9 @@ impl Refusal {
         }
     }
 
-    /// Whether it is about what is in the body, and not about who sent it or how we are.
-    const fn is_content(&self) -> bool {
+    /// Whether it is about what is in the body, and not about who sent it or how we are: the same is refused again.
+    #[must_use]
+    pub const fn is_content(&self) -> bool {
         matches!(
             self,
             Self::Empty
@@ -264,8 +265,11 @@ impl Receiver {
         if !source.source_type.is_external() {
             return Err(Refusal::Own(source.name.clone()));
         }
-        if request.body.len() > self.limits.body_bytes_max {
-            return Err(Refusal::TooLarge { bytes: request.body.len(), limit: self.limits.body_bytes_max });
+        let limit = self.limits.body_bytes_max;
+        let too_large = Refusal::TooLarge { bytes: request.body.len(), limit };
+        let is_too_large = request.body.len() > limit;
+        if is_too_large && !way.keep {
+            return Err(too_large);
         }
         let (auth, key_id) = authenticate(way, &request)?;
         let mut attributes = identity::attributes(&request);
@@ -273,6 +277,10 @@ impl Receiver {
         let redacted = self.redactor.attributes(&mut attributes);
         identity::shorten(&mut attributes, self.limits.attribute_bytes_max);
         let common = Common { request: &request, auth, key_id, attributes, redacted };
+        if is_too_large {
+            // Nobody sends it in smaller parts: what it was is kept.
+            return self.kept(way, &common, None, too_large);
+        }
         let body = match self.inflated(request.headers, &request.body) {
             Ok(body) => body,
             // Compressed it may hold secrets that cannot be seen: only what it was is kept.

@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use engine::source::SourceType;
+use engine::time::Timestamp;
 use percent_encoding::percent_decode;
 use pipeproof_engine as engine;
 
@@ -48,8 +49,8 @@ pub enum Framing {
     Bulk,
     /// Syslog messages, counted or line by line (RFC 6587).
     Syslog {
-        /// The year that messages without one are of.
-        year: i32,
+        /// When they were received: what does not name its year is of the closest.
+        received: Timestamp,
     },
     /// OTLP logs as JSON.
     OtlpJson,
@@ -98,7 +99,7 @@ pub(crate) fn items(kind: SourceType, framing: Framing, body: &Bytes, limits: &L
         Framing::Hec => hec::events(&mut peel, &text),
         Framing::HecRaw => hec::lines(&mut peel, &text),
         Framing::Bulk => bulk::documents(&mut peel, &text),
-        Framing::Syslog { year } => syslog::messages(&mut peel, &text, year),
+        Framing::Syslog { received } => syslog::messages(&mut peel, &text, received),
         Framing::OtlpJson => otlp::json(&mut peel, &text),
         Framing::OtlpProtobuf => otlp::protobuf(&mut peel, &text),
     }
@@ -219,7 +220,7 @@ mod tests {
         Framing::Bulk,
         Framing::OtlpJson,
         Framing::OtlpProtobuf,
-        Framing::Syslog { year: 2026 },
+        Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) },
     ];
 
     type Frame = fn(&[String]) -> (Framing, Vec<u8>);
@@ -250,14 +251,14 @@ mod tests {
         (SourceType::Json, |events| (Framing::HecRaw, events.join("\n").into_bytes())),
         (SourceType::Json, |events| {
             let lines = events.iter().map(|event| format!("<13>1 2026-11-26T00:00:00Z h app - - - {event}\n"));
-            (Framing::Syslog { year: 2026 }, lines.collect::<String>().into())
+            (Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) }, lines.collect::<String>().into())
         }),
         (SourceType::Json, |events| {
             let counted = events.iter().map(|event| {
                 let message = format!("<13>1 2026-11-26T00:00:00Z h app - - - {event}");
                 format!("{} {message}", message.len())
             });
-            (Framing::Syslog { year: 2026 }, counted.collect::<String>().into())
+            (Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) }, counted.collect::<String>().into())
         }),
         (SourceType::Json, |events| {
             let record = |event: &String| {

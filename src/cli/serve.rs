@@ -47,12 +47,15 @@ pub(super) async fn serve(options: &ServeOptions, place: &Place) -> Result<(), F
 async fn reload(server: &Server, options: &ServeOptions) {
     match configuration(options) {
         Ok(config) => {
-            server.reload_configuration(Ok(&config)).await;
-            if let Err(error) = server.reload_addresses(&config).await {
+            if server.reload_configuration(Ok(&config)).await
+                && let Err(error) = server.reload_addresses(&config).await
+            {
                 tracing::error!(error = %crate::chain(&error), "the address files could not be taken in");
             }
         }
-        Err(error) => server.reload_configuration(Err(crate::chain(&error))).await,
+        Err(error) => {
+            server.reload_configuration(Err(crate::chain(&error))).await;
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod provider;
 mod real_senders;
 mod redact;
 mod redaction;
+mod reload;
 #[path = "../../src/demo/replay.rs"]
 mod replay;
 mod rules;

@@ -220,11 +220,17 @@ fn loose_member<'a>(object: &'a [u8], key: &str) -> Option<&'a [u8]> {
 }
 
 /// A delivery of Buildkite has no id: what happened to which build or job is one, and its times tell a second run of it.
+/// A build that waits for somebody ends once for each step it waits at (`blocked: true`; Buildkite "Build webhook events"),
+/// and nothing says that the times are others each time: only the bytes tell these.
 fn buildkite(item: &[u8]) -> Option<String> {
     let text = |path: &[&str]| skim::text_at(item, path).filter(|text| !text.is_empty());
     let event = text(&["event"])?;
     let (what, _) = event.split_once('.').filter(|(what, _)| matches!(*what, "build" | "job"))?;
     let id = text(&[what, "id"])?;
+    let blocked = skim::at(item, &[what, "blocked"]).is_some_and(|blocked| blocked == b"true");
+    if blocked || event.ends_with(".blocked") || text(&[what, "state"]).as_deref() == Some("blocked") {
+        return None;
+    }
     let part = |key: &str| text(&[what, key]).unwrap_or_default();
     Some(format!("{event}/{id}/{}/{}/{}", part("state"), part("started_at"), part("finished_at")))
 }

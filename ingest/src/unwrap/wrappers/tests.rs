@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use base64::engine::general_purpose::STANDARD;
+use pipeproof_engine::time::Timestamp;
 use serde_json::json;
 
 use super::super::{Framing, items};
@@ -257,7 +258,7 @@ fn what_a_sender_numbers_says_its_number() {
         syslog("-", "text"),
         syslog(r#"[other sequenceId="5"]"#, "text"),
     ];
-    let framing = Framing::Syslog { year: 2026 };
+    let framing = Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) };
     let expected = [of("syslog/build-7", "3"), of("syslog/build-7", "4")];
     assert_eq!(numbers(SourceType::AwsCloudtrail, framing, &lines.concat()), expected);
 }
