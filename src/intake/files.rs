@@ -1,6 +1,7 @@
 //! Files and folders of the configuration, followed through rotation. How far each was read is kept under
 //! `DATA/followed/`, after its lines are durable: after a crash some are read again and recognised.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use http::HeaderMap;
 use pipeproof_engine::record::Authenticity;
 use pipeproof_ingest::follow::{Chunk, Follower, Marks};
 use pipeproof_ingest::receive::Way;
+use pipeproof_ingest::redact::Carried;
 use sha2::{Digest, Sha256};
 
 use super::reading::{kept, pause};
@@ -32,6 +34,8 @@ pub(super) async fn follow(shared: Arc<Shared>, source: String, path: PathBuf) {
     let mut follower = Follower::new(path.clone(), marks);
     let mut stopping = shared.stopping.subscribe();
     let mut trouble = false;
+    // Private keys that were not written to their end yet, by file.
+    let mut open_keys: BTreeMap<String, Carried> = BTreeMap::new();
     loop {
         let (back, read) = match tokio::task::spawn_blocking(move || read(follower)).await {
             Ok(read) => read,
@@ -41,8 +45,13 @@ pub(super) async fn follow(shared: Arc<Shared>, source: String, path: PathBuf) {
         match read {
             Ok(Some(chunk)) => {
                 trouble = false;
-                if !take(&shared, &source, &chunk).await {
+                let carried = open_keys.remove(chunk.file()).unwrap_or_default();
+                if !take(&shared, &source, &chunk, &carried).await {
                     return;
+                }
+                let carried = carried.next();
+                if carried.is_open() {
+                    open_keys.insert(chunk.file().to_owned(), carried);
                 }
                 follower.done(&chunk);
                 if let Err(error) = write_marks(&kept_at, follower.marks()) {
@@ -68,7 +77,7 @@ fn read(mut follower: Follower) -> (Follower, io::Result<Option<Chunk>>) {
     (follower, read)
 }
 
-async fn take(shared: &Arc<Shared>, source: &str, chunk: &Chunk) -> bool {
+async fn take(shared: &Arc<Shared>, source: &str, chunk: &Chunk, carried: &Carried) -> bool {
     if chunk.lines.trim_ascii().is_empty() {
         return true;
     }
@@ -76,6 +85,7 @@ async fn take(shared: &Arc<Shared>, source: &str, chunk: &Chunk) -> bool {
         proven: Some((Authenticity::Unverified, None)),
         attributes: vec![("file.path", chunk.path.display().to_string())],
         keep: true,
+        carried: carried.clone(),
         ..Way::default()
     };
     kept(shared, source, &HeaderMap::new(), &chunk.lines, &way).await

@@ -8,6 +8,7 @@ use axum::serve::Listener;
 use http::HeaderMap;
 use pipeproof_engine::record::{Authenticity, RECORD_BYTES_MAX};
 use pipeproof_ingest::receive::{Framing, Way};
+use pipeproof_ingest::redact::Carried;
 use pipeproof_ingest::syslog::{Frames, counted};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Semaphore;
@@ -92,6 +93,8 @@ async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving,
     let mut stopping = shared.stopping.subscribe();
     let mut frames = Frames::new(RECORD_BYTES_MAX);
     let mut buffer = vec![0; READ_BYTES];
+    // A private key comes a line a message.
+    let mut carried = Carried::default();
     loop {
         let read = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -121,9 +124,10 @@ async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving,
             if batch.is_empty() {
                 break;
             }
-            if !take(shared, receiving, peer, &batch).await {
+            if !take(shared, receiving, peer, &batch, &carried).await {
                 return;
             }
+            carried = carried.next();
         }
         if ended {
             return;
@@ -131,7 +135,13 @@ async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving,
     }
 }
 
-async fn take(shared: &Arc<Shared>, receiving: &Receiving, peer: &Peer, batch: &[bytes::Bytes]) -> bool {
+async fn take(
+    shared: &Arc<Shared>,
+    receiving: &Receiving,
+    peer: &Peer,
+    batch: &[bytes::Bytes],
+    carried: &Carried,
+) -> bool {
     // Asked each time: a connection may outlive its certificate, and the configuration it was let in under.
     let Some(proven) = receiving.proven(shared, peer) else {
         let shown = peer.certificate.as_ref().map_or("none", |certificate| certificate.subject.as_str());
@@ -143,7 +153,14 @@ async fn take(shared: &Arc<Shared>, receiving: &Receiving, peer: &Peer, batch: &
     let year = now.get(..4).and_then(|year| year.parse().ok()).unwrap_or(1970);
     let mut attributes = vec![("syslog.peer", peer.address.ip().to_string())];
     attributes.extend(peer.certificate.as_ref().map(|certificate| (CLIENT_SUBJECT, certificate.subject.clone())));
-    let way = Way { framing: Framing::Syslog { year }, proven: Some(proven), attributes, keep: true, ..Way::default() };
+    let way = Way {
+        framing: Framing::Syslog { year },
+        proven: Some(proven),
+        attributes,
+        keep: true,
+        carried: carried.clone(),
+        ..Way::default()
+    };
     let body = counted(batch);
     // Nothing but line breaks.
     body.is_empty() || kept(shared, &receiving.source, &HeaderMap::new(), &body, &way).await

@@ -15,6 +15,7 @@ use super::following::{EndedRun, Runs};
 use super::http::Answer;
 use super::{CollectError, Cursors, Fetched, Held, Next, PAGE_BYTES, Page};
 use crate::limits::Limits;
+use crate::unwrap::whole_words;
 
 const STREAM: &str = "wanted";
 /// Most jobs that wait: beyond it none are looked for.
@@ -196,8 +197,10 @@ impl Wanted {
             tried += 1;
             let key = waiting.job.key();
             match logs.log(&waiting.job, body_max).await {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     if answer.cut {
+                        // Its secrets are still in it, and half of one must not stay.
+                        answer.body.truncate(whole_words(&answer.body));
                         page.lost.push(format!("log of {key}: only its first {body_max} bytes were fetched"));
                     }
                     bytes += answer.body.len();

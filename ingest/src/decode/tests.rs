@@ -12,6 +12,7 @@ mod envelopes;
 mod github;
 mod ids;
 mod kubernetes;
+mod leaks;
 mod measured;
 mod ocsf;
 mod ocsf_schema;
