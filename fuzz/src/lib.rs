@@ -307,8 +307,18 @@ pub fn syslog(data: &[u8]) {
     for frame in &cut {
         assert!(frame.len() <= FRAME_BYTES_MAX, "{} bytes", frame.len());
     }
-    take(source_type(*kind), Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) }, &HeaderMap::new(), &counted(&cut));
-    take(source_type(*kind), Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) }, &HeaderMap::new(), stream);
+    take(
+        source_type(*kind),
+        Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) },
+        &HeaderMap::new(),
+        &counted(&cut),
+    );
+    take(
+        source_type(*kind),
+        Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) },
+        &HeaderMap::new(),
+        stream,
+    );
 }
 
 /// Bodies in the framings and wrappers of every source type, taken apart, redacted and decoded.

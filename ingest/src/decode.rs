@@ -83,7 +83,7 @@ use bytes::Bytes;
 use engine::event::{Event, EventId};
 use engine::fields::{CompactString, Field, Fields};
 use engine::json::{JsonError, Parsed, Value};
-use engine::record::{Position, Record};
+use engine::record::{Position, Record, Redacted};
 use engine::source::SourceType;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
@@ -284,37 +284,26 @@ fn keep_those_with_room<T, K: Ord>(listed: &mut Vec<T>, rank: impl FnMut(&T) -> 
     left_out
 }
 
-/// Secrets found where anybody can read them are events. Elsewhere (an API's answer that carries a credential by
-/// design) they were merely removed.
+/// Every secret that was replaced is an event, whatever carried it, but for two kinds: what a scanner reports is that event
+/// already, and some records hold a credential because they are about it ([`Family::is_expected`]).
 fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
-    let open = matches!(
-        record.envelope.source_type,
-        SourceType::GithubJoblog
-            | SourceType::GithubWebhook
-            | SourceType::Cloudevents
-            | SourceType::Otlp
-            | SourceType::GitlabJoblog
-            | SourceType::JenkinsJoblog
-            | SourceType::BuildkiteJoblog
-            | SourceType::GitlabWebhook
-            | SourceType::Jenkins
-            | SourceType::Json
-    );
-    let Some(first) = drafts.first().filter(|_| open) else { return };
-    let leaks: Vec<Draft> = record
-        .envelope
-        .redacted
-        .iter()
-        .filter(|redacted| Family::is_leak(&redacted.family))
-        .map(|redacted| {
-            let mut leak = first.derive(ORIGIN, "leak.detected", "leak");
-            leak.fields.text(Field::LeakType, Some(redacted.family.as_str()));
-            leak.fields.text(Field::LeakFingerprint, Some(redacted.fingerprint.as_str()));
-            leak.fields.int(Field::LeakCount, Some(i64::from(redacted.count)));
-            leak
-        })
-        .collect();
-    drafts.extend(leaks);
+    let kind = record.envelope.source_type;
+    let told: Vec<&str> = drafts.iter().filter_map(|draft| draft.fields.get_text(Field::LeakFingerprint)).collect();
+    let new = |redacted: &&Redacted| {
+        !Family::is_expected(&redacted.family, kind) && !told.contains(&redacted.fingerprint.as_str())
+    };
+    let redacted: Vec<&Redacted> = record.envelope.redacted.iter().filter(new).collect();
+    // A report without findings gives no event of its own, and may hold a secret all the same.
+    let alone = drafts.is_empty();
+    let origin = drafts.first().cloned().unwrap_or_default();
+    for redacted in redacted {
+        let mut leak = origin.derive(ORIGIN, "leak.detected", "leak");
+        leak.fields.text(Field::LeakType, Some(redacted.family.as_str()));
+        leak.fields.text(Field::LeakFingerprint, Some(redacted.fingerprint.as_str()));
+        leak.fields.int(Field::LeakCount, Some(i64::from(redacted.count)));
+        leak.native = alone.then(|| native::derived(kind, &leak.fields));
+        drafts.push(leak);
+    }
 }
 
 fn finish(position: Position, record: &Record, drafts: Vec<Draft>) -> Vec<Event> {

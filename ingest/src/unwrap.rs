@@ -35,6 +35,9 @@ pub use self::parts::parts;
 /// Attribute: why what came could not be taken apart, as a code.
 pub(crate) const UNREAD: &str = "unread";
 
+/// Longest word that is left out whole where a text is cut, bytes.
+const WORD_BYTES_MAX: usize = 64 << 10;
+
 /// How a body is put together, where the way it came says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
@@ -197,6 +200,16 @@ pub(crate) fn chunks(text: &[u8], bytes_max: usize) -> Vec<Range<usize>> {
         start += len;
     }
     found
+}
+
+/// How much of a text stays that has to be cut before its secrets are replaced: whole words. Half a secret is not recognised,
+/// but is half a secret. No secret that is a word holds white space, quotes or angle brackets; of a word without end at least
+/// [`WORD_BYTES_MAX`] go.
+pub(crate) fn whole_words(text: &[u8]) -> usize {
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'`' | b'<' | b'>');
+    let from = text.len().saturating_sub(WORD_BYTES_MAX);
+    let last = text.get(from..).and_then(|tail| tail.iter().rposition(ends));
+    last.map_or(from, |last| from + last + 1)
 }
 
 /// The last place up to `at` that does not split a UTF-8 character; `at` itself if the text is not UTF-8 there.
@@ -372,6 +385,21 @@ mod tests {
         assert_eq!(payload("x=1&payload=a").unwrap(), "a");
         assert_eq!(payload("payload=%7").unwrap(), "%7", "an escape that is cut stands for itself");
         assert_eq!(payload("{}"), None);
+    }
+
+    #[test]
+    fn what_is_cut_ends_with_a_whole_word() {
+        for (text, kept) in [
+            ("token ghp_abc", "token "),
+            ("{\"a\":\"ghp_abc", "{\"a\":\""),
+            ("https://u:pass@h x", "https://u:pass@h "),
+            ("whole words\n", "whole words\n"),
+            ("abc", ""),
+        ] {
+            assert_eq!(&text[..whole_words(text.as_bytes())], kept);
+        }
+        let endless = "x".repeat(WORD_BYTES_MAX + 7);
+        assert_eq!(whole_words(endless.as_bytes()), 7);
     }
 
     #[test]

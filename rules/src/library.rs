@@ -17,6 +17,7 @@ const RULES: &[(&str, &str)] = texts![
     "artifact/image_not_signed.yml",
     "artifact/signed_by_unexpected_issuer.yml",
     "cloud/ci_role_writes_iam.yml",
+    "leak/credentials_in_log.yml",
     "leak/runner_secrets_dumped.yml",
     "leak/secret_in_log.yml",
     "logging/audit_stream_disabled.yml",

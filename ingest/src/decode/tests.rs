@@ -15,6 +15,7 @@ mod github;
 mod ids;
 mod joblogs;
 mod kubernetes;
+mod leaks;
 mod measured;
 mod ocsf;
 mod ocsf_schema;

@@ -1,5 +1,7 @@
 //! Requests good and bad: what is taken, as which records, and what is refused with which answer.
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -150,7 +150,8 @@ impl Ledger {
     ) -> Result<(), CollectError> {
         let new = all.unasked.len().min(ASKED_MAX);
         let old = all.open.len().min(ASKED_MAX - new);
-        let mut asked: std::collections::VecDeque<(u64, bool)> = all.unasked.drain(..new).map(|id| (id, true)).collect();
+        let mut asked: std::collections::VecDeque<(u64, bool)> =
+            all.unasked.drain(..new).map(|id| (id, true)).collect();
         asked.extend(all.open.drain(..old).map(|id| (id, false)));
         let (mut still, mut some, mut trouble) = (Vec::new(), false, None);
         while let Some((id, is_new)) = asked.pop_front() {
