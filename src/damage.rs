@@ -146,8 +146,8 @@ fn found(opened: Opened, dir: &Path) -> Found {
     Found { log, report }
 }
 
-/// Counts and writes down what is not on record yet of the damage that was found. Comes before anything else that a start writes: what
-/// came before it is still open in detection's state, and the archive has not passed it by.
+/// Counts and writes down what is not on record yet of the damage that was found. Comes before any role runs: the windows of what came
+/// last are still open in detection's state, and the archive passes nothing by that is not known to be lost.
 pub(crate) async fn record(shared: &Arc<Shared>) -> Result<(), NodeError> {
     for (name, report) in &shared.damage {
         let count = |what, count| shared.metrics.log_damaged.with_label_values(&[*name, what]).inc_by(count);

@@ -306,7 +306,6 @@ impl Node {
     /// Writes down that we are here, which rules decide if they are others than before, and what the configuration connects.
     async fn announce(&self, config: &Config) -> Result<(), NodeError> {
         let shared = &self.shared;
-        damage::record(shared).await?;
         let append = |control| async move {
             shared.control(control).await.map(drop).map_err(NodeError::part("write to the log"))
         };
@@ -315,6 +314,7 @@ impl Node {
             ChangeError::Set(error) => NodeError::Rules(error),
             other => NodeError::part("put the rules in force")(other),
         })?;
+        damage::record(shared).await?;
         // A start with a file that cannot be read is refused, so this one can.
         shared.record_refusal("configuration", None).await;
         if let Some(configured) = &config.enrichment {
