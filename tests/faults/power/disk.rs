@@ -91,8 +91,8 @@ impl Disk {
         Some((folder, (*name).to_owned()))
     }
 
-    fn ignores(&self, path: &str) -> bool {
-        self.unsynced.is_some_and(|unsynced| path.contains(unsynced))
+    fn ignores(&self, entry: Entry) -> bool {
+        self.unsynced.is_some_and(|unsynced| self.path_of(entry).contains(unsynced))
     }
 
     /// Does what the call did.
@@ -148,15 +148,19 @@ impl Disk {
                 }
             }
             Call::Synced { fd } => {
-                let Some(open) = self.open.get(fd) else { return };
-                match open.entry {
-                    Entry::File(number) if !self.ignores(&self.path_of(open.entry)) => {
-                        self.files[number].kept = self.files[number].now.clone();
+                let Some(entry) = self.open.get(fd).map(|open| open.entry) else { return };
+                if self.ignores(entry) {
+                    return;
+                }
+                match entry {
+                    Entry::File(number) => {
+                        let Content { now, kept } = &mut self.files[number];
+                        kept.clone_from(now);
                     }
-                    Entry::Folder(number) if !self.ignores(&self.path_of(open.entry)) => {
-                        self.folders[number].kept = self.folders[number].now.clone();
+                    Entry::Folder(number) => {
+                        let Names { now, kept } = &mut self.folders[number];
+                        kept.clone_from(now);
                     }
-                    _ => {}
                 }
             }
             Call::Renamed { from, to } => {
