@@ -123,7 +123,8 @@ async fn send_by_other_ways(
     };
     let splunk = format!("Splunk {}", token_of(&server.add_source("hec", "json", &[])));
     for secret in plant("HEC events") {
-        let events = format!(r#"{{"event":"before {secret}","host":"h"}}{{"event":{{"action":"a.b","x":"{secret}"}}}}"#);
+        let events =
+            format!(r#"{{"event":"before {secret}","host":"h"}}{{"event":{{"action":"a.b","x":"{secret}"}}}}"#);
         post("/services/collector/event", splunk.clone(), events).await;
     }
     let lines: Vec<String> = plant("HEC, raw").iter().map(|secret| over_lines(secret)).collect();
@@ -179,7 +180,10 @@ async fn send_records_about_secrets(server: &Server, needles: &mut Vec<(String, 
     let review = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {"uid": "u1", "operation": "CREATE",
         "kind": {"kind": "Secret"}, "resource": {"resource": "secrets"}, "object": {"kind": "Secret", "metadata": {"name": "y"},
         "data": {"pw": encode(&word("an admission", "secret admitted"))}}}});
-    needles.push(("base64 in an admission".to_owned(), review["request"]["object"]["data"]["pw"].as_str().unwrap().to_owned()));
+    needles.push((
+        "base64 in an admission".to_owned(),
+        review["request"]["object"]["data"]["pw"].as_str().unwrap().to_owned(),
+    ));
     server.send("admission", &admission, review.to_string()).await.expect(200);
 }
 
@@ -278,7 +282,8 @@ async fn planted_secrets_are_nowhere_on_disk_in_no_alert_and_not_in_the_log() {
 
     for secret in plant("headers of a CloudEvent") {
         let source = secret.replace("\\n", " ");
-        let headers = [("ce-specversion", "1.0"), ("ce-id", source.as_str()), ("ce-source", source.as_str()), ("ce-type", "a.b")];
+        let headers =
+            [("ce-specversion", "1.0"), ("ce-id", source.as_str()), ("ce-source", source.as_str()), ("ce-type", "a.b")];
         server.send_with("any", &any, &headers, b"{\"action\":\"a.b\"}".to_vec()).await.expect(200);
     }
     send_by_other_ways(&server, &mut plant, port, &followed).await;

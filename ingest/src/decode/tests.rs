@@ -17,7 +17,7 @@ mod measured;
 mod ocsf;
 mod ocsf_schema;
 mod plain;
-mod samples;
+pub(crate) mod samples;
 mod snapshots;
 mod table;
 mod vault;

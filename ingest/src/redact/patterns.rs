@@ -92,11 +92,7 @@ pub(super) const PATTERNS: &[(Family, &str, Looks)] = &[
     (Family::GithubToken, r"gh[pousr]_[A-Za-z0-9_]{36,255}", Enough),
     (Family::GithubToken, r"github_pat_[A-Za-z0-9_]{22,255}", Enough),
     // Before 2021 a token was 40 hexadecimal digits, like a commit: only next to its name.
-    (
-        Family::GithubToken,
-        r#"(?i)(?:github[_-]?|gh_)token["'\\\s:=>]{1,8}([0-9a-f]{40})(?:[^0-9a-z]|$)"#,
-        Random(3.0),
-    ),
+    (Family::GithubToken, r#"(?i)(?:github[_-]?|gh_)token["'\\\s:=>]{1,8}([0-9a-f]{40})(?:[^0-9a-z]|$)"#, Random(3.0)),
     (Family::AwsAccessKey, r"(?:AKIA|ABIA|ACCA)[A-Z0-9]{16}", Random(2.5)),
     (
         Family::AwsSecretKey,
@@ -115,11 +111,7 @@ pub(super) const PATTERNS: &[(Family, &str, Looks)] = &[
     (Family::GcpOauthToken, r"ya29\.(?:[a-z]\.)?[0-9A-Za-z_-]{20,}", NoWord),
     (Family::GcpOauthToken, r"GOCSPX-[0-9A-Za-z_-]{28}", Enough),
     (Family::GcpOauthToken, r"1//0[0-9A-Za-z_-]{40,}", Random(4.0)),
-    (
-        Family::GitlabToken,
-        r"gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|oas|soat|ffct|wt)-[0-9A-Za-z_.=-]{20,300}",
-        NoWord,
-    ),
+    (Family::GitlabToken, r"gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|oas|soat|ffct|wt)-[0-9A-Za-z_.=-]{20,300}", NoWord),
     (Family::GitlabToken, r"GR1348941[0-9A-Za-z_-]{20}", Enough),
     (Family::AzureSecret, r#"(?i)account[_-]?key["'\\\s:=]{1,8}([A-Za-z0-9+/]{80,88}={0,2})"#, Random(4.0)),
     (Family::AzureSecret, r#"(?i)sharedaccesskey["'\\\s:=]{1,8}([A-Za-z0-9+/]{42,44}={0,2})"#, Random(4.0)),

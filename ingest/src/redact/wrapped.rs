@@ -249,13 +249,16 @@ fn previous_line(text: &[u8], floor: usize, part: &Range<usize>) -> Option<Range
     let starts_line = line_start + prefix_len(text.get(line_start..)?) == part.start;
     let line_end = line_start - 1;
     let line_end = line_end - usize::from(text.get(floor..line_end)?.ends_with(b"\r"));
-    let line_end = line_end - COLOUR_ENDS.iter().find(|end| text.get(floor..line_end).is_some_and(|line| line.ends_with(end))).map_or(0, |end| end.len());
+    let line_end = line_end
+        - COLOUR_ENDS
+            .iter()
+            .find(|end| text.get(floor..line_end).is_some_and(|line| line.ends_with(end)))
+            .map_or(0, |end| end.len());
     let before = text.get(floor..line_end)?;
     let previous_start = before.iter().rposition(|byte| *byte == b'\n').map_or(floor, |newline| floor + newline + 1);
     let start = previous_start + prefix_len(text.get(previous_start..line_end)?);
     let run = line_run(text, floor, line_end..line_end);
-    let as_wide =
-        run.start.saturating_sub(previous_start) == part.start - line_start && run.len() >= part.len();
+    let as_wide = run.start.saturating_sub(previous_start) == part.start - line_start && run.len() >= part.len();
     let whole = (starts_line && run.start == start) || as_wide;
     (run.end == line_end && whole && run.len() >= LINE_CHARS_MIN).then_some(run)
 }

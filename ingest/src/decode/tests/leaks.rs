@@ -39,7 +39,8 @@ fn secrets_of_every_family_are_events_from_every_type() {
                 vec![Redacted { family: family.name().to_owned(), fingerprint: "0011".to_owned(), count: 2 }];
             let told = leaks(&record).contains_key(family.name());
             let expected = match (kind, family) {
-                (SourceType::Gitleaks, Family::ScannerFinding) | (SourceType::AwsCloudtrail, Family::AwsSessionToken) => false,
+                (SourceType::Gitleaks, Family::ScannerFinding)
+                | (SourceType::AwsCloudtrail, Family::AwsSessionToken) => false,
                 (SourceType::Gitleaks | SourceType::AwsCloudtrail, _) => true,
                 (_, Family::KubernetesSecret) => false,
                 _ => true,
@@ -111,9 +112,11 @@ fn what_is_an_event_already_is_none_again() {
         "objectRef": {"resource": "secrets", "namespace": "x", "name": "y"}, "requestObject": {"kind": "Secret", "data": {"pw": "aHVudGVyMg=="}}});
     let assumed = json!({"eventID": "e", "eventTime": "2026-01-01T00:00:00Z", "eventName": "AssumeRole", "eventSource": "sts.amazonaws.com",
         "responseElements": {"credentials": {"accessKeyId": "ASIAQWERTYUIOP234567", "sessionToken": "aB3/".repeat(40)}}});
-    for (kind, body, redacted) in
-        [(SourceType::VaultAudit, hashed, 0), (SourceType::KubernetesAudit, secret, 1), (SourceType::AwsCloudtrail, assumed, 1)]
-    {
+    for (kind, body, redacted) in [
+        (SourceType::VaultAudit, hashed, 0),
+        (SourceType::KubernetesAudit, secret, 1),
+        (SourceType::AwsCloudtrail, assumed, 1),
+    ] {
         let records = receive(&receiver(), kind, None, body.to_string().into()).unwrap();
         assert_eq!(records[0].envelope.redacted.len(), redacted, "{kind}");
         assert_eq!(leaks(&records[0]), BTreeMap::new(), "{kind}");

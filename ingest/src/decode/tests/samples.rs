@@ -190,7 +190,7 @@ fn sample_folders() -> Vec<PathBuf> {
 }
 
 /// The items of all samples of all types, as they are before redaction.
-pub(super) fn items_of_all_types() -> Vec<(String, SourceType, Bytes)> {
+pub(crate) fn items_of_all_types() -> Vec<(String, SourceType, Bytes)> {
     let mut all = Vec::new();
     for folder in sample_folders() {
         let mut types: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -211,7 +211,8 @@ pub(super) fn items_of_all_types() -> Vec<(String, SourceType, Bytes)> {
                     continue;
                 }
                 let lines = file.extension().is_some_and(|end| end == "ndjson");
-                let bodies: Vec<&[u8]> = if lines { bytes.split(|byte| *byte == b'\n').collect() } else { vec![&bytes] };
+                let bodies: Vec<&[u8]> =
+                    if lines { bytes.split(|byte| *byte == b'\n').collect() } else { vec![&bytes] };
                 for body in bodies.into_iter().filter(|body| !body.trim_ascii().is_empty()) {
                     let body = Bytes::copy_from_slice(payload(body, members));
                     let kind = kind_of(kind, &body).unwrap_or(kind);
@@ -230,7 +231,9 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             found.extend(files_below(&path));
-        } else if [".ndjson", ".json", ".log", ".csv"].iter().any(|end| name.ends_with(end)) && !name.contains(".fields.") {
+        } else if [".ndjson", ".json", ".log", ".csv"].iter().any(|end| name.ends_with(end))
+            && !name.contains(".fields.")
+        {
             found.push(path);
         }
     }
@@ -264,10 +267,9 @@ fn no_declared_spine_field_of_any_sample_changes() {
         let (after, _) = receiver.redactor().body(kind, &body);
         let seen = seen.entry(kind).or_default();
         seen.0 += 1;
-        if let (Ok(before), Ok(after)) = (
-            serde_json::from_slice::<serde_json::Value>(&body),
-            serde_json::from_slice::<serde_json::Value>(&after),
-        ) {
+        if let (Ok(before), Ok(after)) =
+            (serde_json::from_slice::<serde_json::Value>(&body), serde_json::from_slice::<serde_json::Value>(&after))
+        {
             for path in Spine::of(kind).paths {
                 let parts: Vec<&str> = path.split('.').collect();
                 let [mut one, mut two] = [vec![], vec![]];

@@ -13,15 +13,15 @@ fn key_lines() -> (Vec<String>, Vec<String>) {
 #[test]
 fn a_private_key_of_which_each_line_is_an_item_goes_whole() {
     let (lines, words) = key_lines();
-    let syslog: String =
-        lines.iter().map(|line| format!("<13>1 2026-11-26T00:00:00Z h app - - - {line}\n")).collect();
+    let syslog: String = lines.iter().map(|line| format!("<13>1 2026-11-26T00:00:00Z h app - - - {line}\n")).collect();
     let docker: String =
         lines.iter().map(|line| format!("{{\"log\":\"{line}\\n\",\"stream\":\"stdout\"}}\n")).collect();
     let hec: String = lines.iter().map(|line| format!("{{\"event\":\"{line}\",\"time\":1}}")).collect();
-    let bulk: String =
-        lines.iter().map(|line| format!("{{\"create\":{{}}}}\n{{\"message\":\"{line}\"}}\n")).collect();
-    let otlp: Vec<String> =
-        lines.iter().map(|line| format!("{{\"timeUnixNano\":\"1\",\"body\":{{\"stringValue\":\"{line}\"}}}}")).collect();
+    let bulk: String = lines.iter().map(|line| format!("{{\"create\":{{}}}}\n{{\"message\":\"{line}\"}}\n")).collect();
+    let otlp: Vec<String> = lines
+        .iter()
+        .map(|line| format!("{{\"timeUnixNano\":\"1\",\"body\":{{\"stringValue\":\"{line}\"}}}}"))
+        .collect();
     let otlp = format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{}]}}]}}]}}", otlp.join(","));
     for (framing, kind, body) in [
         (Framing::HecRaw, SourceType::Json, format!("before\n{}\nafter\n", lines.join("\n"))),

@@ -119,13 +119,23 @@ fn aws_secret(random: &mut StdRng) -> Planted {
 fn pem(random: &mut StdRng) -> Planted {
     // Beginnings of the formats: PKCS #8, PKCS #1, SEC 1, OpenSSH, encrypted PKCS #8.
     let (label, head, len, width): (_, &[u8], _, _) = match random.random_range(0..6) {
-        0 => ("PRIVATE KEY", b"\x30\x82\x04\xbe\x02\x01\x00\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", 1200, 64),
-        1 => ("RSA PRIVATE KEY", b"\x30\x82\x04\xa4\x02\x01\x00\x02\x82\x01\x01\x00", 1180, 64),
-        2 => ("EC PRIVATE KEY", b"\x30\x77\x02\x01\x01\x04\x20", 114, 64),
-        3 => ("OPENSSH PRIVATE KEY", b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01", 1700, 70),
-        4 => ("ENCRYPTED PRIVATE KEY", b"\x30\x82\x05\x35\x30\x5f\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d", 1300, 64),
+        0 => (
+            "PRIVATE KEY",
+            &b"\x30\x82\x04\xbe\x02\x01\x00\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"[..],
+            1200,
+            64,
+        ),
+        1 => ("RSA PRIVATE KEY", &b"\x30\x82\x04\xa4\x02\x01\x00\x02\x82\x01\x01\x00"[..], 1180, 64),
+        2 => ("EC PRIVATE KEY", &b"\x30\x77\x02\x01\x01\x04\x20"[..], 114, 64),
+        3 => ("OPENSSH PRIVATE KEY", &b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01"[..], 1700, 70),
+        4 => (
+            "ENCRYPTED PRIVATE KEY",
+            &b"\x30\x82\x05\x35\x30\x5f\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d"[..],
+            1300,
+            64,
+        ),
         // Ed25519: one line.
-        _ => ("PRIVATE KEY", b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20", 32, 64),
+        _ => ("PRIVATE KEY", &b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20"[..], 32, 64),
     };
     let body = STANDARD.encode([head, &bytes(random, len)].concat());
     let lines: Vec<&str> = body.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
@@ -161,7 +171,12 @@ fn jwt(random: &mut StdRng) -> Planted {
 
 fn url_credentials(random: &mut StdRng) -> Planted {
     let secret = password(random);
-    let text = match random.random_range(0..6) {
+    let text = match random.random_range(0..7) {
+        // A token alone, of a kind with no form of its own.
+        6 => {
+            let token = some(random, BASE62, 32);
+            return named(format!("git clone https://{token}@git.acme.example/app"), &token);
+        }
         0 => format!("https://deploy:{secret}@git.acme.example/app.git"),
         1 => format!("postgres://app:{secret}@db.acme.example:5432/app?sslmode=require"),
         2 => format!("redis://:{secret}@cache.acme.example:6379/0"),
@@ -199,7 +214,9 @@ fn sas(random: &mut StdRng) -> Planted {
     let text = match random.random_range(0..3) {
         0 => format!("https://acme.blob.core.windows.net/logs?{fields}&sig={signature}"),
         1 => format!("BlobEndpoint=https://acme.blob.core.windows.net/;SharedAccessSignature={fields}&sig={signature}"),
-        _ => format!("https://acme.blob.core.windows.net/logs?{}\\u0026sig={signature}", fields.replace('&', "\\u0026")),
+        _ => {
+            format!("https://acme.blob.core.windows.net/logs?{}\\u0026sig={signature}", fields.replace('&', "\\u0026"))
+        }
     };
     named(text, &signature)
 }
@@ -232,7 +249,13 @@ pub(super) const KINDS: &[Kind] = &[
     }),
     // Routable tokens: payload, its length, version and checksum.
     kind(Family::GitlabToken, true, Word, |r| {
-        word(format!("gl{}-{}.{}.{}", "pat", base64url(r, 33), some(r, b"0123456789", 2), some(r, b"0123456789abcdefghijklmnopqrstuvwxyz", 9)))
+        word(format!(
+            "gl{}-{}.{}.{}",
+            "pat",
+            base64url(r, 33),
+            some(r, b"0123456789", 2),
+            some(r, b"0123456789abcdefghijklmnopqrstuvwxyz", 9)
+        ))
     }),
     kind(Family::GitlabToken, true, Word, |r| match r.random_range(0..6) {
         0 => word(format!("glcbt-{}_{}", some(r, HEX, 2), &base64url(r, 16)[..20])),
@@ -270,15 +293,27 @@ pub(super) const KINDS: &[Kind] = &[
     kind(Family::GcpOauthToken, false, Word, |r| word(format!("1/{}0{}", "/", base64url(r, 72)))),
     kind(Family::AzureSecret, true, Named, |r| {
         let key = base64(r, 64);
-        named(format!("DefaultEndpointsProtocol=https;AccountName=acme;AccountKey={key};EndpointSuffix=core.windows.net"), &key)
+        named(
+            format!("DefaultEndpointsProtocol=https;AccountName=acme;AccountKey={key};EndpointSuffix=core.windows.net"),
+            &key,
+        )
     }),
     kind(Family::AzureSecret, true, Named, |r| {
         let key = base64(r, 32);
-        named(format!("Endpoint=sb://acme.servicebus.windows.net/;SharedAccessKeyName=Root;SharedAccessKey={key}"), &key)
+        named(
+            format!("Endpoint=sb://acme.servicebus.windows.net/;SharedAccessKeyName=Root;SharedAccessKey={key}"),
+            &key,
+        )
     }),
     kind(Family::AzureSecret, false, Named, sas),
     kind(Family::AzureSecret, false, Word, |r| {
-        word(format!("{}{}Q{}{}", some(r, BASE62, 3), r.random_range(7..9), "~", some(r, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~.-", 34)))
+        word(format!(
+            "{}{}Q{}{}",
+            some(r, BASE62, 3),
+            r.random_range(7..9),
+            "~",
+            some(r, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~.-", 34)
+        ))
     }),
     kind(Family::AzureSecret, false, Word, |r| {
         let token = format!("{}{}{}", some(r, BASE62, 76), "AZDO", some(r, BASE62, 4));

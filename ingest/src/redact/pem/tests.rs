@@ -9,7 +9,12 @@ use super::*;
 
 /// Lines as long as OpenSSL makes them, each with a part that is its own.
 fn body() -> Vec<String> {
-    (0..12).map(|line| format!("{line:02}MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8{}", ["c", "K8"][line % 2])).map(|line| line[..64].to_owned()).collect()
+    (0..12)
+        .map(|line| {
+            format!("{line:02}MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8{}", ["c", "K8"][line % 2])
+        })
+        .map(|line| line[..64].to_owned())
+        .collect()
 }
 
 fn key(label: &str) -> Vec<String> {
@@ -49,7 +54,10 @@ fn lines_behind_what_a_log_writes_go_with_the_first() {
             let (after, found) = redactor().text(&Bytes::from(text));
             let after = shown(&after);
             assert!(is_gone(&after), "{after}");
-            assert!(after.starts_with(&format!("{prefix}before")) && after.contains(&format!("{prefix}after")), "{after}");
+            assert!(
+                after.starts_with(&format!("{prefix}before")) && after.contains(&format!("{prefix}after")),
+                "{after}"
+            );
             assert_eq!(found.len(), 1, "{after}");
             fingerprints.push(found[0].fingerprint.clone());
         }
@@ -110,7 +118,8 @@ fn what_is_not_kept_is_read_again_from_where_it_began() {
     let carried = Carried::default();
     let read = |carried: &Carried, text: &str| {
         let mut open = carried.before();
-        let (after, _) = redactor().body_after(SourceType::GithubJoblog, &Bytes::copy_from_slice(text.as_bytes()), &mut open);
+        let (after, _) =
+            redactor().body_after(SourceType::GithubJoblog, &Bytes::copy_from_slice(text.as_bytes()), &mut open);
         carried.leave(open);
         shown(&after)
     };
