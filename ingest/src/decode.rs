@@ -75,7 +75,7 @@ mod trivy;
 mod vault_audit;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

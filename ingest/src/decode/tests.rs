@@ -22,7 +22,7 @@ mod ocsf_schema;
 mod plain;
 mod refs;
 mod room;
-mod samples;
+pub(crate) mod samples;
 mod snapshots;
 mod table;
 mod vault;

@@ -300,7 +300,7 @@ impl Detectors {
             let colon = userinfo.get(name..)?.iter().position(|byte| *byte == b':').map(|at| name + at);
             let secret = match colon {
                 Some(colon) => start + colon + 1..end,
-                None if userinfo.len() >= 20 => start..end,
+                None if userinfo.len() >= 20 && Looks::NoName.like(userinfo) => start..end,
                 None => return None,
             };
             let shown = text.get(secret.clone())?;

@@ -12,6 +12,9 @@ pub(super) enum Looks {
     Random(f32),
     /// No word: it has a digit, or letters of both cases other than a capital at its start, and does not merely repeat itself.
     NoWord,
+    /// A token where a name could stand as well (`https://acme-org@dev.azure.com/…`): it has a digit, or as many different
+    /// characters as random ones have.
+    NoName,
 }
 
 impl Looks {
@@ -21,6 +24,7 @@ impl Looks {
             Self::Enough => true,
             Self::Random(bits) => entropy(secret) >= bits,
             Self::NoWord => is_mixed(secret) && entropy(secret) >= 2.0,
+            Self::NoName => entropy(secret) >= if secret.iter().any(u8::is_ascii_digit) { 2.0 } else { 4.0 },
         }
     }
 }
@@ -84,6 +88,14 @@ mod tests {
         }
         for secret in ["dXNlcjpwYXNz", "hunter2hunter2", "0123456789ab", "aBcdefgh"] {
             assert!(Looks::NoWord.like(secret.as_bytes()), "{secret}");
+        }
+        for (name, token) in [
+            ("AzureContainerUpstream", false),
+            ("ContinuousIntegration", false),
+            ("kPq7mXw2ZsRt9vLbNcJh", true),
+            ("kPqymXwZsRtvLbNcJhGf", true),
+        ] {
+            assert_eq!(Looks::NoName.like(name.as_bytes()), token, "{name}");
         }
         for stand_in in ["", "*", "***", "xxx", "$TOKEN", "$GH_PAT2", "%s"] {
             assert!(is_stand_in(stand_in.as_bytes()), "{stand_in}");

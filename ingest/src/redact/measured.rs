@@ -49,17 +49,16 @@ impl Recall {
 }
 
 /// Whether a text is free of a secret after redaction, in a job log and as a value of an item.
-fn is_gone(family: Family, secret: &Planted, text: &str) -> bool {
+fn is_gone(secret: &Planted, text: &str) -> bool {
     let left = |redacted: &[u8]| {
         let shown = String::from_utf8_lossy(redacted);
         secret.needles.iter().any(|needle| shown.contains(needle.as_str()))
     };
-    // A stronger family may name the place, never none.
-    let told = |found: &[Redacted]| found.iter().any(|one| one.family == family.name()) || !found.is_empty();
     let (log, found) = redactor().text(&Bytes::copy_from_slice(text.as_bytes()));
     let item = serde_json::json!({"message": text, "n": [1, {"level": "info"}]}).to_string();
     let (item, found_in_item) = redactor().body(SourceType::Json, &Bytes::from(item));
-    !left(&log) && !left(&item) && told(&found) && told(&found_in_item)
+    // A stronger family may name the place, but one does.
+    !left(&log) && !left(&item) && !found.is_empty() && !found_in_item.is_empty()
 }
 
 #[test]
@@ -72,7 +71,7 @@ fn at_least_99_in_100_secrets_of_each_family_are_found() {
                 let secret = make(&mut random);
                 let (log, lines) = places::LOGS[random.random_range(0..places::LOGS.len())];
                 let text = lines(&around(&secret.text));
-                let found = is_gone(*family, &secret, &text);
+                let found = is_gone(&secret, &text);
                 recall.count(family.name(), found, &text);
                 recall.count(format!("  in the log of {log}"), found, &text);
             }
@@ -82,7 +81,7 @@ fn at_least_99_in_100_secrets_of_each_family_are_found() {
             let secret = make(&mut random);
             let (log, lines) = places::LOGS[random.random_range(0..places::LOGS.len())];
             let text = lines(&secret.text);
-            let found = is_gone(*family, &secret, &text);
+            let found = is_gone(&secret, &text);
             recall.count(family.name(), found, &text);
             recall.count(format!("  in the log of {log}"), found, &text);
         }
@@ -264,17 +263,37 @@ fn at_most_one_in_10_000_made_up_lines_is_taken_for_a_secret() {
     assert!(false_hits.len() * 10_000 <= count, "{} of {count}: {:#?}", false_hits.len(), &false_hits[..5]);
 }
 
+/// What samples and fixtures hold that is a secret.
+const TRUE: &[(SourceType, Family)] = &[
+    // STS's answers, recorded with their tokens.
+    (SourceType::AwsCloudtrail, Family::AwsSessionToken),
+    (SourceType::Gitleaks, Family::ScannerFinding),
+    (SourceType::Sarif, Family::ScannerFinding),
+    (SourceType::KubernetesAudit, Family::KubernetesSecret),
+    (SourceType::KubernetesAdmission, Family::KubernetesSecret),
+];
+
 #[test]
 fn at_most_one_in_10_000_ordinary_lines_is_taken_for_a_secret() {
-    let lines = lines::ordinary();
-    let mut by_file: BTreeMap<String, usize> = BTreeMap::new();
-    let mut hits = Vec::new();
-    for line in &lines {
-        *by_file.entry(line.file.clone()).or_default() += 1;
-        let (_, found) = redactor().text(&Bytes::copy_from_slice(line.text.as_bytes()));
-        for one in found {
-            hits.push(format!("{} {} {}", line.file, one.family, line.text.chars().take(300).collect::<String>()));
-        }
+    let (mut lines, mut files, mut hits) = (0, std::collections::BTreeSet::new(), Vec::new());
+    for (file, line) in lines::of_logs() {
+        let (_, found) = redactor().text(&Bytes::from(line.clone()));
+        hits.extend(found.into_iter().map(|one| format!("{file} {}: {line:.300}", one.family)));
+        lines += 1;
+        files.insert(file);
     }
-    println!("{} hits in {} lines of {} files\n{hits:#?}", hits.len(), lines.len(), by_file.len());
+    for (file, kind, body, count) in lines::of_items() {
+        let (after, found) = redactor().body(kind, &body);
+        let told = |one: &Redacted| TRUE.iter().any(|(of, family)| *of == kind && family.name() == one.family);
+        for one in found.iter().filter(|one| !told(one)) {
+            let after = String::from_utf8_lossy(&after);
+            let at = after.find("redacted:").unwrap_or_default();
+            let around = after.get(at.saturating_sub(200)..).unwrap_or_default();
+            hits.push(format!("{file} {kind} {}: {around:.300}", one.family));
+        }
+        lines += count;
+        files.insert(file);
+    }
+    println!("{} of {lines} lines of {} files\n{hits:#?}", hits.len(), files.len());
+    assert!(lines > 40_000 && hits.len() * 10_000 <= lines, "{} of {lines}: {hits:#?}", hits.len());
 }

@@ -17,7 +17,8 @@ const FOREIGN_MAX: usize = 8;
 const PASSED_MAX: usize = 20_000;
 /// A run of base64 of this length is material; digests are told apart by their sixteen digits.
 const RUN_CHARS_MIN: usize = 40;
-/// So is a shorter one of at least this length that has letters of both cases and digits.
+/// So is a shorter one of at least this length that has letters of both cases and digits, before an end marker or right behind
+/// the beginning.
 const MIXED_CHARS_MIN: usize = 16;
 /// How much of its material names a key. Headers of all formats are shorter, and two lines are not: so a key has the same
 /// fingerprint whole, in lines of any length, and from its second line on where each line is a text of its own.
@@ -144,6 +145,8 @@ fn follow(text: &[u8], key: &mut OpenKey) -> Range<usize> {
     let other = memchr::memmem::find(window, BEGIN);
     let window = window.get(..other.unwrap_or(window.len())).unwrap_or(window);
     key.left = if other.is_some() { 0 } else { key.left - window.len() };
+    // With the end in sight, lines of any width are the key's.
+    let ends = memchr::memmem::find(window, END).is_some();
     let (mut first, mut last) = (None, 0);
     // Whether the line before was the key's: only then a short one can be its last.
     let mut own = key.foreign == 0;
@@ -153,22 +156,21 @@ fn follow(text: &[u8], key: &mut OpenKey) -> Range<usize> {
         let bytes = window.get(start..start + len).unwrap_or_default();
         let end_marker = memchr::memmem::find(bytes, END);
         let bytes = bytes.get(..end_marker.unwrap_or(len)).unwrap_or_default();
-        let mut material = runs(bytes).filter(|run| is_material(bytes.get(run.clone()).unwrap_or_default())).peekable();
-        if let Some(run) = material.peek() {
-            key.column = run.start;
-            first.get_or_insert(start + run.start);
-            (key.foreign, own) = (0, true);
-            for run in material {
-                last = start + run.end;
-                let room = NAMED_BY.saturating_sub(key.named.len());
-                key.named.extend(bytes.get(run).unwrap_or_default().iter().filter(|byte| **byte != b'=').take(room));
-            }
-        } else if let Some(run) =
-            short(bytes, key.column).filter(|_| own && end_marker.is_none() && !key.named.is_empty())
-        {
+        let of = |run: &Range<usize>| bytes.get(run.clone()).unwrap_or_default();
+        let mut material: Vec<_> = runs(bytes).filter(|run| is_long(of(run)) || (ends && is_mixed(of(run)))).collect();
+        let long = !material.is_empty();
+        if !long && own && end_marker.is_none() {
+            material.extend(short(bytes, key.column).filter(|run| !key.named.is_empty() || is_mixed(of(run))));
+        }
+        for run in &material {
             first.get_or_insert(start + run.start);
             last = start + run.end;
-            (key.foreign, own) = (key.foreign + 1, false);
+            let room = NAMED_BY.saturating_sub(key.named.len());
+            key.named.extend(of(run).iter().filter(|byte| **byte != b'=').take(room));
+        }
+        if let Some(run) = material.first().filter(|_| long) {
+            key.column = run.start;
+            (key.foreign, own) = (0, true);
         } else if end_marker.is_none() && !bytes.trim_ascii().is_empty() {
             (key.foreign, own) = (key.foreign + 1, false);
         }
@@ -235,10 +237,16 @@ const fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')
 }
 
-fn is_material(run: &[u8]) -> bool {
+fn is_long(run: &[u8]) -> bool {
+    run.len() >= RUN_CHARS_MIN && !run.iter().all(u8::is_ascii_hexdigit)
+}
+
+fn is_mixed(run: &[u8]) -> bool {
     let has = |is: fn(&u8) -> bool| run.iter().any(is);
-    let mixed = || has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
-    (run.len() >= RUN_CHARS_MIN && has(|byte| !byte.is_ascii_hexdigit())) || (run.len() >= MIXED_CHARS_MIN && mixed())
+    run.len() >= MIXED_CHARS_MIN
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_digit)
 }
 
 /// The last line of a key, or what of it came before a text was cut: a run that starts where the others did, and nothing

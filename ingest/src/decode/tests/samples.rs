@@ -190,7 +190,7 @@ fn sample_folders() -> Vec<PathBuf> {
 }
 
 /// The items of all samples of all types, as they are before redaction.
-pub(super) fn items_of_all_types() -> Vec<(String, SourceType, Bytes)> {
+pub(crate) fn items_of_all_types() -> Vec<(String, SourceType, Bytes)> {
     let mut all = Vec::new();
     for folder in sample_folders() {
         let mut types: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

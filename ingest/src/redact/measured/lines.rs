@@ -1,65 +1,51 @@
-//! Ordinary lines: what builds wrote, and what audit logs and webhooks say, with every secret in it that is known to be one.
+//! Ordinary text: what builds wrote, documentation, and what audit logs, webhooks and reports say.
 
 use std::path::{Path, PathBuf};
 
-/// A text of a file: where it is from, and itself.
-#[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) file: String,
-    pub(super) text: String,
-}
+use bytes::Bytes;
+use engine::source::SourceType;
+use pipeproof_engine as engine;
 
-/// Every line of the logs, and every string of the items, below the fixtures of this package and of the workspace, and below
-/// `PIPEPROOF_SAMPLES_DIR`.
-pub(super) fn ordinary() -> Vec<Line> {
+use crate::decode::tests::samples::items_of_all_types;
+
+/// Lines of logs and of documentation: file, line.
+pub(super) fn of_logs() -> Vec<(String, String)> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders = vec![own.join("tests/fixtures"), own.join("../tests/fixtures"), own.join("../docs")];
-    match std::env::var_os("PIPEPROOF_SAMPLES_DIR") {
-        Some(folder) => folders.push(folder.into()),
-        None => println!("PIPEPROOF_SAMPLES_DIR is not set: only fixtures and documentation are read"),
-    }
     let mut found = Vec::new();
-    for folder in folders {
+    for folder in [own.join("tests/fixtures/build_logs"), own.join("../docs"), own.join("..")] {
         for path in files(&folder) {
-            let file = path.strip_prefix(&folder).unwrap().display().to_string();
-            let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            match path.extension().and_then(|kind| kind.to_str()) {
-                Some("log" | "md") => {
-                    found.extend(text.lines().map(|line| Line { file: file.clone(), text: line.to_owned() }));
-                }
-                Some("ndjson") => {
-                    for line in text.lines() {
-                        let value = serde_json::from_str(line).unwrap_or_default();
-                        strings(&value, &mut |text| found.push(Line { file: file.clone(), text: text.to_owned() }));
-                    }
-                }
-                _ => {}
-            }
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            found.extend(lines.map(|line| (file.clone(), line.to_owned())));
         }
     }
-    found.retain(|line| !line.text.trim().is_empty());
     found
 }
 
+/// Logs, texts and lock files of a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push(path);
-        }
-    }
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let wanted = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "log" || kind == "md" || kind == "lock");
+    let mut found: Vec<_> = entries.filter(wanted).collect();
     found.sort();
     found
 }
 
-fn strings(value: &serde_json::Value, each: &mut dyn FnMut(&str)) {
+/// Items of all types: file, type, item, how many lines of text its strings have.
+pub(super) fn of_items() -> Vec<(String, SourceType, Bytes, usize)> {
+    let lines = |body: &Bytes| match serde_json::from_slice(body) {
+        Ok(value) => strings(&value),
+        Err(_) => String::from_utf8_lossy(body).lines().count(),
+    };
+    items_of_all_types().into_iter().map(|(file, kind, body)| (file, kind, body.clone(), lines(&body))).collect()
+}
+
+fn strings(value: &serde_json::Value) -> usize {
     match value {
-        serde_json::Value::String(text) => text.lines().for_each(each),
-        serde_json::Value::Array(items) => items.iter().for_each(|item| strings(item, each)),
-        serde_json::Value::Object(members) => members.values().for_each(|item| strings(item, each)),
-        _ => {}
+        serde_json::Value::String(text) => text.lines().count(),
+        serde_json::Value::Array(items) => items.iter().map(strings).sum(),
+        serde_json::Value::Object(members) => members.values().map(strings).sum(),
+        _ => 0,
     }
 }

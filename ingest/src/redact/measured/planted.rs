@@ -121,18 +121,21 @@ fn pem(random: &mut StdRng) -> Planted {
     let (label, head, len, width): (_, &[u8], _, _) = match random.random_range(0..6) {
         0 => (
             "PRIVATE KEY",
-            b"\x30\x82\x04\xbe\x02\x01\x00\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01",
+            &b"\x30\x82\x04\xbe\x02\x01\x00\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"[..],
             1200,
             64,
         ),
-        1 => ("RSA PRIVATE KEY", b"\x30\x82\x04\xa4\x02\x01\x00\x02\x82\x01\x01\x00", 1180, 64),
-        2 => ("EC PRIVATE KEY", b"\x30\x77\x02\x01\x01\x04\x20", 114, 64),
-        3 => ("OPENSSH PRIVATE KEY", b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01", 1700, 70),
-        4 => {
-            ("ENCRYPTED PRIVATE KEY", b"\x30\x82\x05\x35\x30\x5f\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d", 1300, 64)
-        }
+        1 => ("RSA PRIVATE KEY", &b"\x30\x82\x04\xa4\x02\x01\x00\x02\x82\x01\x01\x00"[..], 1180, 64),
+        2 => ("EC PRIVATE KEY", &b"\x30\x77\x02\x01\x01\x04\x20"[..], 114, 64),
+        3 => ("OPENSSH PRIVATE KEY", &b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01"[..], 1700, 70),
+        4 => (
+            "ENCRYPTED PRIVATE KEY",
+            &b"\x30\x82\x05\x35\x30\x5f\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d"[..],
+            1300,
+            64,
+        ),
         // Ed25519: one line.
-        _ => ("PRIVATE KEY", b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20", 32, 64),
+        _ => ("PRIVATE KEY", &b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20"[..], 32, 64),
     };
     let body = STANDARD.encode([head, &bytes(random, len)].concat());
     let lines: Vec<&str> = body.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
@@ -168,7 +171,12 @@ fn jwt(random: &mut StdRng) -> Planted {
 
 fn url_credentials(random: &mut StdRng) -> Planted {
     let secret = password(random);
-    let text = match random.random_range(0..6) {
+    let text = match random.random_range(0..7) {
+        // A token alone, of a kind with no form of its own.
+        6 => {
+            let token = some(random, BASE62, 32);
+            return named(format!("git clone https://{token}@git.acme.example/app"), &token);
+        }
         0 => format!("https://deploy:{secret}@git.acme.example/app.git"),
         1 => format!("postgres://app:{secret}@db.acme.example:5432/app?sslmode=require"),
         2 => format!("redis://:{secret}@cache.acme.example:6379/0"),
