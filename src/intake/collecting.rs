@@ -292,9 +292,12 @@ pub(super) async fn write_down(
     stopping: &mut watch::Receiver<bool>,
 ) -> Option<()> {
     loop {
-        match shared.control(Control::Collected(record.clone())).await {
+        let (here, control) = (Arc::clone(shared), Control::Collected(record.clone()));
+        // Whoever ends us in the middle does not end this: what is in the log is known then, too.
+        let written = tokio::spawn(async move { here.control(control).await.map_err(|error| error.to_string()) }).await;
+        match written.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(_) => return Some(()),
-            Err(error) => tracing::warn!(error = %error, "cannot write down how far a collector came"),
+            Err(error) => tracing::warn!(error, "cannot write down how far a collector came"),
         }
         if pause(stopping, RETRY).await {
             return None;

@@ -56,7 +56,7 @@ impl AuditLog {
     }
 
     /// The first page of what was created since a time.
-    fn since(&self, from: Timestamp, newest: Option<Timestamp>) -> Cursor {
+    fn by_time(&self, from: Timestamp, newest: Option<Timestamp>) -> Cursor {
         let path = match &self.scope {
             Scope::Enterprise(name) => format!("/enterprises/{}", escaped(name)),
             other => format!("/orgs/{}", escaped(&other.name())),
@@ -79,7 +79,7 @@ impl Collector for AuditLog {
     }
 
     async fn page(&self, cursors: &Cursors, now: Timestamp) -> Result<Page, CollectError> {
-        let cursor = cursors.read(STREAM)?.unwrap_or_else(|| self.since(now.minus(self.since), None));
+        let cursor = cursors.read(STREAM)?.unwrap_or_else(|| self.by_time(now.minus(self.since), None));
         let listed = match self.api.get(&cursor.page).await {
             Err(error) if error.is_no_page() && !cursor.by_time => return self.again(&cursor, &error, now),
             listed => listed?,
@@ -119,7 +119,7 @@ impl AuditLog {
             page.lost.push(format!("the audit log may have a gap before {}: {error}", now.minus(self.since)));
         }
         let from = from.unwrap_or_else(|| now.minus(self.since));
-        page.cursors.push(moved(STREAM, &self.since(from, cursor.newest))?);
+        page.cursors.push(moved(STREAM, &self.by_time(from, cursor.newest))?);
         Ok(page)
     }
 }

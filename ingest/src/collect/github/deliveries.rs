@@ -30,6 +30,8 @@ const STREAM: &str = "deliveries";
 const SETTLED: Duration = Duration::from_secs(60);
 /// Deliveries are kept so long; the documentation says three days.
 const KEPT: Duration = Duration::from_secs(3 * 24 * 3_600);
+/// How often in a row a delivery may fail in a way that passes: with the back-off between, for about an hour.
+const FAILURES_MAX: u32 = 20;
 /// Headers of a delivery that say what its payload is.
 const HEADERS: &[&str] = &[
     "x-github-event",
@@ -90,6 +92,8 @@ pub struct Deliveries {
     every: Duration,
     /// The webhook that was found.
     found: std::sync::Mutex<Option<u64>>,
+    /// The delivery that fails, and how often in a row.
+    failing: std::sync::Mutex<(u64, u32)>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -155,7 +159,25 @@ impl Deliveries {
         redeliver: bool,
         every: Duration,
     ) -> Self {
-        Self { api, hook, source, held, redeliver, every, found: std::sync::Mutex::default() }
+        Self {
+            api,
+            hook,
+            source,
+            held,
+            redeliver,
+            every,
+            found: std::sync::Mutex::default(),
+            failing: std::sync::Mutex::default(),
+        }
+    }
+
+    /// A delivery could not be fetched although the list could; whether that went on for so long that the others, which wait
+    /// for it, go on without it.
+    fn fails_for_good(&self, id: u64) -> bool {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = if failing.0 == id { failing.1 + 1 } else { 1 };
+        *failing = (id, times);
+        times >= FAILURES_MAX
     }
 
     async fn path(&self) -> Result<String, CollectError> {
@@ -253,7 +275,7 @@ impl Collector for Deliveries {
         let path = self.path().await?;
         let listed = match &cursor.walk {
             Some(walk) => match self.ask(&walk.page).await {
-                Err(error) if error.is_no_page() => return self.again(cursor, &error),
+                Err(error) if error.is_no_page() => return self.again(cursor.clone(), &error),
                 listed => listed?,
             },
             None => {
@@ -289,9 +311,19 @@ impl Collector for Deliveries {
             // What did not arrive the second time either will not the third.
             if self.redeliver && !delivery.again {
                 let again = format!("{path}/{}/attempts", delivery.id);
-                self.api.post(&again, Bytes::new(), self.hook == Hook::App).await?;
-                asked_again = true;
-                continue;
+                match self.api.post(&again, Bytes::new(), self.hook == Hook::App).await {
+                    Ok(_) => {
+                        asked_again = true;
+                        continue;
+                    }
+                    // GitHub does not deliver this one again, or not for us: it is fetched.
+                    Err(error) if error.is_of_one() => tracing::debug!(error = %error, "no redelivery"),
+                    Err(_) if !page.items.is_empty() => {
+                        page.lost.clear();
+                        return Ok(page);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if bytes > PAGE_BYTES {
                 // What is taken is held next time, and the rest of this page still missing.
@@ -306,7 +338,7 @@ impl Collector for Deliveries {
                 Err(CollectError::Missing { .. }) => {
                     page.lost.push(format!("delivery {} ({}) is not kept any more", delivery.id, delivery.guid));
                 }
-                Err(error @ CollectError::Content { .. }) => {
+                Err(error) if error.is_of_one() || (error.is_passing() && self.fails_for_good(delivery.id)) => {
                     page.lost.push(format!("delivery {} ({}): {error}", delivery.id, delivery.guid));
                 }
                 // What was had counts; the rest of this page is still missing next time.

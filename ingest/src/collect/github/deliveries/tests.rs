@@ -89,6 +89,30 @@ async fn redelivery_is_asked_for_where_it_is_wanted() {
 }
 
 #[tokio::test]
+async fn what_github_does_not_deliver_again_is_fetched_and_what_it_never_gives_holds_nothing_up() {
+    let (script, held) = (Script::new(), Arc::new(Here::default()));
+    script.json(LIST, &list(&[entry(14, "g2", 90), entry(13, "g1", 100)]));
+    script.answer("/repos/acme/shop/hooks/7/deliveries/13/attempts", 422, &[], "");
+    delivery(&script, 13, "g1");
+    script.answer("/repos/acme/shop/hooks/7/deliveries/14/attempts", 403, &[], "");
+    script.answer("/repos/acme/shop/hooks/7/deliveries/14", 403, &[], "");
+    let page = collector(&script, &held, true).page(&Cursors::default(), at(NOW)).await.unwrap();
+    assert_eq!((page.items.len(), page.lost.len()), (1, 1), "{:?}", page.lost);
+    // One that fails each time, although the list is given.
+    held.know(["g1"]);
+    script.answer("/repos/acme/shop/hooks/7/deliveries/14", 501, &[], "");
+    let collector = collector(&script, &held, false);
+    let mut failures = 0;
+    let page = loop {
+        match collector.page(&Cursors::default(), at(NOW)).await {
+            Ok(page) => break page,
+            Err(_) => failures += 1,
+        }
+    };
+    assert_eq!((failures, page.lost.len()), (FAILURES_MAX - 1, 1));
+}
+
+#[tokio::test]
 async fn what_github_keeps_no_more_is_written_down_as_lost() {
     let script = Script::new();
     script.json(LIST, &list(&[entry(13, "g1", 100)]));
