@@ -358,7 +358,10 @@ fn set_deployment(fields: &mut Fields, root: Value<'_>) {
     fields.text(Field::CiSha, deployment.str_at(&["sha"]));
     fields.text(Field::ConfigId, scalar(deployment, &["id"]));
     let run = root.get("workflow_run").filter(|run| run.is_object());
-    if run.is_none() {
+    let of_run = [&["creator", "login"][..], &["performed_via_github_app", "slug"]];
+    let of_run =
+        of_run.iter().any(|path| deployment.str_at(path).is_some_and(|name| name.starts_with("github-actions")));
+    if run.is_none() && !of_run {
         // Somebody who may write to the repository named a branch, a tag or a commit of it.
         let default = root.str_at(&["repository", "default_branch"]);
         fields.text(Field::CiRef, deployment.str_at(&["ref"]).and_then(|name| told_ref(name, None, default)));

@@ -192,15 +192,17 @@ fn azure(item: &[u8]) -> Option<String> {
         number @ [b'-' | b'0'..=b'9', ..] => String::from_utf8(number.to_vec()).ok(),
         _ => None,
     };
-    // A row of Log Analytics names its table instead of a category.
-    let kind = text(&["category"]).or_else(|| text(&["type"])).unwrap_or_default().to_ascii_lowercase();
+    // A row of Log Analytics names its table; its category may be a part of the directory.
+    let kind = text(&["type"]).or_else(|| text(&["category"])).or_else(|| text(&["category", "value"]));
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
     let time = || ["time", "timegenerated", "activitydatetime"].iter().find_map(|key| text(&[key]));
     let own = text(&["properties", "id"]).or_else(|| text(&["id"]));
     if kind.contains("risk") {
         // One person or detection, told of again whenever it changes.
         return Some(format!("{}/{}", own?, time()?));
     }
-    let of_directory = kind.is_empty() || kind.contains("signin") || kind == "auditlogs";
+    let of_directory =
+        kind.is_empty() || kind.contains("signin") || kind == "auditlogs" || text(&["activitydisplayname"]).is_some();
     let own = text(&["eventdataid"]).or_else(|| own.filter(|id| of_directory && !id.contains("://")));
     own.or_else(|| {
         // A call of several resources has one correlation id, and its start and its end may have the same time.

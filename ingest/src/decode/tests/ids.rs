@@ -41,6 +41,12 @@ fn the_sources_own_ids() {
         ),
         (SourceType::AzureSignin, r#"{"correlationId":"c","properties":{"id":"s-1"}}"#, "id:s-1"),
         (SourceType::AzureSignin, r#"{"category":"ServicePrincipalSignInLogs","properties":{"id":"s-1"}}"#, "id:s-1"),
+        (SourceType::AzureSignin, r#"{"Type":"AuditLogs","Category":"UserManagement","Id":"d-1"}"#, "id:d-1"),
+        (
+            SourceType::AzureSignin,
+            r#"{"category":"UserManagement","activityDisplayName":"Add user","id":"d-1"}"#,
+            "id:d-1",
+        ),
         (SourceType::AzureActivity, r#"{"event_data_id":"e-1"}"#, "id:e-1"),
         // Not the id of what the entry is about: a policy looks at one resource again and again, in one call at several.
         (

@@ -106,6 +106,10 @@ fn a_job_and_a_check_do_not_say_whose_branch_it_is() {
         let deployment = json!({"deployment": {"id": 4, "ref": name, "sha": "c"}});
         assert_fields(&github("deployment", deployment), &[("ci.ref", expected)]);
     }
+    // That of a run which is not told has the name of the run's head.
+    let deployment =
+        json!({"deployment": {"id": 4, "ref": "main", "sha": "c", "creator": {"login": "github-actions[bot]"}}});
+    assert_fields(&github("deployment", deployment), &[("ci.ref", "-")]);
 }
 
 #[test]
