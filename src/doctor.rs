@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::merkle::leaf_hash;
 use pipeproof_engine::record::encode_parts;
 use pipeproof_engine::rule::Rule;
@@ -101,6 +102,7 @@ fn leaves(
     let mut problems = Vec::new();
     let mut next = 0;
     let mut count = 0_u64;
+    let (mut twice, mut lost) = (false, Vec::new());
     let records = match lake.records(PARTITION, &Skip::default()) {
         Ok(records) => records,
         Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
@@ -116,9 +118,10 @@ fn leaves(
         let index = stored.index;
         if index < next {
             problems.push(format!("record {index} is in the lake twice or out of order"));
+            twice = true;
             continue;
         }
-        problems.extend(missing(shared, next..index, (repeated, redacted)));
+        lost.extend(missing(shared, next..index, (repeated, redacted)));
         next = index + 1;
         count += 1;
         let leaf = encode_parts(stored.envelope.as_bytes(), &stored.salt, &stored.body);
@@ -127,7 +130,15 @@ fn leaves(
             problems.push(format!("record {index} of the lake is not the leaf in the tree"));
         }
     }
-    problems.extend(missing(shared, next..archived.max(next), (repeated, redacted)));
+    lost.extend(missing(shared, next..archived.max(next), (repeated, redacted)));
+    for (is_violated, invariant) in
+        [(twice, Invariant::StoredOnce), (!lost.is_empty(), Invariant::AcknowledgedIsStored)]
+    {
+        if is_violated {
+            shared.violated(invariant);
+        }
+    }
+    problems.append(&mut lost);
     let left_out = repeated.len();
     let without = redacted.len();
     let fine = format!(
@@ -285,6 +296,9 @@ fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Hand
                     "; {redacted} rest on redacted records and are not compared, {may_differ} of rules that remember differ, \
                      which redacted records may explain"
                 ));
+            }
+            if !differing.is_empty() {
+                shared.violated(Invariant::FoundAsReference);
             }
             Check::of(check, &differing, fine)
         }

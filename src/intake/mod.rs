@@ -30,6 +30,7 @@ use pipeproof_record::lake::LakeError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::accept::Accepting;
 use crate::config::Config;
 use crate::node::{NodeError, Shared};
 use crate::tls::{self, TlsListener};
@@ -50,6 +51,7 @@ pub(crate) async fn spawn(shared: &Arc<Shared>, config: &Config) -> Result<Vec<T
         }
         if let Some(settings) = &source.reads.syslog {
             let listener = TcpListener::bind(settings.listen).await.map_err(NodeError::part("listen for syslog"))?;
+            let listener = Accepting::new(listener, Arc::clone(shared));
             let (shared, name) = (Arc::clone(shared), source.name.clone());
             let named = source.certificate.is_some();
             let task = match shared.tls.get(&tls::syslog(&name)) {

@@ -17,6 +17,7 @@ use arrow_schema::SchemaRef;
 use deltalake::kernel::Remove;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::vacuum::{Clock, VacuumMode};
+use engine::failpoint::Failpoint;
 use engine::time::Timestamp;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
@@ -163,6 +164,7 @@ impl LakeTable {
         let (delta, metrics) = vacuum.with_commit_properties(properties).await.map_err(done)?;
         self.delta = delta;
         self.vacuumed = Some(now);
+        Failpoint::LakeAfterVacuum.pass();
         let noted = check::note_commits(&self.folder);
         noted.map_err(|source| LakeError::Folder { path: self.folder.clone(), source })?;
         if !metrics.files_deleted.is_empty() {
