@@ -1,5 +1,6 @@
 //! The pipeproof binary: command line, configuration, wiring of roles, HTTP API. It holds no domain logic.
 
+mod accept;
 mod backtest;
 mod backup;
 mod cli;

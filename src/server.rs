@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::accept::Accepting;
 use crate::config::Config;
 use crate::http;
 use crate::node::{Node, NodeError, Shared};
@@ -58,7 +59,10 @@ impl Server {
         }
         let local = match endpoint {
             None => {
-                serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
+                serving.push(tokio::spawn(http::serve(
+                    Accepting::new(listener, Arc::clone(&node.shared)),
+                    Arc::clone(&node.shared),
+                )));
                 address
             }
             Some(endpoint) => {
@@ -67,9 +71,12 @@ impl Server {
                 let own = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(NodeError::part("listen"))?;
                 let local = own.local_addr().map_err(NodeError::part("listen"))?;
                 let failed = node.shared.metrics.tls_handshakes_failed.clone();
-                let listener = TlsListener::new(listener, endpoint, failed);
+                let listener = TlsListener::new(Accepting::new(listener, Arc::clone(&node.shared)), endpoint, failed);
                 serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
-                serving.push(tokio::spawn(http::serve(own, Arc::clone(&node.shared))));
+                serving.push(tokio::spawn(http::serve(
+                    Accepting::new(own, Arc::clone(&node.shared)),
+                    Arc::clone(&node.shared),
+                )));
                 local
             }
         };

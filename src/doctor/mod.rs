@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::rule::Rule;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_record::lake::{RedactedRecord, Snapshot};
@@ -203,6 +204,9 @@ fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Hand
                     "; {redacted} rest on redacted records and are not compared, {may_differ} of rules that remember differ, \
                      which redacted records may explain"
                 ));
+            }
+            if !differing.is_empty() {
+                shared.violated(Invariant::FoundAsReference);
             }
             Check::of(check, &differing, fine)
         }

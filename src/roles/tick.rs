@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeproof_engine::control::Control;
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_ingest::log::AppendError;
 
 use crate::node::{Shared, next_second};
@@ -30,10 +31,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 tracing::warn!("this machine's clock is gone by again");
             }
         }
-        if let Err(AppendError::Stopped(_)) = shared.control(Control::Tick {}).await
-            && shared.log.try_heal().await.is_ok()
-        {
-            tracing::info!("the log accepts records again");
+        if let Err(AppendError::Stopped(_)) = shared.control(Control::Tick {}).await {
+            Failpoint::HealBefore.pass();
+            if shared.log.try_heal().await.is_ok() {
+                Failpoint::HealAfter.pass();
+                tracing::info!("the log accepts records again");
+            }
         }
     }
 }

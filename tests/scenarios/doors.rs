@@ -141,7 +141,7 @@ async fn memory_that_is_nearly_used_up_is_said_and_senders_come_again() {
     .await;
     let refused = server.send("any", &token, "{\"a\":2}").await;
     assert_eq!(refused.expect(503).error_code(), "unavailable");
-    let told = server.log().iter().filter(|line| line.contains("not ready until this is over")).count();
+    let told = server.log().iter().filter(|line| line.contains("not ready until it can")).count();
     assert_eq!(told, 1, "once");
     drop(waiting);
     eventually("it takes events again", || async {

@@ -16,6 +16,7 @@ use arrow_schema::SchemaRef;
 use deltalake::kernel::Remove;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::vacuum::{Clock, VacuumMode};
+use engine::failpoint::Failpoint;
 use engine::time::Timestamp;
 use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
@@ -161,6 +162,7 @@ impl LakeTable {
         let (delta, metrics) = vacuum.with_commit_properties(properties).await.map_err(done)?;
         self.delta = delta;
         self.vacuumed = Some(now);
+        Failpoint::LakeAfterVacuum.pass();
         let noted = check::note_commits(&self.folder);
         noted.map_err(|source| LakeError::Folder { path: self.folder.clone(), source })?;
         if !metrics.files_deleted.is_empty() {
