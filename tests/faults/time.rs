@@ -29,7 +29,7 @@ pub(crate) async fn clock_jumps(seed: u64) -> Row {
     let jump = async {
         for ahead in jumps {
             tokio::time::sleep(Duration::from_millis(1_500)).await;
-            world.move_clock(ahead);
+            world.mislead_clock(ahead);
             act(&mut row, &server).await;
         }
         tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -45,6 +45,9 @@ pub(crate) async fn clock_jumps(seed: u64) -> Row {
     world.account(&mut row, &server).await;
     row.say("1 h forward, back, 2 h back, 30 days forward, back to 30 s behind, right again");
     audited(&mut row, &server).await;
+    let ahead = "SELECT count(*) FROM events WHERE received > now() + INTERVAL '15 minutes'";
+    let ahead = server.rows(ahead).await.first().map(|row| row[0].clone());
+    row.expect(ahead == Some(json!(0)), format!("{ahead:?} events were received in the future"));
     row
 }
 
