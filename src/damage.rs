@@ -76,7 +76,10 @@ pub(crate) async fn open_log(data: &Path, lake: &Lake, known: u64, options: LogO
         match Log::open_knowing(&dir, known, options.clone(), &leaves) {
             Ok(opened) => {
                 if !leaves.is_empty() {
-                    tracing::warn!(records = leaves.len(), "leaf hashes of the log were lost and are derived from the lake");
+                    tracing::warn!(
+                        records = leaves.len(),
+                        "leaf hashes of the log were lost and are derived from the lake"
+                    );
                 }
                 return Ok(found(opened, &dir));
             }
@@ -196,7 +199,12 @@ async fn lost(shared: &Shared, ranges: &[(u64, u64)]) -> Result<Vec<Lost>, NodeE
         // A lake that is damaged as well is no reason not to start.
         let held = held(shared, &sql, first, end).await.unwrap_or_else(|error| {
             let error = crate::chain(&error);
-            tracing::error!(first, end, error, "cannot see whether the lake has these records: they are taken for lost");
+            tracing::error!(
+                first,
+                end,
+                error,
+                "cannot see whether the lake has these records: they are taken for lost"
+            );
             BTreeSet::new()
         });
         for (first, end) in ranges_of((first..end).filter(|index| !held.contains(index)), u64::MAX) {

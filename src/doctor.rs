@@ -92,7 +92,9 @@ fn logs(shared: &Shared) -> Check {
         problems.extend(report.quarantined.iter().map(|it| {
             format!("{} of the {name}, {}: {}", damage::named(it.records.start, it.records.end), it.segment, it.reason)
         }));
-        problems.extend(report.bad_headers.iter().map(|segment| format!("the header of {segment} of the {name} is damaged")));
+        problems.extend(
+            report.bad_headers.iter().map(|segment| format!("the header of {segment} of the {name} is damaged")),
+        );
     }
     Check::of("logs", &problems, "what was read when they were opened was what had been written".to_owned())
 }

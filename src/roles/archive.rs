@@ -198,10 +198,8 @@ mod tests {
     #[test]
     fn the_first_repetition_that_is_there_stands_for_a_lost_record() {
         let (from, to) = (Timestamp::from_secs(1), Timestamp::from_secs(2));
-        let damaged = Damaged {
-            records: vec![(8, 11), (20, 21)],
-            lost: vec![(Lost { first: 10, end: 11, from, to }, to)],
-        };
+        let damaged =
+            Damaged { records: vec![(8, 11), (20, 21)], lost: vec![(Lost { first: 10, end: 11, from, to }, to)] };
         let repeats = |index, first| Duplicate { index, first };
         // 10 is lost, and so is its first repetition; 9 was damaged too, but the lake has it.
         let all = [repeats(15, 9), repeats(20, 10), repeats(30, 10), repeats(40, 10), repeats(41, 3)];

@@ -102,7 +102,8 @@ mod tests {
         let segments: Vec<_> = (0..3).map(|at| SegmentSpan { records: at * 10..at * 10 + 10, bytes: 100 }).collect();
         let oldest = Timestamp::from_secs(1_000);
         let due = |passed, bytes, received: [Option<i64>; 3]| {
-            let last = |end: u64| Ok::<_, ()>(received[usize::try_from(end / 10 - 1).unwrap()].map(Timestamp::from_secs));
+            let last =
+                |end: u64| Ok::<_, ()>(received[usize::try_from(end / 10 - 1).unwrap()].map(Timestamp::from_secs));
             end_of_due(&segments, passed, bytes, oldest, last).unwrap()
         };
         assert_eq!(due(30, u64::MAX, [Some(998), Some(999), Some(1_000)]), 20);

@@ -83,9 +83,8 @@ async fn a_record_that_only_the_log_had_is_a_gap_and_its_repetition_stands_for_i
             let build = ["evidence", "build", "--framework", "soc2", "--from", &from, "--to", &to, "--out", &zip];
             expect_exit(&server.cli(&build), 0);
             let mut pack = zip::ZipArchive::new(fs::File::open(&zip).unwrap()).unwrap();
-            let texts: Vec<String> = (0..pack.len())
-                .filter_map(|at| std::io::read_to_string(pack.by_index(at).unwrap()).ok())
-                .collect();
+            let texts: Vec<String> =
+                (0..pack.len()).filter_map(|at| std::io::read_to_string(pack.by_index(at).unwrap()).ok()).collect();
             for said in ["damaged on disk and held nowhere else", "records of the log are lost: "] {
                 assert!(texts.iter().any(|text| text.contains(said)), "the pack does not say `{said}`");
             }

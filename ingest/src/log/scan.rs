@@ -14,11 +14,11 @@ use std::ops::Range;
 use engine::merkle::{Hash, leaf_hash};
 use pipeproof_engine as engine;
 
+use super::LogError;
 use super::disk::Disk;
 use super::erased::Place;
 use super::frame::{self, Frame};
 use super::recover::{Segment, Slot, read_all};
-use super::LogError;
 
 /// What was read of a segment.
 pub(super) struct Scanned {
@@ -114,7 +114,9 @@ fn scan(
             continue;
         }
         let Some(found) = reading.frame(at, expected) else {
-            let Some((next, index)) = reading.behind(at, expected).or_else(|| reading.find(at, expected)) else { break };
+            let Some((next, index)) = reading.behind(at, expected).or_else(|| reading.find(at, expected)) else {
+                break;
+            };
             for _ in expected..index {
                 scanned.segment.slots.push(Slot::QUARANTINED);
                 scanned.hashes.push(None);

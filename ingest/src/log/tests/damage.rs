@@ -138,5 +138,8 @@ fn the_last_record_that_is_there_is_found_across_gaps() {
     let (disk, _) = hosting(&[2, 5, 3], 6, &planted(0, 0));
     let (name, at) = place(&disk, 6);
     let log = open(&disk.with(&name, |bytes| bytes[at + 30] ^= 1), 10).log;
-    assert_eq!([0, 1, 6, 7, 8, 99].map(|end| log.last_before(end)), [None, Some(0), Some(5), Some(5), Some(7), Some(9)]);
+    assert_eq!(
+        [0, 1, 6, 7, 8, 99].map(|end| log.last_before(end)),
+        [None, Some(0), Some(5), Some(5), Some(7), Some(9)]
+    );
 }
