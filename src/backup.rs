@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -79,6 +80,7 @@ pub(crate) async fn write(shared: &Arc<Shared>, to: &Path) -> Result<Manifest, B
     files.extend(copy_in_background(shared, to, rest).await?);
     let manifest =
         Manifest { version: 1, program: env!("CARGO_PKG_VERSION").to_owned(), at: shared.clock.now(), records, files };
+    Failpoint::BackupBeforeManifest.pass();
     let path = to.join(MANIFEST);
     let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other).map_err(io_error("write", &path))?;
     fs::write(&path, text).and_then(|()| sync(&path)).map_err(io_error("write", &path))?;

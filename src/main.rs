@@ -1,5 +1,6 @@
 //! The pipeproof binary: command line, configuration, wiring of roles, HTTP API. It holds no domain logic.
 
+mod accept;
 mod backtest;
 mod backup;
 mod cli;
@@ -15,6 +16,7 @@ mod http;
 mod intake;
 mod metrics;
 mod node;
+mod public_address;
 mod redaction;
 mod registry;
 mod roles;

@@ -40,6 +40,7 @@ pub(crate) struct Metrics {
     pub(crate) rules_deployed: IntCounterVec,
     pub(crate) rules_refused: IntGauge,
     pub(crate) log_first: IntGauge,
+    pub(crate) clock_ahead: IntGauge,
     pub(crate) item_sets_made_room: IntGauge,
     pub(crate) reloads_refused: IntGauge,
     pub(crate) violations: IntCounterVec,
@@ -118,6 +119,10 @@ impl Metrics {
             item_sets_made_room: gauge(
                 "pipeproof_item_sets_forgotten_early",
                 "sets of items seen that were forgotten before their time since the start, as too many came after them",
+            )?,
+            clock_ahead: gauge(
+                "pipeproof_clock_ahead_seconds",
+                "how far the machine's clock is ahead and not gone by",
             )?,
             log_first: gauge("pipeproof_log_first_record", "first record that the log still holds as data")?,
             reloads_refused: gauge(

@@ -116,6 +116,15 @@ pub enum Control {
         /// As in the record that refused it.
         file: String,
     },
+    /// A rule or a table dropped what it should remember, because a bound was reached.
+    BoundReached {
+        /// Its id or name.
+        rule: String,
+        /// Signals, groups or rows since the record before, or since the start.
+        dropped: u64,
+        /// The same in words.
+        reason: String,
+    },
     /// Records of a log are damaged on disk.
     RecordsDamaged(RecordsDamaged),
     /// A collector has come so far: what it fetched before is in the log.

@@ -446,6 +446,12 @@ impl Log {
         self.shared.published().erased.contains_key(&index)
     }
 
+    /// Leaves of the tree. Each comes before its record counts as durable.
+    #[must_use]
+    pub fn leaves(&self) -> u64 {
+        self.shared.published().tree.size()
+    }
+
     /// Root of the tree over the first `size` records; `None` when fewer are durable.
     #[must_use]
     pub fn root(&self, size: u64) -> Option<Hash> {

@@ -17,6 +17,7 @@ const RULES: &[(&str, &str)] = texts![
     "artifact/image_not_signed.yml",
     "artifact/signed_by_unexpected_issuer.yml",
     "cloud/ci_role_writes_iam.yml",
+    "leak/credentials_in_log.yml",
     "leak/runner_secrets_dumped.yml",
     "leak/secret_in_log.yml",
     "logging/audit_stream_disabled.yml",
@@ -24,6 +25,7 @@ const RULES: &[(&str, &str)] = texts![
     "logging/coverage_hole_scm.yml",
     "logging/records_damaged.yml",
     "logging/source_silent.yml",
+    "logging/state_bound_reached.yml",
     "pipeline/action_tag_moved.yml",
     "pipeline/known_bad_action.yml",
     "pipeline/publish_burst.yml",
@@ -85,6 +87,7 @@ pub const ACTIVE: &[&str] = &[
     "secret_read_burst",
     "secret_store_weakened",
     "source_silent",
+    "state_bound_reached",
     "unverified_image_admitted",
     "workflow_guardrails_loosened",
 ];

@@ -78,6 +78,7 @@ impl Detector {
             | Control::EnrichmentLoaded { .. }
             | Control::ConfigurationRefused { .. }
             | Control::ConfigurationMended { .. }
+            | Control::BoundReached { .. }
             | Control::DeadLettersReplayed { .. }
             // What is forgotten with the payload is no conclusion: whoever runs the detector sees to it.
             | Control::RecordsRedacted(_)

@@ -63,7 +63,7 @@ impl Frame<'_> {
 
 /// Appends the frame of a record.
 pub(crate) fn write(out: &mut Vec<u8>, index: u64, group: u64, leaf: &[u8]) {
-    // Lengths are checked before: a leaf has at most 1 MiB.
+    // Lengths are checked before: a leaf has at most 16 MiB.
     let len = u32::try_from(leaf.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(FRAME_MAGIC);
     let fields = out.len();
