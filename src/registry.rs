@@ -373,19 +373,24 @@ mod tests {
         let mut registry = Registry { position: 9, ..Registry::default() };
         registry.tokens.insert(token.id.clone(), token.clone());
         registry.read_again.insert(4);
-        registry.collected.entry("acme".into()).or_default().insert("runs".into(), CollectedSoFar {
-            at: Timestamp::from_secs(3),
-            cursors: BTreeMap::from([("b".to_owned(), serde_json::json!({"z": 1, "a": [2]}))]),
-            items: 1,
-            lost: 0,
-        });
+        registry.collected.entry("acme".into()).or_default().insert(
+            "runs".into(),
+            CollectedSoFar {
+                at: Timestamp::from_secs(3),
+                cursors: BTreeMap::from([("b".to_owned(), serde_json::json!({"z": 1, "a": [2]}))]),
+                items: 1,
+                lost: 0,
+            },
+        );
         registry.save(&path, &keys.token).unwrap();
         let loaded = Registry::load(&path, &keys.token).unwrap().unwrap();
         assert_eq!(serde_json::to_value(&loaded).unwrap(), serde_json::to_value(&registry).unwrap());
 
         let text = fs::read_to_string(&path).unwrap();
         let without: String = text.lines().filter(|line| !line.contains(SEAL)).collect();
-        for edited in [text.replace(&token.hash, &other.hash), text.replace(": 9", ": 8"), without, text[..90].to_owned()] {
+        for edited in
+            [text.replace(&token.hash, &other.hash), text.replace(": 9", ": 8"), without, text[..90].to_owned()]
+        {
             assert_ne!(edited, text);
             fs::write(&path, edited).unwrap();
             assert!(Registry::load(&path, &keys.token).unwrap().is_none());

@@ -69,10 +69,7 @@ enum Keeps {
 ///
 /// # Errors
 /// [`AlikeError`].
-pub async fn feeds(
-    snapshot: &Snapshot,
-    store: &SqliteStore,
-) -> Result<BTreeMap<&'static str, Compared>, AlikeError> {
+pub async fn feeds(snapshot: &Snapshot, store: &SqliteStore) -> Result<BTreeMap<&'static str, Compared>, AlikeError> {
     let sql = Sql::over(snapshot, None, Limits::EVIDENCE).await?;
     let mut all = BTreeMap::new();
     macro_rules! compare {
@@ -120,10 +117,12 @@ async fn compare<R: FeedRow>(
             format!("seq IN ({})", seqs.join(", "))
         }
     };
-    let columns: Vec<String> = R::TABLE.schema().fields().iter().map(|column| format!("\"{}\"", column.name())).collect();
+    let columns: Vec<String> =
+        R::TABLE.schema().fields().iter().map(|column| format!("\"{}\"", column.name())).collect();
     let query = format!("SELECT {} FROM {table} WHERE {which} ORDER BY seq", columns.join(", "));
     let answer = sql.query(&query, &[]).await?;
-    let expected = R::batch(&rows.iter().collect::<Vec<_>>()).map_err(|source| AlikeError::Columns { table, source })?;
+    let expected =
+        R::batch(&rows.iter().collect::<Vec<_>>()).map_err(|source| AlikeError::Columns { table, source })?;
     let mut missing: BTreeMap<u64, usize> = rows.iter().enumerate().map(|(at, row)| (row.seq(), at)).collect();
     let mut seen = BTreeSet::new();
     for batch in answer.batches() {
@@ -259,7 +258,9 @@ pub async fn items(
         for batch in answer.batches() {
             let text = |name: &str, row: usize| {
                 let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-                column.filter(|column| column.is_valid(row)).map_or_else(String::new, |column| column.value(row).to_owned())
+                column
+                    .filter(|column| column.is_valid(row))
+                    .map_or_else(String::new, |column| column.value(row).to_owned())
             };
             for (row, index) in numbers_of(batch, "index").into_iter().enumerate() {
                 items.insert(index, Item { source: text("source", row), item: text("item", row) });

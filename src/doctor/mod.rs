@@ -72,7 +72,8 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
                 BTreeMap::new()
             }
         };
-        let looked_at = Looked { shared: &shared, lake: &lake, archived, redacted: &redacted, forgotten, handle: &handle };
+        let looked_at =
+            Looked { shared: &shared, lake: &lake, archived, redacted: &redacted, forgotten, handle: &handle };
         checks.extend(records::redactions(&looked_at));
         checks.push(records::leaves(&looked_at));
         checks.push(repetitions::check(&looked_at));

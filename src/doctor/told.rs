@@ -30,7 +30,8 @@ pub(super) fn feeds(looked: &Looked<'_>) -> Check {
     match looked.handle.block_on(alike::feeds(looked.lake, &looked.shared.store)) {
         Ok(tables) => {
             let problems: Vec<String> = tables.values().flat_map(|compared| compared.differing.clone()).collect();
-            let counts: Vec<_> = tables.iter().map(|(table, compared)| format!("{} `{table}`", compared.rows)).collect();
+            let counts: Vec<_> =
+                tables.iter().map(|(table, compared)| format!("{} `{table}`", compared.rows)).collect();
             Check::of(check, &problems, format!("as in the store: rows of {}", counts.join(", ")))
         }
         Err(error) => Check::of(check, &[crate::chain(&error)], String::new()),
@@ -40,8 +41,7 @@ pub(super) fn feeds(looked: &Looked<'_>) -> Check {
 pub(super) fn dead_letters(looked: &Looked<'_>) -> Check {
     let check = "dead letters";
     let redacted = looked.redacted.keys().copied().collect();
-    let compared =
-        alike::dead_letters(looked.lake, &looked.shared.store, (PARTITION, looked.archived), &redacted);
+    let compared = alike::dead_letters(looked.lake, &looked.shared.store, (PARTITION, looked.archived), &redacted);
     match looked.handle.block_on(compared) {
         Ok(compared) => {
             Check::of(check, &compared.differing, format!("{} are those of the lake's records", compared.rows))
@@ -84,7 +84,8 @@ fn differing(kept: &Value, again: &Value) -> Vec<String> {
                 let names: BTreeMap<&String, ()> = one.keys().chain(other.keys()).map(|name| (name, ())).collect();
                 let differ = names.into_keys().filter(|name| one.get(*name) != other.get(*name));
                 // Names alone: what differs may be the hash of a token.
-                problems.extend(differ.map(|name| format!("`{name}` of its {part} is not what the control records say")));
+                problems
+                    .extend(differ.map(|name| format!("`{name}` of its {part} is not what the control records say")));
             }
             _ => problems.push(format!("its {part} is not what the control records say")),
         }

@@ -114,7 +114,8 @@ async fn note_missing(shared: &Shared, end: u64) -> Result<(), NodeError> {
     let fed = shared.lake.fed(Table::Checkpoints).await;
     let mut next = fed.map_err(NodeError::part("read where the lake stands"))?;
     while next < end {
-        let leaves = shared.seal.read(next, AT_ONCE, usize::MAX).map_err(NodeError::part("read the seal tree's log"))?;
+        let leaves =
+            shared.seal.read(next, AT_ONCE, usize::MAX).map_err(NodeError::part("read the seal tree's log"))?;
         let Some((last, _)) = leaves.last() else { break };
         next = last + 1;
         let mut rows = Vec::new();

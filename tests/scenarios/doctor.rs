@@ -37,7 +37,8 @@ async fn a_record_that_was_taken_for_a_repetition_of_another_item_is_named() {
     let server = Setup::new().on(&data).start();
     let token = token_of(&server.add_source("any", "cloudevents", &[]));
     let send = async |server: &Server, id: &str| {
-        let event = json!({"specversion": "1.0", "id": id, "source": "here", "type": "t", "data": {"n": 1}}).to_string();
+        let event =
+            json!({"specversion": "1.0", "id": id, "source": "here", "type": "t", "data": {"n": 1}}).to_string();
         server.send("any", &token, event).await.expect(200);
     };
     for id in ["a", "b", "a"] {

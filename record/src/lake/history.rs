@@ -90,9 +90,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lake = Lake::open(dir.path()).await.unwrap();
         let folder = dir.path().join("events");
-        let forget = async |lake: &Lake| {
-            lake.table(Table::Events).unwrap().lock().await.forget_versions(20).await.unwrap()
-        };
+        let forget =
+            async |lake: &Lake| lake.table(Table::Events).unwrap().lock().await.forget_versions(20).await.unwrap();
         let held = lake.pin();
         for at in 0..=250 {
             // Most of an append every few seconds is a position and no row.

@@ -582,7 +582,8 @@ async fn a_store_of_the_version_before_is_taken_over() {
 async fn verdicts_that_were_forgotten_are_counted_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
-    let repeated = |indexes: &[u64]| indexes.iter().map(|index| Duplicate { index: *index, first: 0 }).collect::<Vec<_>>();
+    let repeated =
+        |indexes: &[u64]| indexes.iter().map(|index| Duplicate { index: *index, first: 0 }).collect::<Vec<_>>();
     store.commit(&Commit { duplicates: repeated(&[1, 4, 6, 9]), ..batch(0, 12) }).await.unwrap();
     assert_eq!(store.forget_duplicates(0, 5).await.unwrap(), 2);
     assert_eq!(store.forget_duplicates(0, 5).await.unwrap(), 0);

@@ -14,17 +14,51 @@ pub(super) type At = (Option<u64>, String);
 /// A call that succeeded.
 #[derive(Debug)]
 pub(super) enum Call {
-    Opened { fd: u64, from: Option<u64>, path: String, creates: bool, truncates: bool, appends: bool },
-    Closed { fd: u64 },
+    Opened {
+        fd: u64,
+        from: Option<u64>,
+        path: String,
+        creates: bool,
+        truncates: bool,
+        appends: bool,
+    },
+    Closed {
+        fd: u64,
+    },
     /// The place of the next write.
-    Moved { fd: u64, at: usize },
-    Wrote { fd: u64, at: Option<usize>, bytes: Vec<u8> },
-    Cut { fd: u64, length: usize, only_longer: bool },
-    Synced { fd: u64 },
-    Renamed { from: At, to: At },
-    Linked { from: At, to: At },
-    Removed { from: Option<u64>, path: String },
-    MadeFolder { from: Option<u64>, path: String },
+    Moved {
+        fd: u64,
+        at: usize,
+    },
+    Wrote {
+        fd: u64,
+        at: Option<usize>,
+        bytes: Vec<u8>,
+    },
+    Cut {
+        fd: u64,
+        length: usize,
+        only_longer: bool,
+    },
+    Synced {
+        fd: u64,
+    },
+    Renamed {
+        from: At,
+        to: At,
+    },
+    Linked {
+        from: At,
+        to: At,
+    },
+    Removed {
+        from: Option<u64>,
+        path: String,
+    },
+    MadeFolder {
+        from: Option<u64>,
+        path: String,
+    },
     /// 200 went out to somebody.
     Answered,
 }

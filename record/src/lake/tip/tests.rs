@@ -16,7 +16,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target)) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(fs::copy(entry.path(), target))
+        }
     }
 }
 
@@ -62,7 +66,11 @@ async fn a_commit_that_is_cut_or_filled_with_zeros_anywhere_is_moved_aside_and_c
     for at in 0..bytes.len() {
         for zeros in [false, true] {
             let mut torn = bytes.clone();
-            if zeros { torn[at..].fill(0) } else { torn.truncate(at) }
+            if zeros {
+                torn[at..].fill(0)
+            } else {
+                torn.truncate(at)
+            }
             let path = dir.path().join(&commit);
             fs::write(&path, torn).unwrap();
             if at % 211 == 0 {
@@ -87,7 +95,9 @@ async fn a_commit_whose_data_files_are_not_whole_comes_again() {
         Some(action.get("add")?.get("path")?.as_str()?.to_owned())
     });
     let added = format!("events/{}", added.unwrap());
-    for (case, noted) in ["missing", "empty", "short", "zeros", "a flipped bit"].iter().zip([true, false].into_iter().cycle()) {
+    for (case, noted) in
+        ["missing", "empty", "short", "zeros", "a flipped bit"].iter().zip([true, false].into_iter().cycle())
+    {
         let dir = tempfile::tempdir().unwrap();
         copy(whole.path(), dir.path());
         if !noted {
@@ -141,9 +151,9 @@ async fn a_torn_merge_leaves_the_files_it_was_made_of() {
     // Whatever came behind the first merge is gone, and of that the last action.
     let table = dir.path().join("events");
     let commits: Vec<u64> = Listing::of(&table).unwrap().commits.into_iter().skip(before).collect();
-    let merge = commits.iter().find(|version| {
-        fs::read_to_string(table.join(LOG).join(commit_name(**version))).unwrap().contains("OPTIMIZE")
-    });
+    let merge = commits
+        .iter()
+        .find(|version| fs::read_to_string(table.join(LOG).join(commit_name(**version))).unwrap().contains("OPTIMIZE"));
     let merge = *merge.unwrap();
     for version in commits.iter().filter(|version| **version > merge) {
         fs::remove_file(table.join(LOG).join(commit_name(*version))).unwrap();
