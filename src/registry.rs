@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pipeproof_engine::control::{Approval, Collected, Control, RulesChange, SourceRecord, TokenRecord};
+use pipeproof_engine::control::{Approval, Collected, Control, Lost, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{self, ClientCertificate};
@@ -44,6 +44,9 @@ pub(crate) struct Registry {
     /// Files of the operator's that cannot be used, and why.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, String>,
+    /// Records that were found damaged on disk, by the log they stood in.
+    #[serde(default)]
+    pub(crate) damaged: BTreeMap<String, Damaged>,
     /// How far collectors have come, by source and collector.
     #[serde(default)]
     pub(crate) collected: BTreeMap<String, BTreeMap<String, CollectedSoFar>>,
@@ -65,6 +68,15 @@ pub(crate) struct CollectedSoFar {
     pub(crate) items: u64,
     /// How much of what it looked for could not be had.
     pub(crate) lost: u64,
+}
+
+/// What is on record of damage to a log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Damaged {
+    /// Ranges of records.
+    pub(crate) records: Vec<(u64, u64)>,
+    /// Those of them that are held nowhere else, and when that was written down.
+    pub(crate) lost: Vec<(Lost, Timestamp)>,
 }
 
 /// The set of rules in force, and how it came to be.
@@ -206,6 +218,12 @@ impl Registry {
                 });
             }
             Control::Collected(record) => self.collected(record, at),
+            Control::RecordsDamaged(record) if record.more => {}
+            Control::RecordsDamaged(record) => {
+                let damaged = self.damaged.entry(record.name.clone()).or_default();
+                damaged.records.extend(&record.records);
+                damaged.lost.extend(record.lost.iter().map(|lost| (*lost, at)));
+            }
             Control::DeadLettersReplayed { records, .. } => self.read_again.extend(records),
             Control::ConfigurationRefused { file, reason } => {
                 self.refused.insert(file.clone(), reason.clone());
@@ -228,6 +246,7 @@ impl Registry {
             Control::Tick {}
             | Control::SourceSilent { .. }
             | Control::SourceHeard { .. }
+            | Control::BoundReached { .. }
             | Control::Started { .. }
             | Control::Stopped { .. }
             | Control::IncidentStep { .. }
@@ -313,22 +332,29 @@ fn token_id(token: &str) -> Option<&str> {
 }
 
 /// The secret of a source at a generation: derived, never stored. 64 hexadecimal digits.
-pub(crate) fn source_secret(key: &SecretKey, source: &str, generation: u32) -> String {
+fn source_secret(key: &SecretKey, source: &str, generation: u32) -> String {
     hex::encode(key.mac(&[b"source secret v1", source.as_bytes(), &generation.to_le_bytes()]))
 }
 
-/// The same secret as Standard Webhooks write one: `whsec_` and base64 of its 32 bytes.
-pub(crate) fn standard_webhook_secret(secret: &str) -> String {
-    format!("whsec_{}", STANDARD.encode(hex::decode(secret).unwrap_or_default()))
+/// The secret in the form that senders of a type take. GitLab's audit streams take 16 to 24 characters (GitLab, "Audit
+/// event streaming GraphQL API"): 24 digits are 96 bits, in a header that nobody can try more often than requests are
+/// answered. Standard Webhooks write `whsec_` and base64 of 32 bytes.
+pub(crate) fn sender_secret(key: &SecretKey, kind: SourceType, source: &str, generation: u32) -> String {
+    let mut secret = source_secret(key, source, generation);
+    if authentic::is_standard_webhook(kind) {
+        return format!("whsec_{}", STANDARD.encode(hex::decode(secret).unwrap_or_default()));
+    }
+    if kind == SourceType::GitlabAudit {
+        secret.truncate(24);
+    }
+    secret
 }
 
 /// What the receiver needs to know of a source: the secret in force and the one before it.
 pub(crate) fn settings(source: &SourceRecord, key: &SecretKey, configured: &[Secret]) -> SourceSettings {
     let generations = [Some(source.generation), source.generation.checked_sub(1)];
-    let standard = authentic::is_standard_webhook(source.source_type);
     let derived = generations.into_iter().flatten().map(|generation| {
-        let secret = source_secret(key, &source.name, generation);
-        let secret = if standard { standard_webhook_secret(&secret) } else { secret };
+        let secret = sender_secret(key, source.source_type, &source.name, generation);
         Secret { id: format!("g{generation}"), bytes: secret.into_bytes() }
     });
     SourceSettings {

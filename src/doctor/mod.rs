@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::rule::Rule;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_record::lake::{RedactedRecord, Snapshot};
@@ -19,6 +20,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::backtest::{self, Deciding, Line, Request, Summary};
+use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
 
 /// How long it waits for the lake to take in what is there.
@@ -56,7 +58,7 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
     let _turn = shared.copying.lock().await;
     let archived = *shared.archived.borrow();
     let lake = shared.lake.pin();
-    let mut checks = vec![store(shared).await?];
+    let mut checks = vec![store(shared).await?, logs(shared)];
     let forgotten = shared
         .store
         .forgotten_duplicates(PARTITION)
@@ -107,6 +109,20 @@ async fn store(shared: &Shared) -> Result<Check, NodeError> {
         Err(error) => vec![crate::chain(&error)],
     };
     Ok(Check::of("store", &problems, "the database is whole".to_owned()))
+}
+
+/// What of the logs was found damaged when they were opened: it is set aside, and the records of it are not read.
+fn logs(shared: &Shared) -> Check {
+    let mut problems = Vec::new();
+    for (name, report) in &shared.damage {
+        problems.extend(report.quarantined.iter().map(|it| {
+            format!("{} of the {name}, {}: {}", damage::named(it.records.start, it.records.end), it.segment, it.reason)
+        }));
+        problems.extend(
+            report.bad_headers.iter().map(|segment| format!("the header of {segment} of the {name} is damaged")),
+        );
+    }
+    Check::of("logs", &problems, "what was read when they were opened was what had been written".to_owned())
 }
 
 fn files(lake: &Snapshot) -> Check {
@@ -188,6 +204,9 @@ fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Hand
                     "; {redacted} rest on redacted records and are not compared, {may_differ} of rules that remember differ, \
                      which redacted records may explain"
                 ));
+            }
+            if !differing.is_empty() {
+                shared.violated(Invariant::FoundAsReference);
             }
             Check::of(check, &differing, fine)
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use pipeproof_engine::commit::Duplicate;
+use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::merkle::leaf_hash;
 use pipeproof_engine::record::encode_parts;
 use pipeproof_record::lake::Skip;
@@ -79,6 +80,10 @@ struct Walk<'a> {
     repeated: u64,
     /// Records before those whose verdicts are still there that are not in the lake.
     absent: u64,
+    /// Something is there twice.
+    twice: bool,
+    /// Something that was acknowledged is not there.
+    lost: bool,
 }
 
 /// Every record that is no repetition is in the lake, once, in order, and its leaf is the one in the tree.
@@ -89,7 +94,8 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
         Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
     };
     let verdicts = Verdicts::from(looked, looked.forgotten.below);
-    let mut walk = Walk { looked, verdicts, problems: Problems::default(), repeated: 0, absent: 0 };
+    let mut walk =
+        Walk { looked, verdicts, problems: Problems::default(), repeated: 0, absent: 0, twice: false, lost: false };
     let (mut next, mut count) = (0, 0_u64);
     for stored in records {
         let stored = match stored {
@@ -102,6 +108,7 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
         let index = stored.index;
         if index < next {
             walk.problems.add(|| format!("record {index} is in the lake twice or out of order"));
+            walk.twice = true;
             continue;
         }
         if let Err(error) = walk.passes(next..index).and_then(|()| walk.meets(index)) {
@@ -125,6 +132,13 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
         walk.problems.add(|| {
             format!("of the records before {below}, {absent} are not in the lake, and {known} were repetitions")
         });
+    }
+    walk.lost |= walk.absent > forgotten.count;
+    for (is_violated, invariant) in [(walk.twice, Invariant::StoredOnce), (walk.lost, Invariant::AcknowledgedIsStored)]
+    {
+        if is_violated {
+            looked.shared.violated(invariant);
+        }
     }
     let left_out = walk.repeated + forgotten.count;
     let without = looked.redacted.len();
@@ -150,6 +164,7 @@ impl Walk<'_> {
             if index < self.looked.forgotten.below {
                 self.absent += 1;
             } else {
+                self.lost = true;
                 let log = &self.looked.shared.log;
                 self.problems.add(|| {
                     match log.read(index, 1, 1).ok().and_then(|leaves| leaves.first().map(|(at, _)| *at)) {

@@ -27,7 +27,7 @@ use pipeproof_engine as engine;
 use super::columns::Table;
 use super::compact::{most, under};
 use super::delta::{LakeTable, NewFile, Replacing, least};
-use super::parquet_file::{Effort, ParquetFile};
+use super::parquet_file::{Effort, ParquetFile, batches};
 use super::replay::append_of;
 use super::tip::TORN;
 use super::{Lake, LakeError, Snapshot};
@@ -399,7 +399,7 @@ fn rewrite(table: Table, path: &Path, redaction: &Redaction) -> Result<Option<Re
     let schema: SchemaRef = table.stored_schema();
     let mut file = ParquetFile::new(&schema, Effort::Kept)?;
     let (mut rows, mut redacted) = (0, 0);
-    for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {
+    for batch in batches(path)? {
         let batch = under(&schema, &batch?)?;
         let mask = redaction.rows(table, &batch)?;
         let without = redaction.without(table, &batch, &mask)?;

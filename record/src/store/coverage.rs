@@ -8,6 +8,7 @@ use engine::record::Position;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use serde::Serialize;
+use sqlx::Connection as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::checksum::{self, check};
