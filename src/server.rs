@@ -55,7 +55,10 @@ impl Server {
         let encrypted = endpoint.is_some();
         let local = match endpoint {
             None => {
-                serving.push(tokio::spawn(http::serve(Accepting::new(listener, Arc::clone(&node.shared)), Arc::clone(&node.shared))));
+                serving.push(tokio::spawn(http::serve(
+                    Accepting::new(listener, Arc::clone(&node.shared)),
+                    Arc::clone(&node.shared),
+                )));
                 address
             }
             Some(endpoint) => {
@@ -66,7 +69,10 @@ impl Server {
                 let failed = node.shared.metrics.tls_handshakes_failed.clone();
                 let listener = TlsListener::new(Accepting::new(listener, Arc::clone(&node.shared)), endpoint, failed);
                 serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
-                serving.push(tokio::spawn(http::serve(Accepting::new(own, Arc::clone(&node.shared)), Arc::clone(&node.shared))));
+                serving.push(tokio::spawn(http::serve(
+                    Accepting::new(own, Arc::clone(&node.shared)),
+                    Arc::clone(&node.shared),
+                )));
                 local
             }
         };

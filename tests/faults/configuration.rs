@@ -68,7 +68,8 @@ pub(crate) async fn broken(seed: u64) -> Row {
         ("an unknown key", format!("{good_config}surces: []\n"), good_rule.clone(), "surces"),
         (
             "a source's secret that is not there",
-            good_config.replace("sources:\n", "sources:\n  - {name: x, type: github.webhook, secrets: [{env: NOBODY}]}\n"),
+            good_config
+                .replace("sources:\n", "sources:\n  - {name: x, type: github.webhook, secrets: [{env: NOBODY}]}\n"),
             good_rule.clone(),
             "NOBODY",
         ),
@@ -90,7 +91,10 @@ pub(crate) async fn broken(seed: u64) -> Row {
         let sent = world.generator.send(&server, 30).await;
         row.expect(sent.is_some_and(|status| status.is_success()), format!("nothing was accepted beside {name}"));
         let (found, resolved) = counted(&server, row.runs, row.runs - 1).await;
-        row.expect(found == row.runs && resolved == row.runs - 1, format!("{name}: {found} findings, {resolved} resolved"));
+        row.expect(
+            found == row.runs && resolved == row.runs - 1,
+            format!("{name}: {found} findings, {resolved} resolved"),
+        );
         // Mended before the next one, so that it must be told anew.
         std::fs::write(&file, &good_config).unwrap();
         std::fs::write(&rule, &good_rule).unwrap();
@@ -98,7 +102,10 @@ pub(crate) async fn broken(seed: u64) -> Row {
         let mended = wait(Duration::from_secs(10), || async { trouble(&server, what).await.is_empty() }).await;
         row.expect(mended, format!("{name} was mended, and that did not come into force"));
         let (found, resolved) = counted(&server, row.runs, row.runs).await;
-        row.expect(found == row.runs && resolved == row.runs, format!("{name} mended: {found} findings, {resolved} resolved"));
+        row.expect(
+            found == row.runs && resolved == row.runs,
+            format!("{name} mended: {found} findings, {resolved} resolved"),
+        );
     }
     std::fs::write(&file, good_config.replace("sources:\n", "sources:\n  - {name: later, type: json}\n")).unwrap();
     server.signal("HUP");
@@ -148,9 +155,8 @@ pub(crate) async fn rotated(seed: u64) -> Row {
     let server = world.server();
     let file = config_file(&world.data);
     let good = std::fs::read_to_string(&file).unwrap();
-    let with = |hooks: &str, target: &str| {
-        good.replace("[{env: HOOK_OLD}]", hooks).replace("[{env: FAULTS_SECRET}]", target)
-    };
+    let with =
+        |hooks: &str, target: &str| good.replace("[{env: HOOK_OLD}]", hooks).replace("[{env: FAULTS_SECRET}]", target);
     let mut delivery = 0;
     for (hooks, target, takes, signs) in [
         ("[{env: HOOK_OLD}]", "[{env: FAULTS_SECRET}]", [true, false], [true, false]),
@@ -169,13 +175,19 @@ pub(crate) async fn rotated(seed: u64) -> Row {
             }
         });
         row.expect(right.await, format!("with {hooks}, the old and the new one should be {takes:?}"));
-        row.expect(signed_by(&world, server, &receiver).await == signs, format!("with {target}, signed by {:?}", receiver.signed_by()));
+        row.expect(
+            signed_by(&world, server, &receiver).await == signs,
+            format!("with {target}, signed by {:?}", receiver.signed_by()),
+        );
     }
     row.say("a source takes, and a target's messages carry: the old one, either, the new one alone");
     world.account(&mut row, &server).await;
     // Nobody has either secret beside the processes that use it.
     let log = server.log().join("\n");
-    row.expect(![HOOK_OLD, HOOK_NEW, SECRET, SECRET_NEW].iter().any(|secret| log.contains(secret)), "a secret is in the log");
+    row.expect(
+        ![HOOK_OLD, HOOK_NEW, SECRET, SECRET_NEW].iter().any(|secret| log.contains(secret)),
+        "a secret is in the log",
+    );
     row
 }
 

@@ -99,7 +99,8 @@ pub(crate) async fn full(seed: u64) -> Row {
     let ballast = disk.path().join("ballast");
     // Takes what is left; how much that is, is none of our business.
     drop(Command::new("dd").args(["if=/dev/zero", "bs=1M"]).arg(format!("of={}", ballast.display())).output());
-    refuses_and_heals(&mut row, &world, &server, "No space left", async || std::fs::remove_file(&ballast).unwrap()).await;
+    refuses_and_heals(&mut row, &world, &server, "No space left", async || std::fs::remove_file(&ballast).unwrap())
+        .await;
     world.account(&mut row, &server).await;
     server.kill();
     let server = world.server();
@@ -162,7 +163,10 @@ pub(crate) async fn slow(seed: u64) -> Row {
     times.sort();
     row.expect(!times.is_empty(), "nothing was taken at all");
     if let (Some(fastest), Some(slowest)) = (times.first(), times.last()) {
-        row.expect(*fastest >= Duration::from_millis(500), format!("answered after {fastest:?}: the sync was not slow"));
+        row.expect(
+            *fastest >= Duration::from_millis(500),
+            format!("answered after {fastest:?}: the sync was not slow"),
+        );
         row.say(format!(
             "{} answers, the fastest after {:.2} s, the slowest after {:.2} s",
             times.len(),

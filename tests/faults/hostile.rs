@@ -16,7 +16,8 @@ use crate::row::Row;
 use crate::world::World;
 
 /// How late some of the events of [`repeated`] are: within what their source may take, and beyond it up to two days.
-const LATE: [(u64, bool); 6] = [(20, false), (40, false), (180, true), (3_600, true), (26 * 3_600, true), (48 * 3_600, true)];
+const LATE: [(u64, bool); 6] =
+    [(20, false), (40, false), (180, true), (3_600, true), (26 * 3_600, true), (48 * 3_600, true)];
 
 /// F10: every batch up to three times, in a shuffled order, some late by up to 48 hours, over a kill.
 pub(crate) async fn repeated(seed: u64, batches: u64) -> Row {

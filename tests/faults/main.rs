@@ -200,7 +200,8 @@ fn main() {
     let mut plan = Plan::from_arguments();
     if let Some(file) = plan.page.take() {
         let rows: Vec<_> = printed(Some(file)).into_iter().chain(page::open_rows()).collect();
-        let how = format!("Groups were run one by one, with {} threads, debug build; seeds stand in the notes.", threads());
+        let how =
+            format!("Groups were run one by one, with {} threads, debug build; seeds stand in the notes.", threads());
         page::write(&rows, &how).unwrap();
         return;
     }

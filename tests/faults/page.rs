@@ -70,7 +70,13 @@ pub(crate) fn write(rows: &[Row], how: &str) -> std::io::Result<PathBuf> {
                 numbers(findings, &[row.correlated], ""),
                 numbers(
                     alerts,
-                    &[row.alerts_required, row.alerts_delivered, row.alerts_lost, row.alerts_dup_wire, row.alerts_dup_key],
+                    &[
+                        row.alerts_required,
+                        row.alerts_delivered,
+                        row.alerts_lost,
+                        row.alerts_dup_wire,
+                        row.alerts_dup_key
+                    ],
                     ", "
                 ),
             )

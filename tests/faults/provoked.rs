@@ -134,7 +134,8 @@ impl Provoked {
             Self::ByBackup => {
                 let restore = |from: &str, to: &str| {
                     let folder = world.folder();
-                    let done = program().arg("restore").arg(folder.join(from)).arg("--data").arg(folder.join(to)).output();
+                    let done =
+                        program().arg("restore").arg(folder.join(from)).arg("--data").arg(folder.join(to)).output();
                     done.unwrap().status.success()
                 };
                 row.expect(!restore("cut", "never"), "half a backup is restored");
@@ -177,7 +178,8 @@ impl Provoked {
             Self::ByCollector(provider) => {
                 let query = "SELECT count(*), count(DISTINCT item) FROM events WHERE source = 'audit' AND sub = 0";
                 let there = provider.0.lock().unwrap().len();
-                let whole = wait(PATIENCE, || async { server.rows(query).await[0] == [json!(there), json!(there)] }).await;
+                let whole =
+                    wait(PATIENCE, || async { server.rows(query).await[0] == [json!(there), json!(there)] }).await;
                 row.expect(whole, format!("of {there} events of the provider: {:?}", server.rows(query).await[0]));
                 row.say(format!("{there} events fetched, each once"));
             }
@@ -206,7 +208,10 @@ impl Provider {
     }
 }
 
-async fn list(State(provider): State<Provider>, Query(asked): Query<BTreeMap<String, String>>) -> axum::response::Response {
+async fn list(
+    State(provider): State<Provider>,
+    Query(asked): Query<BTreeMap<String, String>>,
+) -> axum::response::Response {
     let after = asked.get("created_after").and_then(|after| Timestamp::parse(after));
     let at = |event: &Value| Timestamp::parse(event["created_at"].as_str().unwrap()).unwrap();
     let all = provider.0.lock().unwrap();

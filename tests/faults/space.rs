@@ -71,7 +71,10 @@ impl Yardstick {
 
 /// The log is retired behind its readers, the lake is merged, and a week later old versions of it are gone.
 pub(crate) async fn on_disk(seed: u64, megabytes: u64, judged: bool) -> Row {
-    let mut row = Row { runs: 1, ..Row::new("-", "bytes on disk against the compressed input, nine idle days after the log was retired", seed) };
+    let mut row = Row {
+        runs: 1,
+        ..Row::new("-", "bytes on disk against the compressed input, nine idle days after the log was retired", seed)
+    };
     let mut world = World::new();
     world.sources = SOURCES.iter().map(|(name, kind)| format!("  - {{name: {name}, type: {kind}}}\n")).collect();
     world.extra = "seal_every: 1s\nlog: {segment_bytes: 8388608, keep_bytes: 0, retire_every: 1s}\n".to_owned();

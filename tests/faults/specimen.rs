@@ -30,9 +30,13 @@ pub(crate) async fn specimen() -> World {
 pub(crate) async fn specimen_to_flip(rich: bool) -> World {
     let (world, server) = specimen_running(rich).await;
     if rich {
-        let has = |part: &str, ending: &str| files(&world.data.join(part)).iter().any(|path| path.to_string_lossy().ends_with(ending));
+        let has = |part: &str, ending: &str| {
+            files(&world.data.join(part)).iter().any(|path| path.to_string_lossy().ends_with(ending))
+        };
         let has_all = || {
-            has("log", "retired") && has("lake/events/_delta_log", ".checkpoint.parquet") && has("lake/events/_delta_log", "_last_checkpoint")
+            has("log", "retired")
+                && has("lake/events/_delta_log", ".checkpoint.parquet")
+                && has("lake/events/_delta_log", "_last_checkpoint")
         };
         let came = wait(PATIENCE, || async {
             world.generator.send(&server, 5).await;
@@ -120,7 +124,8 @@ pub(crate) async fn places(path: &Path, random: &mut StdRng, count: u64) -> Vec<
     let mut places = Vec::new();
     for _ in 0..count {
         let chosen = random.random::<bool>().then(|| &kinds[random.random_range(0..kinds.len())]);
-        let among: Vec<_> = ranges.iter().filter(|(path, _)| chosen.is_none_or(|chosen| kind(path) == *chosen)).collect();
+        let among: Vec<_> =
+            ranges.iter().filter(|(path, _)| chosen.is_none_or(|chosen| kind(path) == *chosen)).collect();
         let bytes: u64 = among.iter().map(|(_, part)| part.end - part.start).sum();
         let mut at = random.random_range(0..bytes);
         for (path, part) in among {

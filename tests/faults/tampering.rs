@@ -104,7 +104,9 @@ pub(crate) async fn edited(seed: u64) -> Row {
     let mut world = specimen().await;
     let whole = world.folder().join("whole");
     copy_folder(&world.data, &whole);
-    for case in ["a record edited", "two records exchanged", "a finding edited", "two findings exchanged", "a finding removed"] {
+    for case in
+        ["a record edited", "two records exchanged", "a finding edited", "two findings exchanged", "a finding removed"]
+    {
         fs::remove_dir_all(&world.data).unwrap();
         copy_folder(&whole, &world.data);
         row.runs += 1;
@@ -113,13 +115,13 @@ pub(crate) async fn edited(seed: u64) -> Row {
             "two records exchanged" => exchange_records(&world.data).to_string(),
             "a finding edited" => {
                 in_store(&world.data, "UPDATE findings SET title = 'nothing happened' WHERE seq = 2").await;
-                "2".to_owned()
+                "findings".to_owned()
             }
             "two findings exchanged" => {
                 let exchange = "UPDATE findings SET seq = -1 WHERE seq = 2; UPDATE findings SET seq = 2 WHERE seq = 3; \
                                 UPDATE findings SET seq = 3 WHERE seq = -1";
                 in_store(&world.data, exchange).await;
-                "2".to_owned()
+                "findings".to_owned()
             }
             _ => {
                 in_store(&world.data, "DELETE FROM findings WHERE seq = 2").await;
@@ -196,7 +198,9 @@ pub(crate) async fn seal_rolled_back(seed: u64) -> Row {
     fs::remove_dir_all(world.data.join("seal")).unwrap();
     copy_folder(&old, &world.data.join("seal"));
     match what_is_said(&mut world).await {
-        Ok(()) => row.fail("it starts and the doctor finds nothing: checkpoints that were sealed since are gone unseen"),
+        Ok(()) => {
+            row.fail("it starts and the doctor finds nothing: checkpoints that were sealed since are gone unseen")
+        }
         Err(said) => row.expect(said.contains("seal"), format!("the seal tree is not named: {said}")),
     }
     row

@@ -347,7 +347,10 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     };
     tokio::join!(futures::future::join_all((0..SOAK.1).map(|_| one())), watch);
     let held = (world.generator.acknowledged().len() - before) as f64 / began.elapsed().as_secs_f64();
-    row.say(format!("capacity {capacity:.0} events/s, {asked:.0} asked for, {held:.0} held ({:.0} %)", held / capacity * 100.0));
+    row.say(format!(
+        "capacity {capacity:.0} events/s, {asked:.0} asked for, {held:.0} held ({:.0} %)",
+        held / capacity * 100.0
+    ));
     row.expect(held >= asked * 0.95, "the rate was not held");
     // The first third fills caches; the last is held against the one between. Files are open for moments when small ones
     // are put together: what stays open is what there is at the quietest moment.
@@ -373,7 +376,10 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
         files(middle),
         files(last)
     ));
-    row.expect(memory(last) < memory(middle) + memory(middle) / 10, "memory grew by a tenth from one third to the next");
+    row.expect(
+        memory(last) < memory(middle) + memory(middle) / 10,
+        "memory grew by a tenth from one third to the next",
+    );
     row.expect(files(last).0 < files(middle).0 + 8, "more files stay open");
     // A table's log is read by as many commits at once as came since its last checkpoint, a hundred at most; not in every third.
     row.expect(files(last).1 < files(middle).1.max(128) + 64, "more files are open at once");

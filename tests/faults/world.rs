@@ -215,7 +215,10 @@ impl World {
         self.pass(DECIDED_AFTER);
         // The tick under way may be of before.
         let ticks = server.number("durable").await + 2;
-        row.expect(wait(PATIENCE, || async { server.number("durable").await >= ticks }).await, "the clock stands still");
+        row.expect(
+            wait(PATIENCE, || async { server.number("durable").await >= ticks }).await,
+            "the clock stands still",
+        );
         row.expect(server.settled().await, "not everything durable was evaluated and archived in time");
     }
 
@@ -256,7 +259,8 @@ impl World {
     async fn account_findings(&self, row: &mut Row, server: &Server, stored: &Stored) -> BTreeSet<String> {
         let expected = self.reference();
         let lake = Snapshot::read_only(&self.data.join("lake")).await.unwrap();
-        let findings = tokio::task::spawn_blocking(move || lake.findings().unwrap().map(Result::unwrap).collect::<Vec<_>>());
+        let findings =
+            tokio::task::spawn_blocking(move || lake.findings().unwrap().map(Result::unwrap).collect::<Vec<_>>());
         let findings = findings.await.unwrap();
         let mut required = BTreeSet::new();
         let mut found: BTreeMap<Found, u64> = BTreeMap::new();
@@ -281,7 +285,8 @@ impl World {
         let is_compared = |one: &Found| self.compared == Compared::All || one.rule == SINGLE;
         let lost: Vec<&Found> = expected.iter().filter(|one| is_compared(one) && !found.contains_key(one)).collect();
         let more: Vec<&Found> = found.keys().filter(|one| is_compared(one) && !expected.contains(one)).collect();
-        let twice = found.values().filter(|times| **times > 1).count() + ids.values().filter(|times| **times > 1).count();
+        let twice =
+            found.values().filter(|times| **times > 1).count() + ids.values().filter(|times| **times > 1).count();
         row.counted.findings = true;
         row.findings_expected = expected.iter().filter(|one| is_compared(one)).count() as u64;
         row.findings_lost = lost.len() as u64;
@@ -337,13 +342,7 @@ impl World {
     }
 
     /// What must be told against what the receiver took: every finding, and every step of an incident that a rule made.
-    async fn account_alerts(
-        &self,
-        row: &mut Row,
-        server: &Server,
-        receiver: &Receiver,
-        findings: &BTreeSet<String>,
-    ) {
+    async fn account_alerts(&self, row: &mut Row, server: &Server, receiver: &Receiver, findings: &BTreeSet<String>) {
         let steps = server
             .rows("SELECT incident, number FROM incident_steps WHERE verb NOT IN ('open', 'join') ORDER BY 1, 2")
             .await;
@@ -353,10 +352,9 @@ impl World {
             let status = server.get("/v1/status").await.unwrap_or_default();
             status["counts"]["deliveries_queued"] != json!(0) || status["counts"]["deliveries_retry"] != json!(0)
         };
-        let delivered = wait(PATIENCE, || async {
-            (self.has_hole || !waits().await) && receiver.taken().is_superset(&required)
-        })
-        .await;
+        let delivered =
+            wait(PATIENCE, || async { (self.has_hole || !waits().await) && receiver.taken().is_superset(&required) })
+                .await;
         let taken = receiver.taken();
         row.counted.alerts = true;
         row.alerts_required = required.len() as u64;
@@ -386,4 +384,3 @@ impl World {
 fn first<T>(all: &[T]) -> &[T] {
     &all[..all.len().min(3)]
 }
-
