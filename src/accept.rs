@@ -7,12 +7,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::node::Shared;
-use crate::tls::Peer;
 
 /// The part that has trouble.
 const PART: &str = "connections";
@@ -87,11 +85,5 @@ impl Listener for Accepting {
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         self.address()
-    }
-}
-
-impl Connected<IncomingStream<'_, Accepting>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Accepting>) -> Self {
-        Self { address: *stream.remote_addr(), certificate: None }
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pipeproof_engine::clock::{Clock, SystemClock};
+use pipeproof_engine::clock::{Clock, SteadyClock, SystemClock};
 use pipeproof_engine::control::Control;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -17,6 +17,7 @@ use crate::accept::Accepting;
 use crate::config::Config;
 use crate::http;
 use crate::node::{Node, NodeError, Shared};
+use crate::public_address;
 use crate::registry::new_token;
 use crate::rules::{self, ChangeError, Mandate};
 use crate::scope::Scope;
@@ -31,7 +32,7 @@ pub(crate) struct Server {
     node: Node,
     pub(crate) address: SocketAddr,
     pub(crate) local_token: String,
-    serving: Vec<JoinHandle<std::io::Result<()>>>,
+    serving: Vec<JoinHandle<()>>,
     encrypted: bool,
 }
 
@@ -47,12 +48,15 @@ impl Server {
     pub(crate) async fn start(data: &Path, config: &Config, listen: SocketAddr) -> Result<Self, NodeError> {
         let listener = TcpListener::bind(listen).await.map_err(NodeError::part("listen"))?;
         let address = listener.local_addr().map_err(NodeError::part("listen"))?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(SystemClock));
         let node = Node::start(data, config, clock).await?;
         let local_token = local_token(&node.shared).await?;
         let mut serving = Vec::new();
         let endpoint = node.shared.tls.get(tls::SERVER);
         let encrypted = endpoint.is_some();
+        if !config.passing {
+            node.shared.public.listens(encrypted, address);
+        }
         let local = match endpoint {
             None => {
                 serving.push(tokio::spawn(http::serve(
@@ -83,7 +87,7 @@ impl Server {
 
     /// The address as a URL.
     pub(crate) fn url(&self) -> String {
-        format!("{}://{}", if self.encrypted { "https" } else { "http" }, self.address)
+        public_address::url(self.encrypted, self.address)
     }
 
     /// Reads the configured folder of rules again. What is wrong with it is logged and shown; the rules before stay.
@@ -94,13 +98,16 @@ impl Server {
         }
     }
 
-    /// Takes in sources, their secrets and targets of a configuration that was read again, or notes why it cannot be used.
-    pub(crate) async fn reload_configuration(&self, read: Result<&Config, String>) {
+    /// Takes in sources with their secrets and ways in, and targets, of a configuration that was read again, or notes why it
+    /// cannot be used. Whether it is in force.
+    pub(crate) async fn reload_configuration(&self, read: Result<&Config, String>) -> bool {
         let outcome = match read {
             Ok(config) => self.node.reload(config).await.map_err(|error| crate::chain(&error)),
             Err(reason) => Err(reason),
         };
+        let in_force = outcome.is_ok();
         self.node.shared.configuration_read(outcome).await;
+        in_force
     }
 
     /// Takes in the address files a configuration names.
@@ -121,7 +128,7 @@ impl Server {
         revoke_local_tokens(&shared).await;
         self.node.stop().await?;
         for serving in self.serving {
-            serving.await.map_err(NodeError::part("serve HTTP"))?.map_err(NodeError::part("serve HTTP"))?;
+            serving.await.map_err(NodeError::part("serve HTTP"))?;
         }
         Ok(())
     }

@@ -22,7 +22,10 @@ pub mod jenkins;
 mod limits;
 mod links;
 pub mod objects;
+mod quota;
 mod rounds;
+mod troubled;
+mod turn;
 mod waiting;
 
 #[cfg(test)]
@@ -43,6 +46,7 @@ pub use cursors::Cursors;
 pub use entry::Kind;
 pub use error::{CollectError, back_off};
 pub use held::{FinishedJob, Held, Seen};
+pub use troubled::Troubled;
 
 use crate::receive::Way;
 

@@ -1,8 +1,13 @@
 //! Syslog over a stream: messages found in it (RFC 6587), and their parts (RFC 5424; RFC 3164 where a sender is older).
 
 use bytes::{Buf, Bytes, BytesMut};
+use chrono::{DateTime, Datelike, NaiveDate};
+use engine::time::Timestamp;
+use pipeproof_engine as engine;
 use serde_json::{Map, Value, json};
 use syslog_loose::{ProcId, Variant};
+
+use crate::unwrap::whole_words;
 
 /// Most digits of an octet count: what is longer is no count.
 const COUNT_DIGITS_MAX: usize = 9;
@@ -19,7 +24,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Messages of at most `bytes_max` bytes; of a longer one the beginning is told.
+    /// Messages of at most `bytes_max` bytes; of a longer one the beginning is told, up to the last whole word.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { buffer: BytesMut::new(), bytes_max, skip: 0, skip_line: false }
@@ -96,7 +101,8 @@ impl Frames {
         }
         self.buffer.advance(head);
         self.skip = octets - kept;
-        Some(self.buffer.split_to(kept).freeze())
+        let frame = self.buffer.split_to(kept).freeze();
+        Some(if self.skip > 0 { beginning(&frame) } else { frame })
     }
 
     fn line(&mut self) -> Option<Bytes> {
@@ -108,10 +114,15 @@ impl Frames {
             None if self.buffer.len() <= self.bytes_max => None,
             _ => {
                 self.skip_line = true;
-                Some(self.buffer.split_to(self.bytes_max).freeze())
+                Some(beginning(&self.buffer.split_to(self.bytes_max).freeze()))
             }
         }
     }
+}
+
+/// What stays of a message that is too long. It was not redacted yet: half a secret must not stay.
+fn beginning(frame: &Bytes) -> Bytes {
+    frame.slice(..whole_words(frame))
 }
 
 enum Count {
@@ -147,10 +158,12 @@ pub(crate) struct Parts {
     pub(crate) message: String,
 }
 
-/// Reads a message. `year` is the one a message of RFC 3164, which names none, is taken to be of.
-pub(crate) fn parse(frame: &[u8], year: i32) -> Parts {
+/// Reads a message that was received at `received`. One of RFC 3164, which names no year, is taken to be of the year that
+/// brings it closest to then: in the first hours of a year there are messages of the last one, and from a clock that runs
+/// ahead ones of the next.
+pub(crate) fn parse(frame: &[u8], received: Timestamp) -> Parts {
     let text = String::from_utf8_lossy(frame);
-    let parsed = syslog_loose::parse_message_with_year(&text, |_| year, Variant::Either);
+    let parsed = syslog_loose::parse_message_with_year(&text, |date| closest_year(date, received), Variant::Either);
     let mut header = Map::new();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -182,11 +195,44 @@ pub(crate) fn parse(frame: &[u8], year: i32) -> Parts {
     Parts { header, message: parsed.msg.trim_start_matches('\u{feff}').to_owned() }
 }
 
+fn closest_year((month, day, hour, minute, second): (u32, u32, u32, u32, u32), received: Timestamp) -> i32 {
+    let received = DateTime::from_timestamp_micros(received.as_micros()).unwrap_or_default().naive_utc();
+    let distance = |year: &i32| {
+        // A leap day is not in every year.
+        let time = NaiveDate::from_ymd_opt(*year, month, day)?.and_hms_opt(hour, minute, second)?;
+        Some((time - received).num_seconds().abs())
+    };
+    let year = received.year();
+    let years = [year, year.saturating_sub(1), year.saturating_add(1)].into_iter();
+    years.filter_map(|year| Some((distance(&year)?, year))).min().map_or(year, |(_, year)| year)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// 2026-11-26T12:00:00Z.
+    const NOVEMBER: Timestamp = Timestamp::from_secs(1_795_694_400);
+
+    #[test]
+    fn the_year_that_a_message_does_not_name_is_the_closest() {
+        let time = |received: &str, text: &str| {
+            let received = Timestamp::parse(received).unwrap();
+            let parts = parse(format!("<34>{text} host su: x").as_bytes(), received);
+            parts.header["time"].as_str().unwrap().get(..19).unwrap().to_owned()
+        };
+        for (received, text, expected) in [
+            ("2027-01-01T00:00:03Z", "Dec 31 23:59:59", "2026-12-31T23:59:59"),
+            ("2026-12-31T23:59:58Z", "Jan  1 00:00:01", "2027-01-01T00:00:01"),
+            ("2026-11-26T12:00:00Z", "Nov 26 11:59:59", "2026-11-26T11:59:59"),
+            ("2026-11-26T12:00:00Z", "Mar  2 10:00:00", "2026-03-02T10:00:00"),
+            ("2029-01-15T00:00:00Z", "Feb 29 10:00:00", "2028-02-29T10:00:00"),
+        ] {
+            assert_eq!(time(received, text), expected, "{text} received {received}");
+        }
+    }
 
     fn all(frames: &mut Frames) -> Vec<String> {
         let mut found = Vec::new();
@@ -210,28 +256,28 @@ mod tests {
 
     #[test]
     fn a_message_that_is_too_long_is_cut_and_costs_the_next_nothing() {
-        let mut frames = Frames::new(4);
-        frames.push(b"10 0123456789<1>x\n");
-        assert_eq!(all(&mut frames), ["0123", "<1>x"]);
-        frames.push(b"abcdefgh");
-        assert_eq!(all(&mut frames), ["abcd"]);
+        let mut frames = Frames::new(6);
+        frames.push(b"12 0123 56789ab<1>x\n");
+        assert_eq!(all(&mut frames), ["0123 ", "<1>x"], "half a word may be half a secret");
+        frames.push(b"abc defgh");
+        assert_eq!(all(&mut frames), ["abc "]);
         frames.push(b"ijklm\n<2>y\n");
         assert_eq!(all(&mut frames), ["<2>y"]);
-        frames.push(b"99999999999 x\n1 z");
-        assert_eq!(all(&mut frames), ["9999", "z"], "no count, a line");
+        frames.push(b"9999999999 x y\n1 z");
+        assert_eq!(all(&mut frames), ["z"], "no count, a line");
     }
 
     #[test]
     fn the_example_of_rfc_5424() {
         // RFC 5424 §6.5, example 3.
         let text = "<165>1 2003-10-11T22:14:15.003Z mymachine.example.com evntslog - ID47 [exampleSDID@32473 iut=\"3\" eventSource=\"Application\" eventID=\"1011\"] \u{feff}An application event log entry...";
-        let parts = parse(text.as_bytes(), 2026);
+        let parts = parse(text.as_bytes(), NOVEMBER);
         assert_eq!(parts.message, "An application event log entry...");
         let expected = json!({"time": "2003-10-11T22:14:15.003+00:00", "facility": "local4", "severity": "notice",
             "host": "mymachine.example.com", "app": "evntslog", "msgid": "ID47",
             "structured_data": {"exampleSDID@32473": {"iut": "3", "eventSource": "Application", "eventID": "1011"}}});
         assert_eq!(Value::Object(parts.header), expected);
-        let old = parse(b"<34>Oct 11 22:14:15 mymachine su: 'su root' failed", 2026);
+        let old = parse(b"<34>Oct 11 22:14:15 mymachine su: 'su root' failed", NOVEMBER);
         assert_eq!((old.message.as_str(), &old.header["host"]), ("'su root' failed", &json!("mymachine")));
     }
 
@@ -268,7 +314,7 @@ mod tests {
                 prop_assert!(frame.len() <= 50);
             }
             drop(frames.last_frame());
-            drop(parse(&bytes, 2026));
+            drop(parse(&bytes, NOVEMBER));
         }
     }
 }

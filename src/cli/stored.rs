@@ -81,10 +81,16 @@ pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option
 /// How a source's collectors do, in a line.
 fn collecting(source: &Value) -> Value {
     let one = |collector: &Value| {
+        let name = text(collector, "collector");
         let error = collector.get("last_error").and_then(|error| error.get("error")).and_then(Value::as_str);
-        match error.filter(|_| text(collector, "state") == "failing") {
-            Some(error) => format!("{} failing: {error}", text(collector, "collector")),
-            None => format!("{} {}", text(collector, "collector"), text(collector, "state")),
+        let troubled = list(collector, "troubled");
+        match (text(collector, "state"), error, troubled.first()) {
+            ("failing", Some(error), _) => format!("{name} failing: {error}"),
+            ("partial", _, Some(first)) => {
+                let (what, member, why) = (text(first, "what"), text(first, "member"), text(first, "error"));
+                format!("{name} without {} lists, {what} of {member}: {why}", troubled.len())
+            }
+            (state, ..) => format!("{name} {state}"),
         }
     };
     let told: Vec<String> = list(source, "collectors").iter().map(one).collect();

@@ -87,6 +87,10 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Answer {
             if !collectors.is_empty() {
                 about["collectors"] = json!(collectors);
             }
+            let inputs = shared.inputs.told(&shared, &name);
+            if !inputs.is_empty() {
+                about["inputs"] = json!(inputs);
+            }
             about
         })
         .collect();

@@ -12,7 +12,7 @@ use pipeproof_engine::record::CollectionMode;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::collect::auth::Credentials;
 use pipeproof_ingest::collect::http::Quota;
-use pipeproof_ingest::collect::{Collector, Cursors, Fetched, Next, Page, back_off};
+use pipeproof_ingest::collect::{Collector, Cursors, Fetched, Next, Page, Troubled, back_off};
 use pipeproof_ingest::receive::Refusal;
 use reqwest::Url;
 use serde::Serialize;
@@ -24,6 +24,7 @@ use super::NotTaken;
 use super::reading::{Kept, Offered, RETRY, keep, pause};
 use crate::config::Config;
 use crate::node::{NodeError, Shared};
+use crate::registry::CollectedSoFar;
 
 /// Items taken in at a time, so that they share their syncs.
 const TOGETHER: usize = 32;
@@ -79,7 +80,13 @@ impl Collecting {
             let mut told = json!(state);
             let so_far = so_far.and_then(|all| all.get(name));
             told["collector"] = json!(name);
-            told["state"] = json!(if state.failures > 0 { "failing" } else { "ok" });
+            let troubled = so_far.map(troubled).unwrap_or_default();
+            told["state"] = json!(match (state.failures, troubled.len()) {
+                (0, 0) => "ok",
+                (0, _) => "partial",
+                _ => "failing",
+            });
+            told["troubled"] = json!(troubled);
             told["position"] = json!(so_far.map(|so_far| &so_far.cursors));
             told["moved"] = json!(so_far.map(|so_far| so_far.at));
             told["items_ever"] = json!(so_far.map_or(0, |so_far| so_far.items));
@@ -108,8 +115,11 @@ impl Collecting {
     }
 }
 
-/// Starts the collectors that a configuration names, in place of those that run.
-pub(crate) fn start(shared: &Arc<Shared>, config: &Config) -> Result<(), NodeError> {
+/// Collectors that can start, by source.
+pub(crate) type Prepared = Vec<(String, Arc<dyn Collector>)>;
+
+/// Makes the collectors that a configuration names. None of them runs before [`start`].
+pub(crate) fn prepare(shared: &Arc<Shared>, config: &Config) -> Result<Prepared, NodeError> {
     let mut collectors = Vec::new();
     for source in &config.sources {
         for collect in &source.collects {
@@ -117,6 +127,11 @@ pub(crate) fn start(shared: &Arc<Shared>, config: &Config) -> Result<(), NodeErr
             collectors.push((source.name.clone(), built));
         }
     }
+    Ok(collectors)
+}
+
+/// Starts collectors, in place of those that run.
+pub(crate) fn start(shared: &Arc<Shared>, collectors: Prepared) {
     let collecting = &shared.collecting;
     collecting.stop();
     let names: Vec<(String, String)> =
@@ -131,7 +146,6 @@ pub(crate) fn start(shared: &Arc<Shared>, config: &Config) -> Result<(), NodeErr
     for (source, collector) in collectors {
         tasks.push(tokio::spawn(run(Arc::clone(shared), source, collector)));
     }
-    Ok(())
 }
 
 /// Collects until the node stops.
@@ -189,6 +203,11 @@ async fn run(shared: Arc<Shared>, source: String, collector: Arc<dyn Collector>)
     }
 }
 
+/// What of a collector cannot be had just now.
+fn troubled(so_far: &CollectedSoFar) -> Vec<Troubled> {
+    so_far.cursors.iter().filter_map(|(stream, cursor)| Troubled::of(stream, cursor)).collect()
+}
+
 fn cursors(shared: &Shared, source: &str, name: &str) -> Cursors {
     let registry = shared.registry();
     let so_far = registry.collected.get(source).and_then(|all| all.get(name));
@@ -212,13 +231,25 @@ async fn take(
         if some.is_empty() {
             break;
         }
-        for kept in join_all(some.iter().map(|offered| keep(shared, source, offered))).await {
+        for kept in join_all(some.iter().map(|offered| keep(shared, source, offered, |_| ()))).await {
             match kept {
                 // A job that printed nothing.
                 Kept::Yes | Kept::No(NotTaken::Refused(Refusal::Empty)) => {}
                 Kept::No(error) => lost.push(crate::chain(&error)),
                 Kept::Over => return None,
             }
+        }
+    }
+    for (stream, cursor) in &page.cursors {
+        if let Some(Troubled { member, what, error, .. }) = Troubled::of(stream, cursor) {
+            tracing::warn!(
+                source,
+                collector = name,
+                member,
+                what,
+                error,
+                "it cannot be had just now; the rest goes on"
+            );
         }
     }
     for reason in &lost {
@@ -258,11 +289,18 @@ async fn take(
 }
 
 /// Writes down how far a collector came, however long it takes.
-async fn write_down(shared: &Arc<Shared>, record: Collected, stopping: &mut watch::Receiver<bool>) -> Option<()> {
+pub(super) async fn write_down(
+    shared: &Arc<Shared>,
+    record: Collected,
+    stopping: &mut watch::Receiver<bool>,
+) -> Option<()> {
     loop {
-        match shared.control(Control::Collected(record.clone())).await {
+        let (here, control) = (Arc::clone(shared), Control::Collected(record.clone()));
+        // Whoever ends us in the middle does not end this: what is in the log is known then, too.
+        let written = tokio::spawn(async move { here.control(control).await.map_err(|error| error.to_string()) }).await;
+        match written.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(_) => return Some(()),
-            Err(error) => tracing::warn!(error = %error, "cannot write down how far a collector came"),
+            Err(error) => tracing::warn!(error, "cannot write down how far a collector came"),
         }
         if pause(stopping, RETRY).await {
             return None;

@@ -1,7 +1,9 @@
 //! Files and folders of the configuration, followed through rotation. How far each was read is kept under
 //! `DATA/followed/`, after its lines are durable: after a crash some are read again and recognised.
 
-use std::io;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +12,20 @@ use http::HeaderMap;
 use pipeproof_engine::record::Authenticity;
 use pipeproof_ingest::follow::{Chunk, Follower, Marks};
 use pipeproof_ingest::receive::Way;
+use pipeproof_ingest::redact::Carried;
 use sha2::{Digest, Sha256};
 
-use super::reading::{kept, pause};
-use crate::node::Shared;
+use super::reading::{Reader, pause};
 
+/// Folder of the data folder that says how far files were read.
+pub(crate) const FOLLOWED: &str = "followed";
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Follows a file or folder for a source until the node stops.
-pub(super) async fn follow(shared: Arc<Shared>, source: String, path: PathBuf) {
-    let kept_at = marks_path(&shared.data, &source, &path);
+pub(super) async fn follow(reader: Reader, path: PathBuf) {
+    let (shared, source) = (Arc::clone(&reader.shared), reader.source.as_str());
+    let kept_at = marks_path(&shared.data, source, &path);
     let marks = match read_marks(&kept_at) {
         Ok(marks) => marks,
         Err(error) => {
@@ -32,6 +37,8 @@ pub(super) async fn follow(shared: Arc<Shared>, source: String, path: PathBuf) {
     let mut follower = Follower::new(path.clone(), marks);
     let mut stopping = shared.stopping.subscribe();
     let mut trouble = false;
+    // Private keys that were not written to their end yet, by file.
+    let mut open_keys: BTreeMap<String, Carried> = BTreeMap::new();
     loop {
         let (back, read) = match tokio::task::spawn_blocking(move || read(follower)).await {
             Ok(read) => read,
@@ -41,11 +48,18 @@ pub(super) async fn follow(shared: Arc<Shared>, source: String, path: PathBuf) {
         match read {
             Ok(Some(chunk)) => {
                 trouble = false;
-                if !take(&shared, &source, &chunk).await {
+                let carried = open_keys.remove(chunk.file()).unwrap_or_default();
+                if !take(&reader, &chunk, &carried).await {
                     return;
                 }
+                let carried = carried.next();
+                if carried.is_open() {
+                    open_keys.insert(chunk.file().to_owned(), carried);
+                }
                 follower.done(&chunk);
-                if let Err(error) = write_marks(&kept_at, follower.marks()) {
+                let (kept_at, marks) = (kept_at.clone(), follower.marks().clone());
+                let written = tokio::task::spawn_blocking(move || write_marks(&kept_at, &marks)).await;
+                if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
                     tracing::warn!(source, error = %error, "cannot keep how far a file was read");
                 }
                 continue;
@@ -68,23 +82,26 @@ fn read(mut follower: Follower) -> (Follower, io::Result<Option<Chunk>>) {
     (follower, read)
 }
 
-async fn take(shared: &Arc<Shared>, source: &str, chunk: &Chunk) -> bool {
+async fn take(reader: &Reader, chunk: &Chunk, carried: &Carried) -> bool {
     if chunk.lines.trim_ascii().is_empty() {
         return true;
     }
+    let path = chunk.path.display();
     let way = Way {
         proven: Some((Authenticity::Unverified, None)),
-        attributes: vec![("file.path", chunk.path.display().to_string())],
+        attributes: vec![("file.path", path.to_string())],
         keep: true,
+        carried: carried.clone(),
         ..Way::default()
     };
-    kept(shared, source, &HeaderMap::new(), &chunk.lines, &way).await
+    let place = format!("{path}, {} bytes from byte {} on", chunk.lines.len(), chunk.offset);
+    reader.take(&HeaderMap::new(), &chunk.lines, &way, &place).await
 }
 
 fn marks_path(data: &Path, source: &str, path: &Path) -> PathBuf {
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let name = hex::encode(digest.get(..8).unwrap_or_default());
-    data.join("followed").join(format!("{source}-{name}.json"))
+    data.join(FOLLOWED).join(format!("{source}-{name}.json"))
 }
 
 /// `None` if the file was never read.
@@ -97,11 +114,13 @@ fn read_marks(path: &Path) -> io::Result<Option<Marks>> {
 }
 
 fn write_marks(path: &Path, marks: &Marks) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    // Not synced: an older one only means that lines are read again.
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
     let temporary = path.with_extension("new");
-    std::fs::write(&temporary, serde_json::to_vec(marks)?)?;
-    std::fs::rename(temporary, path)
+    let mut file = File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(marks)?)?;
+    // A rename may reach the disk before what was written: an empty file would have everything read from the beginning.
+    file.sync_all()?;
+    std::fs::rename(temporary, path)?;
+    File::open(folder)?.sync_all()
 }

@@ -7,6 +7,7 @@ pub(crate) mod configured;
 mod files;
 mod held;
 pub(crate) mod identity;
+pub(crate) mod inputs;
 mod listing;
 mod reading;
 mod syslog;
@@ -23,56 +24,16 @@ use http::HeaderMap;
 use pipeproof_engine::dedup::REMEMBERED;
 use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::record::{CollectionMode, REPEATS, Record, RecordError};
-use pipeproof_ingest::kafka::Topics;
 use pipeproof_ingest::log::AppendError;
 use pipeproof_ingest::receive::{Refusal, Request, SourceSettings, Way, is_unread};
 use pipeproof_record::lake::LakeError;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
-use crate::accept::Accepting;
-use crate::config::Config;
-use crate::node::{NodeError, Shared};
-use crate::tls::{self, TlsListener};
+use crate::node::Shared;
+
+pub(crate) use files::FOLLOWED;
 
 /// Attribute of a record: subject of the client certificate that proved its sender.
 pub(crate) const CLIENT_SUBJECT: &str = "tls.client_subject";
-
-/// A role's name and its task.
-type Task = (&'static str, JoinHandle<()>);
-
-/// Starts every way in that the configuration names besides HTTP.
-pub(crate) async fn spawn(shared: &Arc<Shared>, config: &Config) -> Result<Vec<Task>, NodeError> {
-    let mut tasks: Vec<Task> = Vec::new();
-    for source in &config.sources {
-        for path in &source.reads.files {
-            let following = files::follow(Arc::clone(shared), source.name.clone(), path.clone());
-            tasks.push(("files", tokio::spawn(following)));
-        }
-        if let Some(settings) = &source.reads.syslog {
-            let listener = TcpListener::bind(settings.listen).await.map_err(NodeError::part("listen for syslog"))?;
-            let listener = Accepting::new(listener, Arc::clone(shared));
-            let (shared, name) = (Arc::clone(shared), source.name.clone());
-            let named = source.certificate.is_some();
-            let task = match shared.tls.get(&tls::syslog(&name)) {
-                Some(endpoint) => {
-                    let failed = shared.metrics.tls_handshakes_failed.clone();
-                    let listener = TlsListener::new(listener, endpoint, failed);
-                    tokio::spawn(syslog::listen(shared, syslog::Receiving { source: name, named }, listener))
-                }
-                None => {
-                    tokio::spawn(syslog::listen(shared, syslog::Receiving { source: name, named: false }, listener))
-                }
-            };
-            tasks.push(("syslog", task));
-        }
-        if let Some(settings) = &source.reads.kafka {
-            let topics = Topics::join(settings).map_err(NodeError::part("read topics"))?;
-            tasks.push(("topics", tokio::spawn(topics::read(Arc::clone(shared), source.name.clone(), topics))));
-        }
-    }
-    Ok(tasks)
-}
 
 /// Something a source sent.
 #[derive(Debug)]
@@ -121,15 +82,15 @@ pub(crate) enum NotTaken {
 }
 
 impl NotTaken {
-    /// Whether the same may be taken later.
-    pub(crate) const fn is_temporary(&self) -> bool {
-        matches!(
-            self,
-            Self::NotReady(_)
-                | Self::Append(AppendError::Busy | AppendError::Stopped(_))
-                | Self::Known(_)
-                | Self::Task(_)
-        )
+    /// Whether the same may be taken later: it is not what is in it that is in the way.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::NotReady(_) | Self::Append(AppendError::Busy | AppendError::Stopped(_)) | Self::Known(_) => true,
+            Self::Refused(refusal) => !refusal.is_content(),
+            // What made it panic would do so again.
+            Self::Task(error) => !error.is_panic(),
+            Self::Record(_) | Self::Append(AppendError::TooLarge(_)) => false,
+        }
     }
 }
 
@@ -140,6 +101,8 @@ pub(crate) async fn take(shared: &Arc<Shared>, arrival: Arrival) -> Result<Taken
     }
     let received = shared.clock.now();
     let source_type = arrival.source.source_type;
+    // A body may grow to several times its size while it is taken apart. Nobody closes the semaphore.
+    let turn = shared.taking.acquire().await;
     let receiver = Arc::clone(shared);
     // Unwrapping and redacting megabytes would hold up the runtime.
     let work = move || {
@@ -154,6 +117,7 @@ pub(crate) async fn take(shared: &Arc<Shared>, arrival: Arrival) -> Result<Taken
         leaves.map(|leaves| (leaves, unread)).map_err(NotTaken::Record)
     };
     let (leaves, unread) = tokio::task::spawn_blocking(work).await??;
+    drop(turn);
     if leaves.is_empty() {
         return Ok(Taken { records: 0..0, unread });
     }
@@ -180,4 +144,24 @@ fn mark_known(shared: &Shared, source: &str, records: &mut [Record]) -> Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_is_in_it_makes_something_be_passed_over() {
+        for refusal in [Refusal::Random, Refusal::Envelope("a".to_owned()), Refusal::Own("a".to_owned())] {
+            assert!(NotTaken::Refused(refusal).is_temporary());
+        }
+        for refusal in [Refusal::Items(1), Refusal::TooLarge { bytes: 2, limit: 1 }, Refusal::Empty] {
+            assert!(!NotTaken::Refused(refusal).is_temporary());
+        }
+        assert!(NotTaken::Append(AppendError::Busy).is_temporary());
+        assert!(!NotTaken::Append(AppendError::TooLarge(9)).is_temporary());
+        let ended = tokio::spawn(std::future::pending::<()>());
+        ended.abort();
+        assert!(NotTaken::Task(ended.await.unwrap_err()).is_temporary());
+    }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use http::HeaderMap;
-use pipeproof_engine::record::{Authenticity, RECORD_BYTES_MAX};
+use pipeproof_engine::record::{Authenticity, ITEM_BYTES_MAX};
 use pipeproof_ingest::receive::{Framing, Way};
+use pipeproof_ingest::redact::Carried;
 use pipeproof_ingest::syslog::{Frames, counted};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::CLIENT_SUBJECT;
-use super::reading::kept;
-use crate::node::Shared;
+use super::reading::Reader;
 use crate::tls::Peer;
 
 /// Most senders at once.
@@ -26,12 +26,14 @@ const READ_BYTES: usize = 64 << 10;
 /// Most messages taken in at a time.
 const BATCH: usize = 5_000;
 
-/// For which source is listened.
+/// For whom is listened.
 #[derive(Clone, Debug)]
 pub(super) struct Receiving {
-    pub(super) source: String,
-    /// Whether the source says whose certificates it accepts; else any certificate of the trusted authorities will do.
-    pub(super) named: bool,
+    pub(super) reader: Arc<Reader>,
+    /// Whether senders may show certificates.
+    pub(super) encrypted: bool,
+    /// Turns true when the configuration does not name it any more.
+    pub(super) ended: watch::Receiver<bool>,
 }
 
 /// A connection's other end, however it came.
@@ -52,10 +54,10 @@ impl Remote for SocketAddr {
 }
 
 /// Takes in what senders connect with, until the node stops.
-pub(super) async fn listen<L: Listener<Addr: Remote>>(shared: Arc<Shared>, receiving: Receiving, mut listener: L) {
-    let mut stopping = shared.stopping.subscribe();
+pub(super) async fn listen<L: Listener<Addr: Remote>>(receiving: Receiving, mut listener: L) {
+    let mut stopping = receiving.reader.shared.stopping.subscribe();
     let open = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let source = receiving.source.as_str();
+    let source = receiving.reader.source.as_str();
     loop {
         let (stream, remote) = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -66,9 +68,9 @@ pub(super) async fn listen<L: Listener<Addr: Remote>>(shared: Arc<Shared>, recei
             tracing::warn!(source, peer = %peer.address, "more than {CONNECTIONS_MAX} syslog connections: one more is closed");
             continue;
         };
-        let (shared, receiving) = (Arc::clone(&shared), receiving.clone());
+        let receiving = receiving.clone();
         tokio::spawn(async move {
-            read(&shared, &receiving, stream, &peer).await;
+            read(receiving, stream, &peer).await;
             drop(place);
         });
     }
@@ -76,25 +78,32 @@ pub(super) async fn listen<L: Listener<Addr: Remote>>(shared: Arc<Shared>, recei
 
 impl Receiving {
     /// What the connection proves about the sender; `None` if it may not send.
-    fn proven(&self, shared: &Shared, peer: &Peer) -> Option<(Authenticity, Option<String>)> {
+    fn proven(&self, peer: &Peer) -> Option<(Authenticity, Option<String>)> {
+        let Reader { shared, source, .. } = &*self.reader;
+        // Unless the source says whose certificates it accepts, any of the trusted authorities will do.
+        let named = self.encrypted && shared.names_certificate(source);
         let Some(certificate) = &peer.certificate else {
-            return (!self.named).then_some((Authenticity::Unverified, None));
+            return (!named).then_some((Authenticity::Unverified, None));
         };
         let now = shared.clock.now();
-        let accepted =
-            now <= certificate.not_after && (!self.named || shared.accepts_certificate(&self.source, certificate, now));
+        let accepted = now <= certificate.not_after && (!named || shared.accepts_certificate(source, certificate, now));
         accepted.then(|| (Authenticity::Mtls, Some(certificate.key_id())))
     }
 }
 
-async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving, mut stream: S, peer: &Peer) {
-    let source = receiving.source.as_str();
-    let mut stopping = shared.stopping.subscribe();
-    let mut frames = Frames::new(RECORD_BYTES_MAX);
+async fn read<S: AsyncRead + Unpin>(mut receiving: Receiving, mut stream: S, peer: &Peer) {
+    let reader = Arc::clone(&receiving.reader);
+    let source = reader.source.as_str();
+    let mut stopping = reader.shared.stopping.subscribe();
+    let mut frames = Frames::new(ITEM_BYTES_MAX);
     let mut buffer = vec![0; READ_BYTES];
+    // A private key comes a line a message.
+    let mut carried = Carried::default();
     loop {
         let read = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
+            // Who listens goes with the input; a connection of one that was replaced goes on.
+            Ok(_) = receiving.ended.wait_for(|ended| *ended) => return,
             read = tokio::time::timeout(QUIET_MAX, stream.read(&mut buffer)) => read,
         };
         let ended = match read {
@@ -121,9 +130,10 @@ async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving,
             if batch.is_empty() {
                 break;
             }
-            if !take(shared, receiving, peer, &batch).await {
+            if !take(&receiving, peer, &batch, &carried).await {
                 return;
             }
+            carried = carried.next();
         }
         if ended {
             return;
@@ -131,20 +141,21 @@ async fn read<S: AsyncRead + Unpin>(shared: &Arc<Shared>, receiving: &Receiving,
     }
 }
 
-async fn take(shared: &Arc<Shared>, receiving: &Receiving, peer: &Peer, batch: &[bytes::Bytes]) -> bool {
+async fn take(receiving: &Receiving, peer: &Peer, batch: &[bytes::Bytes], carried: &Carried) -> bool {
+    let Reader { shared, source, .. } = &*receiving.reader;
     // Asked each time: a connection may outlive its certificate, and the configuration it was let in under.
-    let Some(proven) = receiving.proven(shared, peer) else {
+    let Some(proven) = receiving.proven(peer) else {
         let shown = peer.certificate.as_ref().map_or("none", |certificate| certificate.subject.as_str());
-        tracing::warn!(source = receiving.source, peer = %peer.address, shown, "a syslog sender whose certificate the source does not accept is cut off");
+        tracing::warn!(source, peer = %peer.address, shown, "a syslog sender whose certificate the source does not accept is cut off");
         return false;
     };
     // A message of RFC 3164 does not name its year.
-    let now = shared.clock.now().to_string();
-    let year = now.get(..4).and_then(|year| year.parse().ok()).unwrap_or(1970);
+    let framing = Framing::Syslog { received: shared.clock.now() };
     let mut attributes = vec![("syslog.peer", peer.address.ip().to_string())];
     attributes.extend(peer.certificate.as_ref().map(|certificate| (CLIENT_SUBJECT, certificate.subject.clone())));
-    let way = Way { framing: Framing::Syslog { year }, proven: Some(proven), attributes, keep: true, ..Way::default() };
+    let way = Way { framing, proven: Some(proven), attributes, keep: true, carried: carried.clone(), ..Way::default() };
     let body = counted(batch);
+    let place = || format!("{} messages of {}", batch.len(), peer.address);
     // Nothing but line breaks.
-    body.is_empty() || kept(shared, &receiving.source, &HeaderMap::new(), &body, &way).await
+    body.is_empty() || receiving.reader.take(&HeaderMap::new(), &body, &way, &place()).await
 }

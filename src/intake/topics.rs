@@ -1,19 +1,17 @@
 //! Topics of the configuration, read as a consumer group. An offset is committed once its message is durable.
 
-use std::sync::Arc;
-
 use futures::future::join_all;
 use pipeproof_ingest::kafka::{Arrived, Topics};
 
-use super::reading::{RETRY, kept, pause};
-use crate::node::Shared;
+use super::reading::{RETRY, Reader, pause};
 
 /// Most messages taken in at a time.
 const BATCH: usize = 1_000;
 
 /// Reads topics for a source until the node stops.
-pub(super) async fn read(shared: Arc<Shared>, source: String, topics: Topics) {
-    let mut stopping = shared.stopping.subscribe();
+pub(super) async fn read(reader: Reader, topics: Topics) {
+    let source = reader.source.as_str();
+    let mut stopping = reader.shared.stopping.subscribe();
     loop {
         let arrived = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -21,7 +19,7 @@ pub(super) async fn read(shared: Arc<Shared>, source: String, topics: Topics) {
         };
         match arrived {
             Ok(arrived) => {
-                if !take(&shared, &source, &arrived).await {
+                if !take(&reader, &arrived).await {
                     return;
                 }
                 if let Err(error) = topics.commit(&arrived) {
@@ -38,9 +36,12 @@ pub(super) async fn read(shared: Arc<Shared>, source: String, topics: Topics) {
     }
 }
 
-async fn take(shared: &Arc<Shared>, source: &str, arrived: &[Arrived]) -> bool {
+async fn take(reader: &Reader, arrived: &[Arrived]) -> bool {
     // Together, so that they share their syncs. A tombstone says nothing.
     let all = arrived.iter().filter(|message| !message.body.is_empty());
-    let taken = join_all(all.map(|message| kept(shared, source, &message.headers, &message.body, &message.way))).await;
-    taken.into_iter().all(|taken| taken)
+    let taken = join_all(all.map(|message| {
+        let place = message.way.place.as_deref().unwrap_or_default();
+        reader.take(&message.headers, &message.body, &message.way, place)
+    }));
+    taken.await.into_iter().all(|taken| taken)
 }

@@ -42,8 +42,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// The deliverer of the configured targets; none when there are none.
-pub(crate) async fn deliverer(
+/// The deliverer of the configured targets; none when there are none. Its targets are not registered yet.
+pub(crate) fn deliverer(
     config: &Config,
     store: &SqliteStore,
     clock: &Arc<dyn Clock>,
@@ -71,6 +71,5 @@ pub(crate) async fn deliverer(
     let options = DeliverOptions::new(Arc::clone(clock));
     let deliverer =
         Deliverer::new(Arc::new(store.clone()), targets, options).map_err(NodeError::part("set up delivery"))?;
-    deliverer.register().await.map_err(NodeError::part("register the delivery targets"))?;
     Ok(Some(Arc::new(deliverer)))
 }

@@ -6,7 +6,7 @@
 mod listener;
 mod material;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -74,12 +74,16 @@ struct InForce {
 /// The endpoints of a node by name, and when their certificates end.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
-    by_name: BTreeMap<String, Arc<Endpoint>>,
+    by_name: RwLock<BTreeMap<String, Arc<Endpoint>>>,
 }
 
 /// Material that was read and can be used, not in force yet.
 #[derive(Debug)]
-pub(crate) struct Prepared(Vec<(Arc<Endpoint>, TlsFiles, Material)>);
+pub(crate) struct Prepared {
+    ready: Vec<(String, Protocol, TlsFiles, Material)>,
+    /// Endpoints that a configuration names.
+    names: BTreeSet<String>,
+}
 
 /// Name of the endpoint of a source's syslog listener.
 pub(crate) fn syslog(source: &str) -> String {
@@ -120,46 +124,58 @@ impl Endpoints {
             let in_force = RwLock::new(InForce { files: files.clone(), seen, config, not_after });
             by_name.insert(name.clone(), Arc::new(Endpoint { name, protocol, in_force }));
         }
-        Ok(Self { by_name })
+        Ok(Self { by_name: RwLock::new(by_name) })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Endpoint>> {
-        self.by_name.get(name).cloned()
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Endpoint>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// When the certificate of each endpoint ends.
-    pub(crate) fn ends(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+    pub(crate) fn ends(&self) -> Vec<(String, Timestamp)> {
         let ends = |endpoint: &Endpoint| endpoint.in_force.read().unwrap_or_else(PoisonError::into_inner).not_after;
-        self.by_name.iter().map(move |(name, endpoint)| (name.as_str(), ends(endpoint)))
+        self.all().iter().map(|endpoint| (endpoint.name.clone(), ends(endpoint))).collect()
     }
 
-    /// Reads again what a configuration names for the endpoints that listen, all of it or nothing.
+    /// Reads again what a configuration names, all of it or nothing. Nothing is in force before [`Endpoints::apply`].
     pub(crate) fn prepare(&self, config: &Config) -> Result<Prepared, TlsError> {
-        let mut ready = Vec::new();
-        let mut wanted = 0;
+        let (mut ready, mut names) = (Vec::new(), BTreeSet::new());
         for (name, protocol, files) in configured(config) {
-            let Some(endpoint) = self.by_name.get(&name) else {
+            if name == SERVER && self.get(&name).is_none() {
                 tracing::warn!(
                     endpoint = name,
                     "TLS is new for what listens already in plain text: restart to have it"
                 );
                 continue;
-            };
-            wanted += 1;
-            ready.push((Arc::clone(endpoint), files.clone(), Material::read(&name, files, protocol)?));
+            }
+            let material = Material::read(&name, files, protocol)?;
+            names.insert(name.clone());
+            ready.push((name, protocol, files.clone(), material));
         }
-        if wanted < self.by_name.len() {
+        if self.get(SERVER).is_some() && !names.contains(SERVER) {
             tracing::warn!("TLS is taken out of the configuration: it stays in force until a restart");
+            names.insert(SERVER.to_owned());
         }
-        Ok(Prepared(ready))
+        Ok(Prepared { ready, names })
     }
-}
 
-impl Prepared {
     /// Puts it in force for connections to come.
-    pub(crate) fn apply(self) {
-        for (endpoint, files, material) in self.0 {
-            endpoint.put(files, material);
+    pub(crate) fn apply(&self, prepared: Prepared) {
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        by_name.retain(|name, _| prepared.names.contains(name));
+        for (name, protocol, files, material) in prepared.ready {
+            match by_name.get(&name) {
+                Some(endpoint) => endpoint.put(files, material),
+                None => {
+                    let Material { seen, config, not_after, .. } = material;
+                    let in_force = RwLock::new(InForce { files, seen, config, not_after });
+                    by_name.insert(name.clone(), Arc::new(Endpoint { name, protocol, in_force }));
+                }
+            }
         }
     }
 }
@@ -207,7 +223,7 @@ pub(crate) async fn look(shared: Arc<Shared>) {
     while tokio::time::timeout(LOOK_EVERY, stopping.wait_for(|stop| *stop)).await.is_err() {
         let shared = Arc::clone(&shared);
         let looked =
-            tokio::task::spawn_blocking(move || shared.tls.by_name.values().for_each(|endpoint| endpoint.look_again()));
+            tokio::task::spawn_blocking(move || shared.tls.all().iter().for_each(|endpoint| endpoint.look_again()));
         if let Err(error) = looked.await {
             tracing::error!(error = %error, "cannot look at TLS files");
         }

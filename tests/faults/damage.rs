@@ -20,6 +20,8 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::process::{PATIENCE, Server, wait};
+use crate::receiver::Manner;
 use crate::row::Row;
 use crate::specimen::{killed_specimen, places, specimen, specimen_to_flip};
 
@@ -156,6 +158,73 @@ pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
         rows.push(row);
     }
     rows
+}
+
+/// F5, F26: while nobody runs, one bit is flipped in a record that only the log has. The next start is ready, and says so everywhere: in
+/// a metric, a finding that is delivered, the windows of its sources, and the doctor. The start after it says nothing new.
+pub(crate) async fn told(seed: u64) -> Row {
+    let mut row = Row::new("F5", "one bit flipped in a record that only the log has, and told", seed);
+    let mut world = World::new().padded(200).with_receiver(Manner::Takes).await;
+    let rule = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/library/logging/records_damaged.yml");
+    fs::copy(rule, world.folder().join("rules/records_damaged.yml")).unwrap();
+    world.archive_every = "1h";
+    let server = world.server();
+    world.generator.send(&server, 60).await;
+    let durable = server.number("durable").await;
+    let detected = wait(PATIENCE, || async { server.number("detected").await >= durable }).await;
+    row.expect(detected, "the events were not evaluated");
+    server.kill();
+
+    let victim = StdRng::seed_from_u64(seed).random_range(0..60);
+    let text = world.generator.text_of(victim).unwrap();
+    let segment = files(&world.data.join("log/0"))
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|it| it == "segment"))
+        .unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    bytes[at + 10] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+
+    world.archive_every = "1s";
+    for start in 0..2 {
+        let server = world.server();
+        row.runs += 1;
+        row.expect(server.ready().await, "it is not ready with a record less");
+        row.expect(server.settled().await, "it does not come to an end");
+        let metrics = server.ask(reqwest::Method::GET, "/metrics", Vec::new()).await.unwrap().text();
+        let counted = metrics.contains("pipeproof_log_damaged_total{log=\"log\",what=\"records\"} 1");
+        row.expect(counted, format!("start {start}: the metric does not say so"));
+        let title = "SELECT count(*) FROM findings WHERE title = 'Records of the log are damaged on disk'";
+        let found = wait(PATIENCE, || async { server.rows(title).await[0][0] == json!(1) }).await;
+        row.expect(found, format!("start {start}: {:?} findings of it", server.rows(title).await));
+        let receiver = world.receiver.as_ref().map(|(receiver, _)| receiver.clone()).unwrap();
+        let delivered = wait(PATIENCE, || async {
+            let counts = server.get("/v1/status").await.unwrap_or_default();
+            let waits = |name: &str| counts["counts"][name] != json!(0);
+            !waits("deliveries_queued") && !waits("deliveries_retry") && !receiver.taken().is_empty()
+        })
+        .await;
+        row.expect(delivered, "the finding was not delivered");
+        let windows = "SELECT count(*) FROM source_window WHERE source_id = 'gen' AND status = 'gap'";
+        let gap = wait(PATIENCE, || async { server.rows(windows).await[0][0] != json!(0) }).await;
+        row.expect(gap, "the window of its source is no gap");
+        let said = verified(&server).await.err().unwrap_or_default();
+        row.expect(
+            said.contains("is lost as data: a gap") && said.contains("the record is damaged"),
+            format!("the doctor: {said}"),
+        );
+        let stored = world.stored(&server).await;
+        row.stored = stored.len() as u64;
+        row.expect(stored.len() == 59 && !stored.contains_key(&victim), "something else is missing");
+        row.bytes_corrupt_detected = 1;
+        row.alerts_delivered = receiver.taken().len() as u64;
+        row.alerts_required = server.number("messages").await;
+        row.expect(server.terminate().await, "no orderly end");
+    }
+    (row.sent, row.acked) = (60, 60);
+    row.say("ready again, a metric, a finding delivered once over two starts, a gap, and the doctor names it");
+    row
 }
 
 /// What an undamaged folder says.

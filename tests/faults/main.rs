@@ -28,6 +28,7 @@ mod listeners;
 #[allow(dead_code, reason = "the benchmark needs more of it")]
 mod made_up;
 mod page;
+mod power;
 mod process;
 mod provoked;
 mod receiver;
@@ -55,6 +56,7 @@ const GROUPS: &[&str] = &[
     "simulation",
     "failpoints",
     "kills",
+    "power",
     "torn",
     "flips",
     "tampered",
@@ -245,6 +247,9 @@ async fn runs(plan: &mut Plan) {
     if plan.wants("kills", true) {
         plan.done(kills::random(seed, plan.kills.unwrap_or(plan.pick(8, 500))).await);
     }
+    if plan.wants("power", true) {
+        plan.done(power::goes_off(seed, if long { 60 } else { 4 }).await);
+    }
     if plan.wants("torn", true) {
         plan.done(damage::torn_tail(seed, if long { 400 } else { 40 }).await);
     }
@@ -252,6 +257,9 @@ async fn runs(plan: &mut Plan) {
         for row in damage::flips(seed, plan.pick(40, 1_000)).await {
             plan.done(row);
         }
+    }
+    if plan.wants("told", true) {
+        plan.done(damage::told(seed).await);
     }
     if plan.wants("tampered", false) {
         plan.done(damage::tampered(seed).await);

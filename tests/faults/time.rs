@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use pipeproof_engine::clock::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -29,7 +30,7 @@ pub(crate) async fn clock_jumps(seed: u64) -> Row {
     let jump = async {
         for ahead in jumps {
             tokio::time::sleep(Duration::from_millis(1_500)).await;
-            world.move_clock(ahead);
+            world.mislead_clock(ahead);
             act(&mut row, &server).await;
         }
         tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -45,6 +46,10 @@ pub(crate) async fn clock_jumps(seed: u64) -> Row {
     world.account(&mut row, &server).await;
     row.say("1 h forward, back, 2 h back, 30 days forward, back to 30 s behind, right again");
     audited(&mut row, &server).await;
+    let soon = SystemClock.now().plus(Duration::from_secs(900));
+    let ahead = format!("SELECT count(*) FROM events WHERE received > TIMESTAMP '{soon}'");
+    let ahead = server.rows(&ahead).await.first().map(|row| row[0].clone());
+    row.expect(ahead == Some(json!(0)), format!("{ahead:?} events were received in the future"));
     row
 }
 

@@ -129,12 +129,21 @@ impl World {
         self.folder.path().join("clock")
     }
 
-    /// From now on the program's clock, and nobody else's, is so many seconds ahead of the machine's.
+    /// From now on the program's clock, and nobody else's, is so many seconds ahead of the machine's: so much has passed.
     pub(crate) fn move_clock(&self, seconds: i64) {
+        self.set_clock(seconds, "");
+    }
+
+    /// The program's clock is so many seconds ahead, and nothing has passed.
+    pub(crate) fn mislead_clock(&self, seconds: i64) {
+        self.set_clock(seconds, " wrong");
+    }
+
+    fn set_clock(&self, seconds: i64, how: &str) {
         self.ahead.store(seconds, Ordering::SeqCst);
         // Whole or not at all: the program reads it at any moment.
         let next = self.clock().with_extension("next");
-        std::fs::write(&next, seconds.to_string()).unwrap();
+        std::fs::write(&next, format!("{seconds}{how}")).unwrap();
         std::fs::rename(next, self.clock()).unwrap();
     }
 

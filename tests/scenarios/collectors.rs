@@ -17,9 +17,9 @@ fn config(provider: &Provider) -> String {
     format!(
         "sources:
   - {{name: hooks, type: github.webhook, secrets: [{{env: HOOK_SECRET}}], collects: {{github: {{{api}, repositories: [acme/shop]}}}}}}
-  - {{name: logs, type: github.joblog, collects: {{github: {{{api}, repositories: [acme/shop], seen_by: hooks}}}}}}
+  - {{name: logs, type: github.joblog, collects: {{github: {{{api}, repositories: [acme/gone, acme/shop], seen_by: hooks}}}}}}
   - {{name: audit, type: github.audit, collects: {{github: {{{api}, organization: acme}}}}}}
-  - {{name: ledger, type: provider.ledger, collects: {{github: {{{api}, repositories: [acme/shop]}}}}}}
+  - {{name: ledger, type: provider.ledger, collects: {{github: {{{api}, repositories: [acme/gone, acme/shop]}}}}}}
 "
     )
 }
@@ -159,6 +159,16 @@ async fn what_happened_while_we_were_down_is_there_afterwards_and_once() {
         "{collector}"
     );
     assert_eq!(collector["items_ever"], 25);
+    // A repository that was deleted costs the others nothing, and is told.
+    let sources = server.get("/v1/sources").await;
+    for (name, lists) in [("logs", 1), ("ledger", 3)] {
+        let source = sources["sources"].as_array().unwrap().iter().find(|source| source["name"] == name).unwrap();
+        let troubled = source["collectors"][0]["troubled"].as_array().unwrap();
+        assert_eq!(troubled.len(), lists, "{troubled:?}");
+        for one in troubled {
+            assert!(one["member"] == "acme/gone" && one["error"].as_str().unwrap().contains("404"), "{one}");
+        }
+    }
     let log = server.log().join("\n");
     assert!(!log.contains(TOKEN) && !log.contains("sig=secret"), "no credentials in the log");
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Server, Setup, eventually, fixture, has_tool, left_out, python_with, token_of};
+use crate::harness::{Server, Setup, eventually, fixture, has_tool, items, left_out, python_with, token_of};
 
 /// Where Debian's `rsyslog-elasticsearch` puts rsyslog's client of Elasticsearch.
 const OMELASTICSEARCH: &str = "/usr/lib/x86_64-linux-gnu/rsyslog/omelasticsearch.so";
@@ -25,7 +25,7 @@ impl Drop for Running {
 }
 
 /// A port that nobody listens on, as far as can be known.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -244,6 +244,32 @@ pub(crate) fn broker() -> Option<(Running, String)> {
     // Read on, so that what it says does not fill the pipe and hold it up.
     std::thread::spawn(move || said.for_each(drop));
     Some((running, brokers))
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_for_any_request_is_a_dead_letter_and_the_next_is_read() {
+    let Some((_running, brokers)) = broker() else { return };
+    let large = json!({"action": "kafka.large", "padding": "x".repeat(33 << 20)}).to_string();
+    produce(&brokers, &[json!({"action": "kafka.before"}).to_string()]);
+    let mut kcat = Command::new("kcat")
+        .args(["-X", "message.max.bytes=67108864", "-b", &brokers, "-t", "audit", "-P"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    kcat.stdin.take().unwrap().write_all(large.as_bytes()).unwrap();
+    assert!(kcat.wait().unwrap().success());
+    produce(&brokers, &[json!({"action": "kafka.after"}).to_string()]);
+    let config = format!(
+        "sources:\n  - name: bus\n    type: json\n    reads: {{kafka: {{brokers: ['{brokers}'], topics: [audit]}}}}\n"
+    );
+    let server = Setup::new().config(&config).start();
+    arrives(&server, "bus", 2).await;
+    let letters = eventually("the dead letter", || async {
+        let letters = items(&server.get("/v1/deadletters?source=bus").await, "dead_letters");
+        (letters.len() == 1).then_some(letters)
+    })
+    .await;
+    assert!(letters[0]["reason"].as_str().unwrap().contains("body_too_large"), "{letters:?}");
 }
 
 #[tokio::test]

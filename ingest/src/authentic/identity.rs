@@ -14,7 +14,7 @@ const LEEWAY: Duration = Duration::from_secs(60);
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// Whose identity tokens a source accepts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     /// `iss`; a token may leave out `https://` as Google's used to.
     pub issuer: String,

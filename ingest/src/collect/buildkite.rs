@@ -136,7 +136,7 @@ impl Collector for JobLogs {
             }
         }
         if wanted == before {
-            wanted.fetch(self, now, &mut page).await?;
+            wanted.fetch(self, &self.recent, cursors, now, &mut page).await?;
         }
         wanted.moved(&before, &mut page)?;
         page.next = wanted.next(false, false, now, self.rounds.wait(now, self.every));

@@ -22,6 +22,12 @@ impl Cursors {
         cursor.map_err(|source| CollectError::Cursor { stream: stream.to_owned(), source })
     }
 
+    /// Whether a stream has a cursor.
+    #[must_use]
+    pub fn has(&self, stream: &str) -> bool {
+        self.0.contains_key(stream)
+    }
+
     /// Every stream with its cursor.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(stream, cursor)| (stream.as_str(), cursor))
@@ -35,8 +41,10 @@ impl FromIterator<(String, Value)> for Cursors {
 }
 
 impl Extend<(String, Value)> for Cursors {
+    /// Moves streams; null ends one.
     fn extend<I: IntoIterator<Item = (String, Value)>>(&mut self, cursors: I) {
         self.0.extend(cursors);
+        self.0.retain(|_, cursor| !cursor.is_null());
     }
 }
 

@@ -90,6 +90,30 @@ pub enum CollectError {
 }
 
 impl CollectError {
+    /// Whether it is about what was asked for alone, so that asking for something else may go well: it is gone, its feature is
+    /// off, its list cannot be used. A rate limit, or credentials that nobody takes, are about everything.
+    #[must_use]
+    pub const fn is_of_one(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status != 401,
+            Self::Missing { .. } | Self::Content { .. } => true,
+            Self::Answer { status, .. } => matches!(*status, 400..=499) && *status != 408,
+            _ => false,
+        }
+    }
+
+    /// Whether it may pass by itself: the provider failed, or the way to it.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        !self.is_of_one() && matches!(self, Self::Answer { .. } | Self::Transport { .. })
+    }
+
+    /// Whether the page that was asked for is no page of its list (any more).
+    #[must_use]
+    pub const fn is_no_page(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Answer { status: 400 | 405 | 416 | 422, .. })
+    }
+
     /// When to try again, where the error says; otherwise a back-off decides.
     #[must_use]
     pub fn again(&self, now: Timestamp) -> Option<Timestamp> {
@@ -115,6 +139,23 @@ pub fn back_off(failures: u32, random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_to_all_is_not_about_one() {
+        let (asked, answer) = (String::new, String::new);
+        let refused = |status| CollectError::Refused { asked: asked(), status, answer: answer() };
+        let answered = |status| CollectError::Answer { asked: asked(), status, answer: answer() };
+        let missing = CollectError::Missing { asked: asked(), status: 404, answer: answer() };
+        for error in [refused(403), answered(409), answered(422), missing] {
+            assert!(error.is_of_one() && !error.is_passing(), "{error}");
+        }
+        let limited = CollectError::Limited { host: asked(), until: Timestamp::from_secs(0), why: answer() };
+        for error in [refused(401), limited, CollectError::Credentials(asked())] {
+            assert!(!error.is_of_one() && !error.is_passing(), "{error}");
+        }
+        assert!(answered(502).is_passing() && answered(408).is_passing());
+        assert!(answered(422).is_no_page() && !answered(502).is_no_page() && !refused(403).is_no_page());
+    }
 
     #[test]
     fn the_back_off_grows_to_five_minutes_and_is_spread() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rounds::Rounds;
 use super::waiting::{Logs, Recent, Wanted};
-use super::{CollectError, Cursors, FinishedJob, Held, Page};
+use super::{CollectError, Cursors, FinishedJob, Held, Page, troubled};
 
 /// A run that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,24 @@ pub(super) struct EndedRun {
     /// Its commit, where jobs do not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sha: Option<String>,
+    /// How often its jobs could not be listed.
+    #[serde(default)]
+    pub(super) tries: u32,
+    /// When they are asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<Timestamp>,
+}
+
+impl EndedRun {
+    /// One whose jobs are not listed yet.
+    pub(super) const fn new(member: String, id: u64, sha: Option<String>) -> Self {
+        Self { member, id, sha, tries: 0, after: None }
+    }
+
+    /// What a person calls it.
+    pub(super) fn name(&self) -> String {
+        format!("run {} of {}", self.id, self.member)
+    }
 }
 
 /// Where runs, jobs and logs are had.
@@ -72,14 +90,18 @@ impl Following {
             more = wanted.look(&*self.held, source, of, &self.recent).await?;
         }
         if !wanted.is_due(now) && !wanted.is_full() {
-            if wanted.has_runs() {
-                wanted.list_jobs(of, &self.recent).await?;
+            if wanted.has_runs(now) {
+                wanted.list_jobs(of, &self.recent, cursors, now, &mut page).await?;
             } else {
                 if self.rounds.wants_members(now) {
-                    self.rounds.members(of.members().await?, now);
+                    let members = of.members().await?;
+                    troubled::gone(&members, cursors, &mut page);
+                    self.rounds.members(members, now);
                 }
                 if let Some(member) = self.rounds.turn(now, self.every) {
-                    let (ended, again) = of.ended(&member, cursors, now, &mut page).await?;
+                    let ended = of.ended(&member, cursors, now, &mut page).await;
+                    let ended = self.rounds.settle(("runs", &member), ended, cursors, now, &mut page)?;
+                    let (ended, again) = ended.unwrap_or_default();
                     wanted.add_runs(ended);
                     if !again {
                         self.rounds.done();
@@ -89,7 +111,7 @@ impl Following {
         }
         // What is wanted is written down before it is fetched: the next page brings it.
         if wanted == before {
-            wanted.fetch(of, now, &mut page).await?;
+            wanted.fetch(of, &self.recent, cursors, now, &mut page).await?;
         }
         wanted.moved(&before, &mut page)?;
         page.next = wanted.next(more, self.seen_by.is_some(), now, self.rounds.wait(now, self.every));

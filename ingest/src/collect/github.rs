@@ -5,6 +5,7 @@ mod deliveries;
 mod ledger;
 mod logs;
 mod runs;
+mod walk;
 
 use std::time::Duration;
 

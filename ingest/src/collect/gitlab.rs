@@ -16,8 +16,9 @@ use super::entry::{Kind, entry};
 use super::following::{EndedRun, Following, Runs};
 use super::http::{Answer, Api, escaped};
 use super::rounds::Rounds;
+use super::turn::Turn;
 use super::waiting::Logs;
-use super::{CollectError, Collector, Cursors, Fetched, FinishedJob, Held, Page};
+use super::{CollectError, Collector, Cursors, Fetched, FinishedJob, Held, Page, troubled};
 
 /// Elements of a page at most.
 const ELEMENTS_MAX: usize = 1_000;
@@ -131,7 +132,10 @@ impl Collector for AuditEvents {
             let (after, before, time) = ("created_after", Some("created_before"), "created_at");
             let question = Question { path, after, before, time };
             let stream = (format!("audit-events{member}"), self.since);
-            let (found, more) = Changed::follow(&self.api, &question, stream, cursors, now, &mut page).await?;
+            let found = Changed::follow(&self.api, &question, stream, cursors, now, &mut page).await;
+            let asked = ("audit events", member.as_str());
+            let found = self.rounds.settle(asked, found, cursors, now, &mut page)?;
+            let (found, more) = found.unwrap_or_default();
             page.items.extend(found.into_iter().map(|(bytes, _)| Fetched::new(bytes)));
             if !more {
                 self.rounds.done();
@@ -192,10 +196,9 @@ impl Runs for Traces {
     ) -> Result<(Vec<EndedRun>, bool), CollectError> {
         let stream = (format!("pipelines/{member}"), self.since);
         let (found, more) = Changed::follow(&self.api, &pipelines(member), stream, cursors, now, page).await?;
-        let ended = found.iter().filter(|(_, pipeline)| has_ended(pipeline)).map(|(_, pipeline)| EndedRun {
-            member: member.to_owned(),
-            id: pipeline.get("id").and_then(Value::as_u64).unwrap_or_default(),
-            sha: pipeline.get("sha").and_then(Value::as_str).map(ToOwned::to_owned),
+        let ended = found.iter().filter(|(_, pipeline)| has_ended(pipeline)).map(|(_, pipeline)| {
+            let id = pipeline.get("id").and_then(Value::as_u64).unwrap_or_default();
+            EndedRun::new(member.to_owned(), id, pipeline.get("sha").and_then(Value::as_str).map(ToOwned::to_owned))
         });
         Ok((ended.collect(), more))
     }
@@ -255,13 +258,14 @@ pub struct Ledger {
     since: Duration,
     every: Duration,
     rounds: Rounds,
+    turn: Turn,
 }
 
 impl Ledger {
     /// Lists of these kinds, from `since` before the first time on.
     #[must_use]
     pub fn new(api: Arc<Api>, scope: Scope, kinds: Vec<Kind>, since: Duration, every: Duration) -> Self {
-        Self { api, scope, kinds, since, every, rounds: Rounds::default() }
+        Self { api, scope, kinds, since, every, rounds: Rounds::default(), turn: Turn::default() }
     }
 
     /// What is new of one kind in a project, and whether there is more.
@@ -306,23 +310,29 @@ impl Collector for Ledger {
     async fn page(&self, cursors: &Cursors, now: Timestamp) -> Result<Page, CollectError> {
         let mut page = Page::default();
         if self.rounds.wants_members(now) {
-            self.rounds.members(projects(&self.api, &self.scope).await?, now);
+            let members = projects(&self.api, &self.scope).await?;
+            troubled::gone(&members, cursors, &mut page);
+            self.rounds.members(members, now);
         }
         if let Some(path) = self.rounds.turn(now, self.every) {
-            let mut again = false;
-            for kind in &self.kinds {
-                match self.list(*kind, &path, cursors, now).await {
-                    Ok((found, more)) => {
+            for kind in self.turn.kinds(&path, &self.kinds) {
+                let listed = self.list(kind, &path, cursors, now).await;
+                match self.rounds.settle((kind.plural(), &path), listed, cursors, now, &mut page) {
+                    Ok(found) => {
+                        let (found, more) = found.unwrap_or_default();
                         page.add(found);
-                        again |= more;
+                        if !more {
+                            self.turn.done(kind);
+                        }
                     }
                     // What was had of the others counts.
                     Err(_) if page.has_news() => return Ok(page),
                     Err(error) => return Err(error),
                 }
             }
-            if !again {
+            if self.turn.kinds(&path, &self.kinds).is_empty() {
                 self.rounds.done();
+                self.turn.over();
             }
         }
         page.next = self.rounds.next(now, self.every);
@@ -440,5 +450,45 @@ mod tests {
             .map(|entry| format!("{} {}", entry["kind"].as_str().unwrap(), entry["id"].as_str().unwrap()))
             .collect();
         assert_eq!(named, ["run 5", "deployment 8", "change 1"]);
+    }
+
+    #[tokio::test]
+    async fn a_feature_that_is_off_in_one_project_costs_the_others_nothing() {
+        let script = Script::new();
+        let list = |project: &str| {
+            format!(
+                "/projects/acme%2F{project}/deployments?order_by=updated_at&sort=asc&per_page=100&updated_after={}",
+                from()
+            )
+        };
+        script.answer(&list("off"), 403, &[], r#"{"message":"403 Forbidden"}"#);
+        let deployment = format!(r#"[{{"id":8,"status":"success","updated_at":"{}"}}]"#, when(60));
+        script.json(&list("shop"), &deployment);
+        let scope = Scope::Projects(vec!["acme/off".into(), "acme/shop".into()]);
+        let ledger = Ledger::new(api(&script), scope.clone(), vec![Kind::Deployment], HOUR, HOUR);
+        let mut cursors = Cursors::default();
+        assert_eq!(drain(&ledger, &mut cursors).await.len(), 1);
+        assert!(cursors.has("troubled/deployments/acme/off"));
+        // The same for the traces of a project whose pipelines are refused, and of one whose jobs are.
+        let pipelines = |project: &str| {
+            format!(
+                "/projects/acme%2F{project}/pipelines?order_by=updated_at&sort=asc&per_page=100&updated_after={}",
+                from()
+            )
+        };
+        let pipeline = |id: u64| format!(r#"[{{"id":{id},"status":"success","updated_at":"{}"}}]"#, when(600));
+        script.json(&pipelines("off"), &pipeline(4));
+        script.json(&pipelines("shop"), &pipeline(5));
+        let jobs = |project: &str, id: u64| {
+            format!("/projects/acme%2F{project}/pipelines/{id}/jobs?include_retried=true&per_page=100")
+        };
+        script.answer(&jobs("off", 4), 403, &[], r#"{"message":"403 Forbidden"}"#);
+        script.json(&jobs("shop", 5), r#"[{"id":77,"status":"success","started_at":"2026-11-26T00:00:00Z"}]"#);
+        script.answer("/projects/acme%2Fshop/jobs/77/trace", 200, &[], "Running with gitlab-runner");
+        let held = Arc::new(Here::default()) as Arc<dyn Held>;
+        let traces = Traces::new(api(&script), scope, held, None, HOUR, HOUR);
+        let mut cursors = Cursors::default();
+        assert_eq!(drain(&traces, &mut cursors).await.len(), 1);
+        assert!(cursors.has("troubled/jobs/acme/off") && !cursors.has("troubled/jobs/acme/shop"));
     }
 }

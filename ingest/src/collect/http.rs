@@ -3,7 +3,7 @@
 //! Answers are hostile: bodies have limits, a next page must be of the same host, and what is elsewhere is asked without our
 //! credentials. Addresses stand in errors without their queries, which may hold signatures.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{ACCEPT, AUTHORIZATION, ETAG, IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER};
@@ -19,6 +19,7 @@ use url::Url;
 
 use super::auth::Credentials;
 use super::etags::Etags;
+pub use super::quota::Quota;
 use super::{CollectError, limits, links};
 
 /// Largest answer that is read as JSON, bytes.
@@ -72,24 +73,6 @@ pub struct Api {
     clock: Arc<dyn Clock>,
     quota: Arc<Quota>,
     pub(super) etags: Etags,
-}
-
-/// What a provider said of how often one may ask: of an account, whoever asks in its name.
-#[derive(Debug, Default)]
-pub struct Quota {
-    /// Until when not to ask, and why.
-    held: Mutex<Option<(Timestamp, String)>>,
-    left: Mutex<Option<u64>>,
-}
-
-impl Quota {
-    /// Until then nobody asks. An answer that was on its way does not shorten what another said.
-    fn hold(&self, until: Timestamp, why: String) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_none_or(|(longer, _)| *longer < until) {
-            *held = Some((until, why));
-        }
-    }
 }
 
 /// A page of an API that has lists.
@@ -157,7 +140,13 @@ impl Api {
     /// Requests that the provider said are left in this window.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
-        *self.quota.left.lock().unwrap_or_else(PoisonError::into_inner)
+        self.quota.left()
+    }
+
+    /// Whether few requests are left in this window: what may as well be asked later waits, so that others can ask.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        self.quota.is_scarce()
     }
 
     /// A list's page. `None`: nothing changed since `etag`.
@@ -291,11 +280,13 @@ impl Api {
         let asked = told(&Method::POST, &url);
         let headers = HeaderMap::from_iter([(AUTHORIZATION, header)]);
         let answer = self.exchange(Method::POST, &url, headers, Bytes::new(), ANSWER_BYTES_MAX).await?;
-        let answer = check(answer, &asked)?;
+        // Without it nothing can be asked: that is not about whatever was to be asked next.
+        let signing_in =
+            |error: CollectError| if error.is_of_one() { CollectError::Credentials(error.to_string()) } else { error };
+        let answer = check(answer, &asked).map_err(signing_in)?;
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        self.credentials
-            .exchanged(&json)
-            .map_err(|problem| CollectError::Content { asked, problem: problem.to_owned() })
+        let exchanged = self.credentials.exchanged(&json);
+        exchanged.map_err(|problem| CollectError::Credentials(format!("{asked}: {problem}")))
     }
 
     async fn exchange(
@@ -323,7 +314,7 @@ impl Api {
         };
         let now = self.clock.now();
         if let Some(left) = limits::remaining(&answer.headers) {
-            *self.quota.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+            self.quota.told(left, limits::total(&answer.headers));
         }
         if let Some((until, why)) = limits::refused(answer.status, &answer.headers, &answer.body, now) {
             self.quota.hold(until, why.clone());
@@ -337,11 +328,9 @@ impl Api {
 
     fn may_ask(&self) -> Result<(), CollectError> {
         let now = self.clock.now();
-        match &*self.quota.held.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((until, why)) if *until > now => {
-                Err(CollectError::Limited { host: self.host(), until: *until, why: why.clone() })
-            }
-            _ => Ok(()),
+        match self.quota.held(now) {
+            Some((until, why)) => Err(CollectError::Limited { host: self.host(), until, why }),
+            None => Ok(()),
         }
     }
 
@@ -483,19 +472,4 @@ pub fn escaped(part: &str) -> String {
         return part.replace('.', "%2E");
     }
     utf8_percent_encode(part, RESERVED).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_that_was_on_its_way_does_not_shorten_how_long_nobody_asks() {
-        let quota = Quota::default();
-        for (until, holds) in [(20, 20), (10, 20), (30, 30)] {
-            quota.hold(Timestamp::from_secs(until), "429".to_owned());
-            let held = quota.held.lock().unwrap().clone().unwrap();
-            assert_eq!(held.0, Timestamp::from_secs(holds));
-        }
-    }
 }

@@ -18,7 +18,7 @@ use super::entry::{Kind, entry};
 use super::http::{Answer, Api, escaped};
 use super::rounds::Rounds;
 use super::waiting::{Logs, Recent, Wanted};
-use super::{CollectError, Collector, Cursors, FinishedJob, Page};
+use super::{CollectError, Collector, Cursors, FinishedJob, Page, troubled};
 
 /// Folders inside folders.
 const DEPTH: usize = 6;
@@ -207,19 +207,18 @@ impl Collector for Builds {
         let mut wanted = before.clone();
         if !wanted.is_due(now) && !wanted.is_full() {
             if self.rounds.wants_members(now) {
-                self.rounds.members(self.members().await?, now);
+                let members = self.members().await?;
+                troubled::gone(&members, cursors, &mut page);
+                self.rounds.members(members, now);
             }
             if let Some(job) = self.rounds.turn(now, self.every) {
-                match self.turn(&job, &mut wanted, cursors, now, &mut page).await {
-                    // It was deleted or renamed since it was listed.
-                    Err(CollectError::Missing { .. }) if self.jobs.is_empty() => {}
-                    turn => turn?,
-                }
+                let turn = self.turn(&job, &mut wanted, cursors, now, &mut page).await;
+                self.rounds.settle(("builds", &job), turn, cursors, now, &mut page)?;
                 self.rounds.done();
             }
         }
         if wanted == before {
-            wanted.fetch(self, now, &mut page).await?;
+            wanted.fetch(self, &self.recent, cursors, now, &mut page).await?;
         }
         wanted.moved(&before, &mut page)?;
         page.next = match self.what {

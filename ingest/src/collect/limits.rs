@@ -56,6 +56,11 @@ pub(super) fn remaining(headers: &HeaderMap) -> Option<u64> {
     number(headers, &["x-ratelimit-remaining", "ratelimit-remaining"])
 }
 
+/// Requests that a window has at all.
+pub(super) fn total(headers: &HeaderMap) -> Option<u64> {
+    number(headers, &["x-ratelimit-limit", "ratelimit-limit"])
+}
+
 fn reset(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
     let seconds = i64::try_from(number(headers, &["x-ratelimit-reset", "ratelimit-reset"])?).ok()?;
     // Below a year it is a span.

@@ -1,5 +1,7 @@
 //! Requests good and bad: what is taken, as which records, and what is refused with which answer.
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -370,6 +372,50 @@ fn an_item_larger_than_a_record_is_kept_cut_and_costs_its_neighbours_nothing() {
 }
 
 #[test]
+fn what_nobody_sends_in_smaller_parts_is_kept_however_large_it_is() {
+    let limits = Limits { body_bytes_max: 1_000, ..Limits::default() };
+    let body = Bytes::from(vec![b'x'; 1_001]);
+    let accept = |keep: bool, kind: SourceType| {
+        let way = Way { proven: Some((Authenticity::Unverified, None)), keep, ..Way::default() };
+        let request = Request {
+            source: &source(kind),
+            headers: &HeaderMap::new(),
+            query: &BTreeMap::new(),
+            body: body.clone(),
+            received: Timestamp::from_secs(100),
+            bearer: None,
+            mode: CollectionMode::Live,
+        };
+        Receiver::new(KEYS, limits.clone()).accept_by(&way, request)
+    };
+    for kind in [SourceType::Json, SourceType::VaultAudit, SourceType::GithubJoblog] {
+        let records = accept(true, kind).unwrap();
+        let attributes = &records[0].envelope.attributes;
+        assert_eq!((records.len(), records[0].body.len()), (1, 0), "{kind:?}");
+        assert_eq!(attributes["truncated.bytes"], "1001");
+        assert!(attributes["truncated.hash"].starts_with("hash:"));
+        assert!(dead_letter(&records[0]).contains("body_too_large"), "{}", dead_letter(&records[0]));
+        assert_eq!(accept(false, kind).unwrap_err(), Refusal::TooLarge { bytes: 1_001, limit: 1_000 });
+    }
+}
+
+#[test]
+fn each_wait_of_a_build_for_somebody_is_an_event() {
+    let id = |body: String| bearer(SourceType::Buildkite).body(body).unwrap().remove(0).envelope.item;
+    let build = |message: &str| {
+        format!(
+            r#"{{"event":"build.finished","build":{{"id":"b","state":"passed","blocked":true,"message":"{message}","started_at":"1","finished_at":null}}}}"#
+        )
+    };
+    assert_eq!(id(build("one")), id(build("one")), "delivered again");
+    assert_ne!(id(build("one")), id(build("two")));
+    let blocked = |n: u8| format!(r#"{{"event":"build.blocked","n":{n},"build":{{"id":"b","state":"blocked"}}}}"#);
+    assert_ne!(id(blocked(1)), id(blocked(2)));
+    let ended = r#"{"event":"build.finished","build":{"id":"b","state":"passed","blocked":false,"started_at":"1","finished_at":"2"}}"#;
+    assert_eq!(id(ended.to_owned()), "id:build.finished/b/passed/1/2");
+}
+
+#[test]
 fn items_of_ci_systems_are_known_by_their_own_ids() {
     let id = |kind: SourceType, body: &str| bearer(kind).body(body.to_owned()).unwrap().remove(0).envelope.item;
     for (kind, body, expected) in [
@@ -407,11 +453,11 @@ fn records_are_cut_exactly_where_they_no_longer_fit() {
     let json = bearer(SourceType::Json);
     let sent = |len: usize| json.body(format!("\"{}\"", "x".repeat(len - 2))).unwrap().remove(0);
     let overhead = sent(1000).encode().unwrap().len() - 1000;
-    let whole = sent(engine::record::RECORD_BYTES_MAX - overhead);
-    assert_eq!(whole.encode().unwrap().len(), engine::record::RECORD_BYTES_MAX);
+    let whole = sent(engine::record::ITEM_BYTES_MAX - overhead);
+    assert_eq!(whole.encode().unwrap().len(), engine::record::ITEM_BYTES_MAX);
     assert!(!whole.envelope.attributes.contains_key("truncated.bytes"));
-    let cut = sent(engine::record::RECORD_BYTES_MAX - overhead + 1);
-    assert_eq!(cut.encode().unwrap().len(), engine::record::RECORD_BYTES_MAX);
+    let cut = sent(engine::record::ITEM_BYTES_MAX - overhead + 1);
+    assert_eq!(cut.encode().unwrap().len(), engine::record::ITEM_BYTES_MAX);
     assert!(cut.envelope.attributes.contains_key("truncated.bytes"));
     let umlauts = json.body(format!("\"{}\"", "ü".repeat(1 << 20))).unwrap().remove(0);
     assert!(std::str::from_utf8(&umlauts.body).is_ok(), "characters stay whole");

@@ -2,7 +2,8 @@
 //! its header.
 
 use bytes::Bytes;
-use engine::record::RECORD_BYTES_MAX;
+use engine::record::ITEM_BYTES_MAX;
+use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
 use super::wrappers::Peel;
@@ -10,14 +11,14 @@ use super::{Item, numbered};
 use crate::syslog::{Frames, parse};
 
 /// The messages of a stream, counted or line by line.
-pub(super) fn messages(peel: &mut Peel, text: &Bytes, year: i32) {
-    let mut frames = Frames::new(RECORD_BYTES_MAX);
+pub(super) fn messages(peel: &mut Peel, text: &Bytes, received: Timestamp) {
+    let mut frames = Frames::new(ITEM_BYTES_MAX);
     frames.push(text);
     while let Some(frame) = frames.next_frame().or_else(|| frames.last_frame()) {
         if peel.is_full() {
             return;
         }
-        let parts = parse(&frame, year);
+        let parts = parse(&frame, received);
         let mut about = Item::default();
         for (name, attribute) in [("host", "syslog.host"), ("app", "syslog.app")] {
             if let Some(text) = parts.header.get(name).and_then(serde_json::Value::as_str) {

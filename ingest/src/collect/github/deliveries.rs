@@ -3,11 +3,12 @@
 //!
 //! Lists go from the newest back, by an opaque cursor; ids grow with time. A walk starts at the newest delivery and ends at the
 //! one where the walk before it started. A delivery is missing if no item of its GUID is held: GUIDs are the same when GitHub
-//! delivers again, so that it does not matter which attempt failed. What is fetched is the parsed payload, not the bytes that
+//! delivers again, so that it does not matter which attempt failed. Where GitHub does not take a cursor any more, the walk begins
+//! anew: what it passes again is held. What is fetched is the parsed payload, not the bytes that
 //! were signed: the record says that it was fetched.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,8 @@ const STREAM: &str = "deliveries";
 const SETTLED: Duration = Duration::from_secs(60);
 /// Deliveries are kept so long; the documentation says three days.
 const KEPT: Duration = Duration::from_secs(3 * 24 * 3_600);
+/// How often in a row a delivery may fail in a way that passes: with the back-off between, for about an hour.
+const FAILURES_MAX: u32 = 20;
 /// Headers of a delivery that say what its payload is.
 const HEADERS: &[&str] = &[
     "x-github-event",
@@ -89,6 +92,8 @@ pub struct Deliveries {
     every: Duration,
     /// The webhook that was found.
     found: std::sync::Mutex<Option<u64>>,
+    /// The delivery that fails, and how often in a row.
+    failing: std::sync::Mutex<(u64, u32)>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -116,16 +121,21 @@ struct Walk {
 }
 
 impl Cursor {
-    /// A walk came to its end.
-    fn ended(&mut self, walk: &Walk) {
+    /// A walk came to its end. What it cannot tell, in words.
+    fn ended(&mut self, walk: &Walk) -> Option<String> {
         self.done = self.done.max(walk.top);
-        let to = walk.began.minus(SETTLED);
-        self.whole = match self.whole {
+        let (kept, to) = (walk.began.minus(KEPT), walk.began.minus(SETTLED));
+        let (whole, lost) = match self.whole {
             // What is missing now stays missing; what was asked for again shows in the next walk.
-            _ if !walk.whole => Some((to, to)),
-            Some((from, _)) => Some((from, to)),
-            None => Some((to.minus(KEPT), to)),
+            _ if !walk.whole => ((to, to), None),
+            Some((_, until)) if until < kept => {
+                ((kept, to), Some(format!("deliveries between {until} and {kept}: GitHub keeps them for three days")))
+            }
+            Some((from, _)) => ((from, to), None),
+            None => ((to.minus(KEPT), to), None),
         };
+        self.whole = Some(whole);
+        lost
     }
 }
 
@@ -149,7 +159,25 @@ impl Deliveries {
         redeliver: bool,
         every: Duration,
     ) -> Self {
-        Self { api, hook, source, held, redeliver, every, found: std::sync::Mutex::default() }
+        Self {
+            api,
+            hook,
+            source,
+            held,
+            redeliver,
+            every,
+            found: std::sync::Mutex::default(),
+            failing: std::sync::Mutex::default(),
+        }
+    }
+
+    /// A delivery could not be fetched although the list could; whether that went on for so long that the others, which wait
+    /// for it, go on without it.
+    fn fails_for_good(&self, id: u64) -> bool {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = if failing.0 == id { failing.1 + 1 } else { 1 };
+        *failing = (id, times);
+        times >= FAILURES_MAX
     }
 
     async fn path(&self) -> Result<String, CollectError> {
@@ -164,7 +192,7 @@ impl Deliveries {
 
     /// The webhook whose address is our source's.
     async fn find(&self, owner: &str) -> Result<u64, CollectError> {
-        let known = || *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = || *self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = known() {
             return Ok(id);
         }
@@ -177,8 +205,17 @@ impl Deliveries {
         });
         let id = hook.and_then(|(_, hook)| hook.get("id")?.as_u64());
         let id = id.ok_or_else(|| listed.wrong(&format!("no webhook delivers to an address that ends with {ours}")))?;
-        *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(id);
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
         Ok(id)
+    }
+
+    /// The walk's page is not there any more: the walk begins anew, after a while, so that a list that is never given to its end
+    /// is not asked for without one.
+    fn again(&self, mut cursor: Cursor, error: &CollectError) -> Result<Page, CollectError> {
+        tracing::warn!(error = %error, "GitHub does not take the cursor of its deliveries any more: the walk begins anew");
+        cursor.walk = None;
+        let cursors = vec![moved(STREAM, &cursor)?];
+        Ok(Page { cursors, next: Next::After(self.every), ..Page::default() })
     }
 
     async fn ask(&self, path: &str) -> Result<Listed, CollectError> {
@@ -237,8 +274,18 @@ impl Collector for Deliveries {
         let mut cursor: Cursor = cursors.read(STREAM)?.unwrap_or_default();
         let path = self.path().await?;
         let listed = match &cursor.walk {
-            Some(walk) => self.ask(&walk.page).await?,
-            None => self.ask(&format!("{path}?per_page=100")).await?,
+            Some(walk) => match self.ask(&walk.page).await {
+                Err(error) if error.is_no_page() => return self.again(cursor.clone(), &error),
+                listed => listed?,
+            },
+            None => {
+                let listed = self.ask(&format!("{path}?per_page=100")).await;
+                if matches!(listed, Err(CollectError::Missing { .. })) {
+                    // It may have been set up anew, with another id.
+                    *self.found.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                listed?
+            }
         };
         let all = deliveries(&listed)?;
         // The walk ends where the one before began, and where GitHub keeps no more.
@@ -264,9 +311,19 @@ impl Collector for Deliveries {
             // What did not arrive the second time either will not the third.
             if self.redeliver && !delivery.again {
                 let again = format!("{path}/{}/attempts", delivery.id);
-                self.api.post(&again, Bytes::new(), self.hook == Hook::App).await?;
-                asked_again = true;
-                continue;
+                match self.api.post(&again, Bytes::new(), self.hook == Hook::App).await {
+                    Ok(_) => {
+                        asked_again = true;
+                        continue;
+                    }
+                    // GitHub does not deliver this one again, or not for us: it is fetched.
+                    Err(error) if error.is_of_one() => tracing::debug!(error = %error, "no redelivery"),
+                    Err(_) if !page.items.is_empty() => {
+                        page.lost.clear();
+                        return Ok(page);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if bytes > PAGE_BYTES {
                 // What is taken is held next time, and the rest of this page still missing.
@@ -281,7 +338,7 @@ impl Collector for Deliveries {
                 Err(CollectError::Missing { .. }) => {
                     page.lost.push(format!("delivery {} ({}) is not kept any more", delivery.id, delivery.guid));
                 }
-                Err(error @ CollectError::Content { .. }) => {
+                Err(error) if error.is_of_one() || (error.is_passing() && self.fails_for_good(delivery.id)) => {
                     page.lost.push(format!("delivery {} ({}): {error}", delivery.id, delivery.guid));
                 }
                 // What was had counts; the rest of this page is still missing next time.
@@ -309,7 +366,7 @@ impl Collector for Deliveries {
             }
             None => {
                 let before = cursor.clone();
-                cursor.ended(&walk);
+                page.lost.extend(cursor.ended(&walk));
                 // Without news once an hour is enough: windows are hours.
                 let hour = |cursor: &Cursor| cursor.whole.map(|(from, to)| (from, to.hour()));
                 if cursor.done != before.done || walked_on || hour(&cursor) != hour(&before) {
@@ -335,118 +392,4 @@ fn deliveries(listed: &Listed) -> Result<Vec<Listing>, CollectError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::collect::script::{Here, Script, at};
-
-    const LIST: &str = "/repos/acme/shop/hooks/7/deliveries?per_page=100";
-    const NOW: i64 = 1_795_694_400;
-
-    fn entry(id: u64, guid: &str, ago: u64) -> String {
-        let delivered = at(NOW).minus(Duration::from_secs(ago));
-        format!(r#"{{"id":{id},"guid":"{guid}","delivered_at":"{delivered}","status_code":502,"event":"push"}}"#)
-    }
-
-    fn list(entries: &[String]) -> String {
-        format!("[{}]", entries.join(","))
-    }
-
-    fn delivery(script: &Script, id: u64, guid: &str) {
-        let body = format!(
-            r#"{{"id":{id},"guid":"{guid}","event":"push","request":{{"headers":{{"X-GitHub-Event":"push","X-Hub-Signature-256":"sha256=x"}},"payload":{{"ref":"refs/heads/main", "n":{id}}}}}}}"#
-        );
-        script.json(&format!("/repos/acme/shop/hooks/7/deliveries/{id}"), &body);
-    }
-
-    fn collector(script: &Arc<Script>, held: &Arc<Here>, redeliver: bool) -> Deliveries {
-        let hook = Hook::Repository { name: "acme/shop".into(), id: Some(7) };
-        let held = Arc::clone(held) as Arc<dyn Held>;
-        Deliveries::new(script.api(), hook, "hooks".into(), held, redeliver, Duration::from_secs(60))
-    }
-
-    #[tokio::test]
-    async fn what_is_not_held_is_fetched_as_it_was_sent_and_once() {
-        let script = Script::new();
-        let held = Arc::new(Here::default());
-        held.know(["g2"]);
-        let next = [(
-            "link",
-            "<https://api.example/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2>; rel=\"next\"",
-        )];
-        script.json_with(LIST, &list(&[entry(13, "g1", 100), entry(12, "g2", 200)]), &next);
-        script.json(
-            "/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2",
-            &list(&[entry(11, "g1", 300), entry(10, "g3", 400)]),
-        );
-        for (id, guid) in [(13, "g1"), (11, "g1"), (10, "g3")] {
-            delivery(&script, id, guid);
-        }
-        let collector = collector(&script, &held, false);
-        let mut cursors = Cursors::default();
-        let mut items = Vec::new();
-        for expected in [Next::Now, Next::After(Duration::from_secs(60))] {
-            let page = collector.page(&cursors, at(NOW)).await.unwrap();
-            assert_eq!(page.next, expected);
-            held.know(page.items.iter().map(|item| item.headers["x-github-delivery"].to_str().unwrap()));
-            items.extend(page.items);
-            cursors.extend(page.cursors);
-        }
-        let guids: Vec<_> = items.iter().map(|item| item.headers["x-github-delivery"].to_str().unwrap()).collect();
-        assert_eq!(guids, ["g1", "g3"]);
-        assert_eq!(items[0].body, br#"{"ref":"refs/heads/main", "n":13}"#[..]);
-        assert_eq!(items[0].headers["x-github-event"], "push");
-        assert!(!items[0].headers.contains_key("x-hub-signature-256"), "it does not sign these bytes");
-        // The next walk ends where this one began.
-        script.asked();
-        script.json_with(LIST, &list(&[entry(14, "g4", 70), entry(13, "g1", 100)]), &next);
-        delivery(&script, 14, "g4");
-        let page = collector.page(&cursors, at(NOW)).await.unwrap();
-        assert_eq!((page.items.len(), page.next), (1, Next::After(Duration::from_secs(60))));
-        assert_eq!(script.asked().len(), 2, "one page and one delivery");
-        let settled = at(NOW).minus(SETTLED);
-        assert_eq!(page.whole, Some((settled.minus(KEPT), settled)));
-    }
-
-    #[tokio::test]
-    async fn what_may_still_be_on_its_way_is_left_alone() {
-        let script = Script::new();
-        script.json(LIST, &list(&[entry(13, "g1", 5)]));
-        let page = collector(&script, &Arc::default(), false).page(&Cursors::default(), at(NOW)).await.unwrap();
-        assert!(page.items.is_empty());
-        assert_eq!(page.cursors[0].1["done"], 0);
-    }
-
-    #[tokio::test]
-    async fn redelivery_is_asked_for_where_it_is_wanted() {
-        let script = Script::new();
-        script.json(LIST, &list(&[entry(13, "g1", 100)]));
-        script.answer("/repos/acme/shop/hooks/7/deliveries/13/attempts", 202, &[], "");
-        let page = collector(&script, &Arc::default(), true).page(&Cursors::default(), at(NOW)).await.unwrap();
-        assert!(page.items.is_empty() && !page.cursors.is_empty());
-        assert_eq!(script.asked().last().unwrap().0, "/repos/acme/shop/hooks/7/deliveries/13/attempts");
-    }
-
-    #[tokio::test]
-    async fn what_github_keeps_no_more_is_written_down_as_lost() {
-        let script = Script::new();
-        script.json(LIST, &list(&[entry(13, "g1", 100)]));
-        script.answer("/repos/acme/shop/hooks/7/deliveries/13", 404, &[], "{\"message\":\"Not Found\"}");
-        let page = collector(&script, &Arc::default(), false).page(&Cursors::default(), at(NOW)).await.unwrap();
-        assert!(page.lost[0].contains("13 (g1)"), "{:?}", page.lost);
-        let (from, to) = page.whole.unwrap();
-        assert_eq!(from, to, "nothing is said about the time before");
-    }
-
-    #[tokio::test]
-    async fn the_webhook_is_found_by_the_address_of_the_source() {
-        let script = Script::new();
-        let hooks =
-            r#"[{"id":1,"config":{"url":"https://other/x"}},{"id":7,"config":{"url":"https://pp/v1/events/hooks"}}]"#;
-        script.json("/repos/acme/shop/hooks?per_page=100", hooks);
-        script.json(LIST, "[]");
-        let hook = Hook::Repository { name: "acme/shop".into(), id: None };
-        let held = Arc::new(Here::default()) as Arc<dyn Held>;
-        let collector = Deliveries::new(script.api(), hook, "hooks".into(), held, false, Duration::from_secs(60));
-        assert!(collector.page(&Cursors::default(), at(NOW)).await.unwrap().items.is_empty());
-    }
-}
+mod tests;

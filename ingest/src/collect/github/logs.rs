@@ -58,11 +58,8 @@ impl following::Runs for JobLogs {
         page: &mut Page,
     ) -> Result<(Vec<EndedRun>, bool), CollectError> {
         let found = Runs::follow(&self.api, member, &self.etags, self.since, cursors, now, page).await?;
-        let ended = found.finished.iter().map(|(_, run)| EndedRun {
-            member: member.to_owned(),
-            id: run.get("id").and_then(Value::as_u64).unwrap_or_default(),
-            sha: None,
-        });
+        let id = |run: &Value| run.get("id").and_then(Value::as_u64).unwrap_or_default();
+        let ended = found.finished.iter().map(|(_, run)| EndedRun::new(member.to_owned(), id(run), None));
         Ok((ended.collect(), found.more))
     }
 
@@ -87,7 +84,8 @@ impl following::Runs for JobLogs {
                     attempt: job.get("run_attempt").and_then(Value::as_i64).unwrap_or(1),
                     name: text("name"),
                     workflow: text("workflow_name"),
-                    reference: text("head_branch").map(|branch| format!("refs/heads/{branch}")),
+                    // A job does not say whose branch `head_branch` is: it may be a fork's, or a tag.
+                    reference: None,
                     sha: text("head_sha"),
                     address: None,
                 });
@@ -285,5 +283,27 @@ mod tests {
         assert_eq!(drain(&collector, &mut cursors, NOW).await.0, ["77 hello"]);
         held.finish(job("77"));
         assert!(drain(&collector, &mut cursors, NOW).await.0.is_empty(), "it was had");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_refused_waits_and_the_others_come() {
+        let (script, held) = (Script::new(), Arc::new(Here::default()));
+        no_runs(&script);
+        let collector = collector(&script, &held);
+        let mut cursors = Cursors::default();
+        drain(&collector, &mut cursors, NOW).await;
+        held.finish(job("1"));
+        held.finish(job("2"));
+        script.answer("/repos/acme/shop/actions/jobs/1/logs", 403, &[], r#"{"message":"Must have admin rights"}"#);
+        log(&script, "2", "hello");
+        assert_eq!(drain(&collector, &mut cursors, NOW + 2).await.0, ["2 hello"]);
+        // Who mends it within a day has it.
+        log(&script, "1", "late");
+        let mut had = Vec::new();
+        for minute in 1..130 {
+            had.extend(drain(&collector, &mut cursors, NOW + 60 * minute).await.0);
+        }
+        assert_eq!(had, ["1 late"]);
+        assert!(!cursors.has("troubled/logs/acme/shop"));
     }
 }

@@ -4,6 +4,7 @@
 //! results at most, so that a window with more is halved. Runs that had not finished when they were listed are kept in the
 //! cursor and asked for one by one. The question stays the same until something new was created: its ETag saves the quota.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ const RESULTS_MAX: u64 = 1_000;
 const OVERLAP: Duration = Duration::from_secs(60);
 /// Most runs that are asked for one by one.
 const OPEN_MAX: usize = 500;
+/// Those that are asked for in a turn.
+const ASKED_MAX: usize = 100;
 /// Narrower than this a window is not halved.
 const NARROW: Duration = Duration::from_secs(2);
 
@@ -80,7 +83,11 @@ impl Runs {
     /// Looks once; moves on.
     async fn look(&mut self, api: &Api, repo: &str, etags: &Etags, now: Timestamp) -> Result<Found, CollectError> {
         let mut found = Found::default();
-        self.ask_open(api, repo, &mut found).await?;
+        if self.ask_open(api, repo, etags, now, &mut found).await? {
+            // An error stopped it; what was had counts, and the error comes again.
+            found.more = true;
+            return Ok(found);
+        }
         let mut to = None;
         let base = repository(repo);
         let (question, first) = loop {
@@ -141,24 +148,55 @@ impl Runs {
         Ok(found)
     }
 
-    async fn ask_open(&mut self, api: &Api, repo: &str, found: &mut Found) -> Result<(), CollectError> {
-        for id in std::mem::take(&mut self.open) {
-            match api.get(&format!("{}/actions/runs/{id}", repository(repo))).await {
-                Ok(answer) => {
+    /// Asks for some of those that had not finished. That one still has not costs nothing to be told. Whether an error stopped it
+    /// after something was had.
+    async fn ask_open(
+        &mut self,
+        api: &Api,
+        repo: &str,
+        etags: &Etags,
+        now: Timestamp,
+        found: &mut Found,
+    ) -> Result<bool, CollectError> {
+        let rest = self.open.split_off(self.open.len().min(ASKED_MAX));
+        let mut asked = VecDeque::from(std::mem::replace(&mut self.open, rest));
+        let (mut still, mut stopped) = (Vec::new(), None);
+        while !api.is_scarce()
+            && let Some(id) = asked.pop_front()
+        {
+            let question = format!("{}/actions/runs/{id}", repository(repo));
+            match api.list(&question, etags.get(&question, &question, now).as_deref()).await {
+                Ok(None) => still.push(id),
+                Ok(Some(answer)) => {
                     let run = answer.json()?;
-                    if is_finished(&run) {
+                    let finished = is_finished(&run);
+                    etags.set(&question, &question, answer.etag.filter(|_| !finished), now);
+                    if finished {
                         found.finished.push((answer.body, run));
                     } else {
-                        self.open.push(id);
+                        still.push(id);
                     }
                 }
                 Err(CollectError::Missing { .. }) => {
                     found.lost.push(format!("run {id} of {repo} was deleted before it had finished"));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    asked.push_front(id);
+                    stopped = Some(error);
+                    break;
+                }
             }
         }
-        Ok(())
+        let had = !found.finished.is_empty() || !found.lost.is_empty();
+        // Who was not asked comes first next time.
+        let mut open = Vec::from(asked);
+        open.append(&mut self.open);
+        open.append(&mut still);
+        self.open = open;
+        match stopped {
+            Some(error) if !had => Err(error),
+            stopped => Ok(stopped.is_some()),
+        }
     }
 }
 

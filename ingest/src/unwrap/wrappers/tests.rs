@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use base64::engine::general_purpose::STANDARD;
+use pipeproof_engine::time::Timestamp;
 use serde_json::json;
 
 use super::super::{Framing, items};
@@ -63,6 +64,57 @@ fn wrappers_by_their_shape() {
     ] {
         assert_eq!(texts(SourceType::KubernetesAudit, &body), [kubernetes], "{body}");
     }
+}
+
+#[test]
+fn audit_devices_of_vault_by_file_socket_and_syslog_give_the_same_entries() {
+    let entry =
+        r#"{"time":"2026-11-20T09:50:00.1Z","type":"request","auth":{"policies":["a b: [c]"]},"request":{"id":"r-1"}}"#;
+    let lines = [
+        // A file and a socket: as it is.
+        entry.to_owned(),
+        format!("<134>1 2026-11-20T09:50:00.1Z vault-0 vault 123 - - {entry}"),
+        format!("<134>1 2026-11-20T09:50:00.1Z vault-0 vault 123 - - \u{feff}{entry}"),
+        // To the local daemon, without and with the host that a relay adds.
+        format!("<134>Nov 20 09:50:00 vault[123]: {entry}"),
+        format!("<134>Nov 20 09:50:00 vault-0 vault[123]: {entry}"),
+        format!("<134>2026-11-20T09:50:00Z vault-0 vault[123]: {entry}"),
+        format!("<134>Nov 20 09:50:00 vault-0 vault: {entry}"),
+    ];
+    let framing = Framing::Syslog { year: 2026 };
+    for line in &lines {
+        for ended in [format!("{line}\n"), format!("{line}\n\n"), format!("{} {line}", line.len())] {
+            let found = of(SourceType::VaultAudit, framing, &ended);
+            assert_eq!(found.iter().map(|item| &item.bytes[..]).collect::<Vec<_>>(), [entry.as_bytes()], "{ended}");
+        }
+    }
+    assert_eq!(of(SourceType::VaultAudit, framing, &lines.join("\n")).len(), lines.len());
+    assert_eq!(texts(SourceType::VaultAudit, &format!("{entry}\n{entry}\n")), [entry, entry]);
+}
+
+#[test]
+fn clusters_of_all_clouds_give_the_same_kind_of_event() {
+    let event = r#"{"auditID":"1","stage":"ResponseComplete","verb":"get"}"#;
+    let quoted = serde_json::to_string(event).unwrap();
+    let logs = format!(
+        r#"{{"messageType":"DATA_MESSAGE","logGroup":"/aws/eks/prod/cluster","logStream":"kube-apiserver-audit-1","logEvents":[{{"id":"7","timestamp":1,"message":{quoted}}}]}}"#
+    );
+    let aks = format!(
+        r#"{{"records":[{{"category":"kube-audit","properties":{{"log":{quoted},"stream":"stdout","pod":"p"}}}}]}}"#
+    );
+    for body in [
+        logs.clone(),
+        format!(r#"{{"awslogs":{{"data":"{}"}}}}"#, gzip(&logs)),
+        format!(r#"{{"requestId":"r","timestamp":1,"records":[{{"data":"{}"}}]}}"#, gzip(&logs)),
+        aks.clone(),
+        format!(r#"{{"message":{{"data":"{}","messageId":"1"}},"subscription":"s"}}"#, STANDARD.encode(event)),
+    ] {
+        assert_eq!(texts(SourceType::KubernetesAudit, &body), [event], "{body}");
+    }
+    // GKE's entry is read as it is.
+    let gke = r#"{"insertId":"i","logName":"projects/p/logs/cloudaudit.googleapis.com%2Fdata_access","protoPayload":{"methodName":"io.k8s.core.v1.secrets.get"}}"#;
+    let pushed = format!(r#"{{"message":{{"data":"{}","messageId":"1"}},"subscription":"s"}}"#, STANDARD.encode(gke));
+    assert_eq!(texts(SourceType::KubernetesAudit, &pushed), [gke]);
 }
 
 #[test]
@@ -206,7 +258,7 @@ fn what_a_sender_numbers_says_its_number() {
         syslog("-", "text"),
         syslog(r#"[other sequenceId="5"]"#, "text"),
     ];
-    let framing = Framing::Syslog { year: 2026 };
+    let framing = Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) };
     let expected = [of("syslog/build-7", "3"), of("syslog/build-7", "4")];
     assert_eq!(numbers(SourceType::AwsCloudtrail, framing, &lines.concat()), expected);
 }
