@@ -192,7 +192,8 @@ async fn write_down(
 
 /// Those of the records that are held nowhere else, with the times between which they were received.
 async fn lost(shared: &Shared, ranges: &[(u64, u64)]) -> Result<Vec<Lost>, NodeError> {
-    let sql = Sql::over(&shared.lake.pin(), None, Limits::EVIDENCE);
+    let lake = shared.lake.pin();
+    let sql = Sql::over(&lake, None, Limits::EVIDENCE);
     let sql = sql.await.map_err(NodeError::part("look for damaged records in the lake"))?;
     let mut lost = Vec::new();
     for &(first, end) in ranges {
