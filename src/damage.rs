@@ -348,11 +348,6 @@ pub(crate) fn without((first, end): (u64, u64), others: &[(u64, u64)]) -> Vec<(u
     left
 }
 
-/// Whether an index is in one of the ranges.
-pub(crate) fn is_in(index: u64, ranges: &[(u64, u64)]) -> bool {
-    ranges.iter().any(|(first, end)| (*first..*end).contains(&index))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
