@@ -42,7 +42,7 @@ impl<'a> Verdicts<'a> {
         Ok(self.page.front().filter(|verdict| verdict.index < self.looked.archived))
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Duplicate>, StoreError> {
+    pub(super) fn take(&mut self) -> Result<Option<Duplicate>, StoreError> {
         let next = self.peek()?.copied();
         if next.is_some() {
             self.page.pop_front();
@@ -154,7 +154,7 @@ impl Walk<'_> {
         for index in range {
             let is_repeated = self.verdicts.peek()?.is_some_and(|verdict| verdict.index == index);
             if is_repeated {
-                self.verdicts.next()?;
+                self.verdicts.take()?;
                 self.repeated += 1;
                 continue;
             }
@@ -180,7 +180,7 @@ impl Walk<'_> {
     /// Comes to a record that is in the lake.
     fn meets(&mut self, index: u64) -> Result<(), StoreError> {
         if self.verdicts.peek()?.is_some_and(|verdict| verdict.index == index) {
-            self.verdicts.next()?;
+            self.verdicts.take()?;
             self.problems.add(|| format!("record {index} is in the lake, and is known to repeat another"));
         }
         Ok(())

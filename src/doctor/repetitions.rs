@@ -46,7 +46,7 @@ fn compared(looked: &Looked<'_>) -> Result<(Vec<String>, u64, u64), String> {
     loop {
         let mut page: Vec<Duplicate> = Vec::new();
         while page.len() < VERDICTS
-            && let Some(verdict) = verdicts.next().map_err(|error| crate::chain(&error))?
+            && let Some(verdict) = verdicts.take().map_err(|error| crate::chain(&error))?
         {
             page.push(verdict);
         }
