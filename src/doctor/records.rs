@@ -43,7 +43,7 @@ impl<'a> Verdicts<'a> {
         Ok(self.page.front().filter(|verdict| verdict.index < self.looked.archived))
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Duplicate>, StoreError> {
+    pub(super) fn take(&mut self) -> Result<Option<Duplicate>, StoreError> {
         let next = self.peek()?.copied();
         if next.is_some() {
             self.page.pop_front();
@@ -165,7 +165,7 @@ impl Walk<'_> {
         for index in range {
             let is_repeated = self.verdicts.peek()?.is_some_and(|verdict| verdict.index == index);
             if is_repeated {
-                self.verdicts.next()?;
+                self.verdicts.take()?;
                 self.repeated += 1;
                 continue;
             }
@@ -192,7 +192,7 @@ impl Walk<'_> {
     fn meets(&mut self, index: u64) -> Result<(), StoreError> {
         let verdict = self.verdicts.peek()?.copied().filter(|verdict| verdict.index == index);
         let Some(verdict) = verdict else { return Ok(()) };
-        self.verdicts.next()?;
+        self.verdicts.take()?;
         // It stands for what it repeats.
         if !self.looked.damaged.is_lost(verdict.first) {
             self.problems.add(|| format!("record {index} is in the lake, and is known to repeat another"));

@@ -31,7 +31,11 @@ pub(super) fn check(looked: &Looked<'_>) -> Check {
     let check = "repetitions";
     match compared(looked) {
         Ok((problems, compared, not)) => {
-            let more = if not == 0 { String::new() } else { format!("; {not} are redacted, or cannot be read, or what they repeat cannot") };
+            let more = if not == 0 {
+                String::new()
+            } else {
+                format!("; {not} are redacted, or cannot be read, or what they repeat cannot")
+            };
             let fine = format!("{compared} of the log are of the same items as the records they repeat{more}");
             Check::of(check, &problems, fine)
         }
@@ -46,7 +50,7 @@ fn compared(looked: &Looked<'_>) -> Result<(Vec<String>, u64, u64), String> {
     loop {
         let mut page: Vec<Duplicate> = Vec::new();
         while page.len() < VERDICTS
-            && let Some(verdict) = verdicts.next().map_err(|error| crate::chain(&error))?
+            && let Some(verdict) = verdicts.take().map_err(|error| crate::chain(&error))?
         {
             page.push(verdict);
         }

@@ -20,7 +20,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::{PATIENCE, Server, wait};
+use crate::process::{PATIENCE, wait};
 use crate::receiver::Manner;
 use crate::row::Row;
 use crate::specimen::{killed_specimen, places, specimen, specimen_to_flip};

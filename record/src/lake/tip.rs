@@ -230,8 +230,10 @@ fn damaged_data(folder: &Path, add: &Value) -> io::Result<Option<Torn>> {
         return found(format!("it has {size} bytes instead of {}", expected.unwrap_or_default()));
     }
     match check::digest_in_name(&path) {
-        Some(digest) if check::sha256(file)?.starts_with(digest) => Ok(None),
-        Some(_) => found("its content is not what its name says".to_owned()),
+        Some(digest) => match check::sha256(file)?.starts_with(digest) {
+            true => Ok(None),
+            false => found("its content is not what its name says".to_owned()),
+        },
         None if is_parquet(&path) => Ok(None),
         None => found("it does not end as a Parquet file does".to_owned()),
     }

@@ -142,6 +142,6 @@ fn call(text: &str) -> Option<Call> {
 
 /// `\x2f\x74` as strace writes strings with `-xx`.
 fn bytes(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
+    let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap()).unwrap();
     text.as_bytes().chunks(4).map(|part| digit(part[2]) << 4 | digit(part[3])).collect()
 }
