@@ -241,7 +241,14 @@ async fn take(
     }
     for (stream, cursor) in &page.cursors {
         if let Some(Troubled { member, what, error, .. }) = Troubled::of(stream, cursor) {
-            tracing::warn!(source, collector = name, member, what, error, "it cannot be had just now; the rest goes on");
+            tracing::warn!(
+                source,
+                collector = name,
+                member,
+                what,
+                error,
+                "it cannot be had just now; the rest goes on"
+            );
         }
     }
     for reason in &lost {
@@ -279,7 +286,11 @@ async fn take(
 }
 
 /// Writes down how far a collector came, however long it takes.
-pub(super) async fn write_down(shared: &Arc<Shared>, record: Collected, stopping: &mut watch::Receiver<bool>) -> Option<()> {
+pub(super) async fn write_down(
+    shared: &Arc<Shared>,
+    record: Collected,
+    stopping: &mut watch::Receiver<bool>,
+) -> Option<()> {
     loop {
         let (here, control) = (Arc::clone(shared), Control::Collected(record.clone()));
         // Whoever ends us in the middle does not end this: what is in the log is known then, too.

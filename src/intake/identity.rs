@@ -142,7 +142,9 @@ impl Kept {
     async fn read(&self, source: &str, now: Timestamp) {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).asked = Some(now);
         match self.accepted.keys.read().await {
-            Ok(bytes) if serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|keys| keys["keys"].is_array()) => {
+            Ok(bytes)
+                if serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|keys| keys["keys"].is_array()) =>
+            {
                 self.keys.lock().unwrap_or_else(PoisonError::into_inner).known = Some((now, bytes));
             }
             Ok(_) => tracing::warn!(source, "what the issuer gives as its keys is no JSON Web Key Set"),

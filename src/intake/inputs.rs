@@ -34,10 +34,20 @@ pub(crate) struct Inputs {
 /// A way in. Two that are equal are the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Input {
-    Files { source: String, path: PathBuf },
+    Files {
+        source: String,
+        path: PathBuf,
+    },
     /// Its certificates and whom it accepts are looked up as they are in force.
-    Syslog { source: String, listen: SocketAddr, encrypted: bool },
-    Topics { source: String, settings: kafka::Settings },
+    Syslog {
+        source: String,
+        listen: SocketAddr,
+        encrypted: bool,
+    },
+    Topics {
+        source: String,
+        settings: kafka::Settings,
+    },
 }
 
 #[derive(Debug)]
@@ -127,9 +137,11 @@ impl Inputs {
     pub(crate) async fn prepare(&self, config: &Config) -> Result<Prepared, NodeError> {
         let wanted = Input::all(config);
         for (at, input) in wanted.iter().enumerate() {
-            let before = wanted.iter().take(at).any(|other| other.listen().is_some() && other.listen() == input.listen());
+            let before =
+                wanted.iter().take(at).any(|other| other.listen().is_some() && other.listen() == input.listen());
             if before {
-                let problem = format!("{} of source {} is listened on for another source", input.name(), input.source());
+                let problem =
+                    format!("{} of source {} is listened on for another source", input.name(), input.source());
                 return Err(NodeError::Configuration(problem));
             }
         }

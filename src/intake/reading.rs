@@ -86,7 +86,13 @@ impl Reader {
     /// Writes down what cannot be taken, before anything counts it as read. False if the node stops before.
     async fn pass_over(&self, place: &str, error: &NotTaken) -> bool {
         let error = crate::chain(error);
-        tracing::error!(source = self.source, input = self.name, place, error, "what was read cannot be taken: it is passed over");
+        tracing::error!(
+            source = self.source,
+            input = self.name,
+            place,
+            error,
+            "what was read cannot be taken: it is passed over"
+        );
         let reason = format!("{place}: {error}").chars().take(REASON_CHARS).collect();
         let record = Collected {
             name: self.source.clone(),

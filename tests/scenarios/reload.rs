@@ -52,7 +52,9 @@ async fn ways_in_start_and_end_with_the_configuration() {
     let folder = tempfile::TempDir::new().unwrap();
     let (one, two) = (folder.path().join("one.log"), folder.path().join("two.log"));
     let (kept, gone, new) = (free_port(), free_port(), free_port());
-    let files = |name: &str, path: &Path| format!("  - {{name: {name}, type: json, reads: {{files: ['{}']}}}}\n", path.display());
+    let files = |name: &str, path: &Path| {
+        format!("  - {{name: {name}, type: json, reads: {{files: ['{}']}}}}\n", path.display())
+    };
     let syslog = |name: &str, port: u16| {
         format!("  - {{name: {name}, type: json, reads: {{syslog: {{listen: '127.0.0.1:{port}'}}}}}}\n")
     };

@@ -16,8 +16,8 @@ use super::entry::{Kind, entry};
 use super::following::{EndedRun, Following, Runs};
 use super::http::{Answer, Api, escaped};
 use super::rounds::Rounds;
-use super::waiting::Logs;
 use super::turn::Turn;
+use super::waiting::Logs;
 use super::{CollectError, Collector, Cursors, Fetched, FinishedJob, Held, Page, troubled};
 
 /// Elements of a page at most.

@@ -157,7 +157,11 @@ mod tests {
         rounds.members(vec!["a".into(), "b".into()], now);
         let mut turns = Vec::new();
         while let Some(member) = rounds.turn(now, every) {
-            if member == "a" { rounds.failed() } else { rounds.done() }
+            if member == "a" {
+                rounds.failed()
+            } else {
+                rounds.done()
+            }
             turns.push(member);
         }
         assert_eq!(turns, ["a", "b", "a", "a"]);

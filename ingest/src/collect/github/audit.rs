@@ -180,9 +180,8 @@ mod tests {
         let log = AuditLog::new(script.api(), scope, Duration::from_secs(86_400), super::super::EVERY);
         let event = |id: &str, secs: i64| format!(r#"{{"_document_id":"{id}","@timestamp":{}}}"#, secs * 1_000);
         let (now, then) = (1_795_694_400, 1_795_694_400 - 20 * 86_400);
-        let by_time = |day: &str| {
-            format!("/orgs/acme/audit-log?include=all&order=asc&per_page=100&phrase=created%3A%3E%3D{day}")
-        };
+        let by_time =
+            |day: &str| format!("/orgs/acme/audit-log?include=all&order=asc&per_page=100&phrase=created%3A%3E%3D{day}");
         let link = "<https://api.example/orgs/acme/audit-log?after=X&per_page=100>; rel=\"next\"";
         script.json_with(&by_time("2026-11-05"), &format!("[{}]", event("a", then)), &[("link", link)]);
         let mut cursors = Cursors::default();

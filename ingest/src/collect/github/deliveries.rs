@@ -159,7 +159,16 @@ impl Deliveries {
         redeliver: bool,
         every: Duration,
     ) -> Self {
-        Self { api, hook, source, held, redeliver, every, found: std::sync::Mutex::default(), failing: std::sync::Mutex::default() }
+        Self {
+            api,
+            hook,
+            source,
+            held,
+            redeliver,
+            every,
+            found: std::sync::Mutex::default(),
+            failing: std::sync::Mutex::default(),
+        }
     }
 
     /// A delivery could not be fetched although the list could; whether that went on for so long that the others, which wait

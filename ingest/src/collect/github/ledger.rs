@@ -154,11 +154,8 @@ impl Ledger {
         asked.extend(all.open.drain(..old).map(|id| (id, false)));
         let (mut still, mut some, mut trouble) = (Vec::new(), false, None);
         while let Some((id, is_new)) = asked.pop_front() {
-            let status = if self.api.is_scarce() {
-                Ok(None)
-            } else {
-                self.status(repo, id, objects, now).await.map(Some)
-            };
+            let status =
+                if self.api.is_scarce() { Ok(None) } else { self.status(repo, id, objects, now).await.map(Some) };
             match status {
                 Ok(Some(Status::Open)) => still.push(id),
                 Ok(Some(Status::Ended(object, status))) => {

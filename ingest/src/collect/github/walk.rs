@@ -91,7 +91,8 @@ impl Walked {
                 // Nothing on it is new.
                 Ok(None) => return Ok(found),
                 Err(error) if error.is_no_page() && (resumed || pages > 0) => {
-                    found.lost = Some(format!("what was listed since {} cannot be walked to its end: {error}", self.to));
+                    found.lost =
+                        Some(format!("what was listed since {} cannot be walked to its end: {error}", self.to));
                     break;
                 }
                 Err(_) if is_further => {

@@ -33,10 +33,8 @@ async fn what_is_not_held_is_fetched_as_it_was_sent_and_once() {
     let script = Script::new();
     let held = Arc::new(Here::default());
     held.know(["g2"]);
-    let next = [(
-        "link",
-        "<https://api.example/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2>; rel=\"next\"",
-    )];
+    let next =
+        [("link", "<https://api.example/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2>; rel=\"next\"")];
     script.json_with(LIST, &list(&[entry(13, "g1", 100), entry(12, "g2", 200)]), &next);
     script.json(
         "/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2",
