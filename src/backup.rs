@@ -1,18 +1,20 @@
 //! A copy of the data folder while it is used, and how it comes back.
 //!
-//! What is derived is copied before what it is derived from: seal and lake, then the store, then the registry, then the log. So in
-//! the copy nothing stands ahead of the log, and a restore goes on as after a crash at that moment. The manifest comes last; a
-//! folder without one is no backup.
+//! What is derived is copied before what it is derived from: the lake, then the store, then the seal tree that both name leaves of,
+//! then the registry and how far files were read, then the log. So in the copy nothing stands ahead of seal and log, and a restore goes
+//! on as after a crash at that moment. The manifest comes last; a folder without one is no backup.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::intake::FOLLOWED;
 use crate::node::{NodeError, Shared};
 
 /// Name of the manifest.
@@ -70,19 +72,19 @@ pub(crate) async fn write(shared: &Arc<Shared>, to: &Path) -> Result<Manifest, B
     let _turn = shared.copying.lock().await;
     make_empty(to)?;
     let records = *shared.log.durable().borrow();
-    let mut files = copy_in_background(shared, to, &["seal", "lake"]).await?;
+    let mut files = copy_in_background(shared, to, &["lake"]).await?;
     shared.store.copy_to(&to.join(STORE)).await.map_err(NodeError::part("copy the store"))?;
     let store = to.join(STORE);
     files.push(entry(to, &store).map_err(io_error("read", &store))?);
-    files.extend(
-        copy_in_background(shared, to, &["registry.json", "rules", "enrichment", "packs", "keys", "log"]).await?,
-    );
+    let rest = &["seal", "registry.json", FOLLOWED, "rules", "enrichment", "packs", "keys", "log"];
+    files.extend(copy_in_background(shared, to, rest).await?);
     let manifest =
         Manifest { version: 1, program: env!("CARGO_PKG_VERSION").to_owned(), at: shared.clock.now(), records, files };
+    Failpoint::BackupBeforeManifest.pass();
     let path = to.join(MANIFEST);
     let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other).map_err(io_error("write", &path))?;
     fs::write(&path, text).and_then(|()| sync(&path)).map_err(io_error("write", &path))?;
-    sync(to).map_err(io_error("sync", to))?;
+    sync_folders(to)?;
     tracing::info!(to = %to.display(), files = manifest.files.len(), "wrote a backup");
     Ok(manifest)
 }
@@ -213,10 +215,16 @@ pub(crate) fn restore(backup: &Path, data: &Path) -> Result<Manifest, BackupErro
             return Err(BackupError::Damaged { backup: backup.to_owned(), file: file.path.clone() });
         }
     }
-    for folder in folders(data).map_err(io_error("list", data))? {
+    sync_folders(data)?;
+    Ok(manifest)
+}
+
+/// Makes the names in a folder and in all below it durable.
+fn sync_folders(root: &Path) -> Result<(), BackupError> {
+    for folder in folders(root).map_err(io_error("list", root))? {
         sync(&folder).map_err(io_error("sync", &folder))?;
     }
-    Ok(manifest)
+    Ok(())
 }
 
 fn folders(root: &Path) -> io::Result<Vec<PathBuf>> {

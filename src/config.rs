@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeproof_engine::control::EnrichmentFile;
-use pipeproof_engine::record::RECORD_BYTES_MAX;
+use pipeproof_engine::record::ITEM_BYTES_MAX;
 use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::authentic::{AcceptedCertificate, Issuer};
 use pipeproof_ingest::log::LogOptions;
@@ -19,6 +20,7 @@ use crate::enrichment::Configured;
 use crate::intake::collects::{Collect, RawCollects};
 use crate::intake::configured::{RawReads, Reads};
 use crate::intake::identity::{Accepted, KeysAt};
+use crate::public_address;
 use crate::registry::{LABELS_RULE, are_labels, is_source_name};
 use crate::roles::{Patience, RawPatience, Retention};
 use crate::tls::TlsFiles;
@@ -27,6 +29,10 @@ use crate::tls::TlsFiles;
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(crate) listen: Option<String>,
+    /// Where senders reach the server, if that is not where it listens.
+    pub(crate) public_url: Option<String>,
+    /// It ends with the command that started it: nobody is to send to where it listens.
+    pub(crate) passing: bool,
     /// Certificate and key of the HTTP server; plain HTTP without.
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) sources: Vec<ConfiguredSource>,
@@ -47,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) retention: Retention,
     /// Items that detection holds in memory at most, to recognise them; [`ITEMS_IN_MEMORY`] without.
     pub(crate) items_in_memory: Option<usize>,
+    /// Bytes of memory near which nothing more is taken in; the control group's limit without.
+    pub(crate) memory_bytes: Option<u64>,
     /// Address files; without a configuration file, those in force stay.
     pub(crate) enrichment: Option<Configured>,
     /// When a source is silent for too long; `None`: nobody looks.
@@ -89,6 +97,9 @@ impl std::fmt::Debug for SecretText {
     }
 }
 
+/// Where a server listens that is not told.
+pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7391);
+
 /// How often the lake takes in what was detected: a file every five seconds at most, and an event is in SQL soon.
 pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -96,6 +107,9 @@ pub(crate) const ARCHIVE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) const ITEMS_IN_MEMORY: usize = 1_000_000;
 /// What it may be told to hold.
 const ITEMS_IN_MEMORY_RANGE: std::ops::RangeInclusive<usize> = 1_000..=100_000_000;
+
+/// Least memory it may be told to make do with, bytes.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// Bytes a file of the log may be told to hold.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
@@ -131,6 +145,8 @@ struct RawDedup {
 struct Raw {
     version: u32,
     listen: Option<String>,
+    /// Where senders reach the server: what `sources add` prints, such as `https://pipeproof.example`.
+    public_url: Option<String>,
     tls: Option<TlsFiles>,
     #[serde(default)]
     sources: Vec<RawSource>,
@@ -140,6 +156,7 @@ struct Raw {
     rules: RawRules,
     archive_every: Option<String>,
     seal_every: Option<String>,
+    memory_bytes: Option<u64>,
     #[serde(default)]
     dedup: RawDedup,
     #[serde(default)]
@@ -290,7 +307,7 @@ impl Config {
 
     /// What a command runs for itself on stored data: it decides nothing that a server would decide.
     pub(crate) fn of_commands() -> Self {
-        Self { keep_rules: true, patience: None, ..Self::embedded() }
+        Self { keep_rules: true, passing: true, patience: None, ..Self::embedded() }
     }
 
     /// Whose identity tokens are accepted, by source.
@@ -335,9 +352,19 @@ impl Config {
                 _ => problems.push(format!("{name}: `{text}` is not a span such as 5s or 1m")),
             }
         }
+        if let Some(text) = &raw.public_url {
+            match public_address::checked(text) {
+                Ok(url) => config.public_url = Some(url),
+                Err(problem) => problems.push(format!("public_url: {problem}")),
+            }
+        }
         config.patience = Some(raw.silence.checked(&mut problems));
         config.log = log_options(&raw.log, &mut problems);
         config.retention = retention(&raw.log, &mut problems);
+        config.memory_bytes = raw.memory_bytes;
+        if raw.memory_bytes.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
+            problems.push(format!("memory_bytes: less than {MEMORY_BYTES_MIN}"));
+        }
         config.items_in_memory = raw.dedup.items_in_memory;
         if raw.dedup.items_in_memory.is_some_and(|items| !ITEMS_IN_MEMORY_RANGE.contains(&items)) {
             let (least, most) = ITEMS_IN_MEMORY_RANGE.into_inner();
@@ -445,8 +472,8 @@ fn log_options(raw: &RawLog, problems: &mut Vec<String>) -> LogOptions {
         None => {}
     }
     match raw.queue_bytes {
-        Some(bytes) if bytes < RECORD_BYTES_MAX => {
-            problems.push(format!("log.queue_bytes: at least {RECORD_BYTES_MAX}, the largest record"));
+        Some(bytes) if bytes < ITEM_BYTES_MAX => {
+            problems.push(format!("log.queue_bytes: at least {ITEM_BYTES_MAX}, the largest event; what is larger than the queue waits alone"));
         }
         Some(bytes) => options.queue_bytes_max = bytes,
         None => {}
@@ -521,6 +548,14 @@ mod tests {
         }
         let unset = Config::parse("version: 1\n", Path::new("p.yaml")).unwrap().log;
         assert_eq!(unset.queue_records_max, LogOptions::default().queue_records_max);
+    }
+
+    #[test]
+    fn a_public_url_is_an_address_without_more() {
+        let text = "version: 1\npublic_url: https://pipeproof.example/\n";
+        let config = Config::parse(text, Path::new("p.yaml")).unwrap();
+        assert_eq!(config.public_url.as_deref(), Some("https://pipeproof.example"));
+        assert!(problems("version: 1\npublic_url: pipeproof.example\n").contains("public_url: `pipeproof.example`"));
     }
 
     #[test]

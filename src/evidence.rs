@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use pipeproof_engine::control::Control;
 use pipeproof_engine::merkle::Hash;
 use pipeproof_engine::record::{Position, encode_parts};
 use pipeproof_engine::time::Timestamp;
-use pipeproof_record::lake::{Table, parquet_bytes};
+use pipeproof_record::lake::{Snapshot, Table, parquet_bytes};
 use pipeproof_record::sql::{Limits, Parameter, Sql};
 use pipeproof_record::store::Pack as StoredPack;
 use pipeproof_reports::checkpoint::Checkpoint;
@@ -34,6 +35,7 @@ use pipeproof_reports::seal::SealedCheckpoint;
 use pipeproof_reports::verify::{Reperformed, Unpacked};
 use serde_json::{Value, json};
 
+use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
 use crate::roles::{PartitionTree, SealedTree, seal_now};
 
@@ -219,7 +221,10 @@ impl Export {
         }
         let sql =
             Sql::over_parquet(folder.path(), Some(as_of), Limits::EVIDENCE).await.map_err(part("open the export"))?;
-        let omissions = omissions(shared, &without);
+        let mut omissions = omissions(shared, &without);
+        let first = records.iter().map(|record| record.position.index).chain(without.keys().copied()).min();
+        let within = first.map_or(0..0, |first| first..records_end);
+        omissions.extend(gaps(shared, &snapshot, within, (since, as_of)).await?);
         let redacted = without.into_iter().map(|(index, (leaf_hash, _))| RedactedRecord {
             position: Position { partition: PARTITION, index },
             leaf_hash,
@@ -246,8 +251,43 @@ fn omissions(shared: &Shared, redacted: &BTreeMap<u64, (Hash, String)>) -> Vec<O
     redacted.iter().map(said).collect()
 }
 
+/// Records that should be among those of the export and are held nowhere: those that are on record as lost to damage, and any others
+/// that are missing between the first and the last.
+async fn gaps(
+    shared: &Shared,
+    lake: &Snapshot,
+    within: Range<u64>,
+    (since, as_of): (Timestamp, Timestamp),
+) -> Result<Vec<Omission>, EvidenceError> {
+    let damaged = shared.registry().damaged.get(damage::LOG).cloned().unwrap_or_default();
+    let known = damaged.lost.iter().filter(|(lost, at)| *at <= as_of && lost.to >= since && lost.from <= as_of);
+    let mut gaps: Vec<Omission> = known
+        .map(|(lost, at)| Omission {
+            what: format!("{} of the log", damage::named(lost.first, lost.end)),
+            reason: format!(
+                "damaged on disk and held nowhere else, as was found at {at}: whatever they said is lost; they were received from {} to \
+                 {}, and every window of a source that touches this time is a gap",
+                lost.from, lost.to
+            ),
+        })
+        .collect();
+    // As of any time: a record at the edge of the export may have been received before its neighbours.
+    let whole = Sql::over(lake, None, Limits::EVIDENCE).await.map_err(part("open the lake"))?;
+    let held = damage::in_lake(&whole, within.start, within.end).await?;
+    let repeated = shared.store.duplicate_indexes(PARTITION, within.clone()).await;
+    let repeated = repeated.map_err(part("read which records repeat others"))?;
+    let missing = within.filter(|index| !held.contains(index) && !repeated.contains(index));
+    let told: Vec<(u64, u64)> = damaged.lost.iter().map(|(lost, _)| (lost.first, lost.end)).collect();
+    let untold = damage::ranges_of(missing, u64::MAX).into_iter().flat_map(|range| damage::without(range, &told));
+    gaps.extend(untold.map(|(first, end)| Omission {
+        what: format!("{} of the log", damage::named(first, end)),
+        reason: "the lake does not have them, and nothing on record says why".to_owned(),
+    }));
+    Ok(gaps)
+}
+
 /// Records without payload, with their leaf hashes and what stands there instead.
-fn redacted(answer: &pipeproof_record::sql::Answer) -> Result<BTreeMap<u64, (Hash, String)>, EvidenceError> {
+pub(crate) fn redacted(answer: &pipeproof_record::sql::Answer) -> Result<BTreeMap<u64, (Hash, String)>, EvidenceError> {
     let missing = || part("read exported events")("a column of `events` is not there");
     let mut found = BTreeMap::new();
     for batch in answer.batches() {
@@ -264,7 +304,7 @@ fn redacted(answer: &pipeproof_record::sql::Answer) -> Result<BTreeMap<u64, (Has
 }
 
 /// The records of exported events, and the index after the last.
-fn raw_records(answer: &pipeproof_record::sql::Answer) -> Result<(Vec<RawRecord>, u64), EvidenceError> {
+pub(crate) fn raw_records(answer: &pipeproof_record::sql::Answer) -> Result<(Vec<RawRecord>, u64), EvidenceError> {
     let missing = || part("read exported events")("a column of `events` is not there");
     let mut records = Vec::new();
     let mut end = 0;

@@ -48,14 +48,14 @@ impl Shared {
         let retired = self.log.first();
         let archived = *self.archived.borrow();
         let detected = *self.detected.borrow();
-        let durable = self.log.durable();
-        let leaves = *durable.borrow();
-        let positions = Positions { retired, archived, detected, leaves, durable: leaves };
+        let durable = *self.log.durable().borrow();
+        let leaves = self.log.leaves();
+        let positions = Positions { retired, archived, detected, durable, leaves };
         for invariant in positions.violated() {
             tracing::error!(?positions, "an invariant is violated");
             self.violated(invariant);
         }
-        if leaves > 0 && self.log.root(leaves).is_none() {
+        if durable > 0 && self.log.root(durable).is_none() {
             self.violated(Invariant::TreeIsWhole);
         }
     }
@@ -126,12 +126,12 @@ impl Shared {
         match reason {
             Some(reason) => {
                 if trouble.insert(part, reason.clone()).is_none() {
-                    tracing::error!(part, reason, "cannot write; not ready until it can");
+                    tracing::error!(part, reason, "cannot go on; not ready until it can");
                 }
             }
             None => {
                 if trouble.remove(part).is_some() {
-                    tracing::info!(part, "can write again");
+                    tracing::info!(part, "goes on again");
                 }
             }
         }

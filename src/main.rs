@@ -1,10 +1,12 @@
 //! The pipeproof binary: command line, configuration, wiring of roles, HTTP API. It holds no domain logic.
 
+mod accept;
 mod backtest;
 mod backup;
 mod cli;
 mod client;
 mod config;
+mod damage;
 mod demo;
 mod doctor;
 mod enrichment;
@@ -14,6 +16,7 @@ mod http;
 mod intake;
 mod metrics;
 mod node;
+mod public_address;
 mod redaction;
 mod registry;
 mod roles;

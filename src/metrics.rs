@@ -10,6 +10,8 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::damage;
+
 pub(crate) use sources::{Arrivals, SourceMetrics};
 
 /// The metrics of one node.
@@ -38,9 +40,11 @@ pub(crate) struct Metrics {
     pub(crate) rules_deployed: IntCounterVec,
     pub(crate) rules_refused: IntGauge,
     pub(crate) log_first: IntGauge,
+    pub(crate) clock_ahead: IntGauge,
     pub(crate) item_sets_made_room: IntGauge,
     pub(crate) reloads_refused: IntGauge,
     pub(crate) violations: IntCounterVec,
+    pub(crate) log_damaged: IntCounterVec,
     pub(crate) tls_handshakes_failed: IntCounterVec,
     pub(crate) tls_not_after: IntGaugeVec,
     pub(crate) sources: SourceMetrics,
@@ -84,6 +88,16 @@ impl Metrics {
         for invariant in Invariant::ALL {
             violations.with_label_values(&[invariant.name()]).reset();
         }
+        let log_damaged = counters(
+            "pipeproof_log_damaged_total",
+            "records, leaf hashes and segment headers that were found damaged when a log was opened, by log",
+            &["log", "what"],
+        )?;
+        for log in [damage::LOG, damage::SEAL] {
+            for what in ["records", "hashes", "headers"] {
+                log_damaged.with_label_values(&[log, what]).reset();
+            }
+        }
         let tls_not_after = IntGaugeVec::new(
             Opts::new(
                 "pipeproof_tls_certificate_not_after_seconds",
@@ -95,6 +109,7 @@ impl Metrics {
         Ok(Self {
             sources: SourceMetrics::new(&registry)?,
             violations,
+            log_damaged,
             tls_handshakes_failed: counters(
                 "pipeproof_tls_handshakes_failed_total",
                 "TLS connections that came to nothing, by listener",
@@ -104,6 +119,10 @@ impl Metrics {
             item_sets_made_room: gauge(
                 "pipeproof_item_sets_forgotten_early",
                 "sets of items seen that were forgotten before their time since the start, as too many came after them",
+            )?,
+            clock_ahead: gauge(
+                "pipeproof_clock_ahead_seconds",
+                "how far the machine's clock is ahead and not gone by",
             )?,
             log_first: gauge("pipeproof_log_first_record", "first record that the log still holds as data")?,
             reloads_refused: gauge(

@@ -22,7 +22,7 @@ use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{AcceptedCertificate, ClientCertificate};
 use pipeproof_ingest::enrich::{AddressFiles, Decoder};
-use pipeproof_ingest::log::{AppendError, Log, LogOptions};
+use pipeproof_ingest::log::{AppendError, Log, LogOptions, OpenReport};
 use pipeproof_ingest::receive::{Receiver, ReceiverKeys, Secret, SourceSettings};
 use pipeproof_record::lake::Lake;
 use pipeproof_record::store::SqliteStore;
@@ -32,11 +32,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfiguredSource, ITEMS_IN_MEMORY};
+use crate::damage::{self, Found};
+use crate::http::body::Room;
 use crate::http::hec::Channels;
 use crate::intake::collecting::{self, Collecting};
 use crate::intake::identity::Identities;
 use crate::intake::inputs::Inputs;
 use crate::metrics::Metrics;
+use crate::public_address::PublicAddress;
 use crate::registry::{self, Registry};
 use crate::roles;
 use crate::roles::Retention;
@@ -93,6 +96,8 @@ impl NodeError {
 
 /// Lists of events that are read at once: each keeps a thread busy.
 const LISTINGS: usize = 4;
+/// Requests that are taken apart at once, at least.
+const TAKING_MIN: usize = 4;
 /// Streams of events that are listened to at once.
 const LISTENERS: usize = 16;
 
@@ -123,15 +128,23 @@ pub(crate) struct Shared {
     configured_secrets: RwLock<BTreeMap<String, Vec<Secret>>>,
     /// Whose client certificates sources accept.
     configured_certificates: RwLock<BTreeMap<String, AcceptedCertificate>>,
+    /// Where senders reach us.
+    pub(crate) public: PublicAddress,
     /// What listeners present in TLS handshakes.
     pub(crate) tls: Endpoints,
     pub(crate) log: Log,
     pub(crate) seal: Log,
+    /// What opening them found.
+    pub(crate) damage: Vec<(&'static str, OpenReport)>,
     pub(crate) store: SqliteStore,
     pub(crate) lake: Lake,
     pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,
     pub(crate) hec: Channels,
+    /// For bodies that are being read or worked on.
+    pub(crate) room: Room,
+    /// Requests that may be taken apart at once.
+    pub(crate) taking: tokio::sync::Semaphore,
     pub(crate) identities: Identities,
     pub(crate) collecting: Collecting,
     pub(crate) inputs: Inputs,
@@ -151,6 +164,8 @@ pub(crate) struct Shared {
     pub(crate) archive_every: Duration,
     pub(crate) seal_every: Duration,
     pub(crate) patience: Option<roles::Patience>,
+    /// Bytes of memory that the configuration allows.
+    pub(crate) memory_bytes: Option<u64>,
     pub(crate) stopping: watch::Sender<bool>,
     /// Why the store or the lake cannot be written just now.
     pub(crate) trouble: RwLock<BTreeMap<&'static str, String>>,
@@ -205,14 +220,14 @@ impl Node {
         let lake = Lake::open(&data.join("lake")).await.map_err(NodeError::part("open the lake"))?;
         let restored = store.restore(PARTITION).await.map_err(NodeError::part("read where detection stands"))?;
         let archived = lake.archived(PARTITION).await.map_err(NodeError::part("read where the lake stands"))?;
-        let seal = open_log(&data.join("seal"), 0, LogOptions { partition: u32::MAX, ..LogOptions::default() })?;
+        let Found { log: seal, report: seal_report } = damage::open_seal(&data, &lake, &store).await?;
         let sealed = roles::sealed_size(&keys, &seal)?;
         let known = restored.position.max(archived).max(sealed);
         let options = LogOptions { partition: PARTITION, ..config.log.clone() };
-        let log = open_log(&data.join("log").join(PARTITION.to_string()), known, options)?;
+        let Found { log, report } = damage::open_log(&data, &lake, known, options).await?;
         check_readers(&log, restored.position, archived)?;
         roles::check_last_checkpoint(&keys, &log, &seal)?;
-        let registry = roles::rebuild_registry(&data, &log, &lake)?;
+        let registry = roles::rebuild_registry(&data, &secret_keys.token, &log, &lake)?;
         let rules = open_rules(&data, &registry, config)?;
         let mut detector = restore(&restored, &rules, registry.rules.is_some())?;
         detector.hand_over_items_at(config.items_in_memory.unwrap_or(ITEMS_IN_MEMORY));
@@ -227,8 +242,13 @@ impl Node {
             receiver: Receiver::new(receiver_keys, pipeproof_ingest::limits::Limits::default()),
             configured_secrets: RwLock::new(secrets_of(config)),
             configured_certificates: RwLock::new(certificates_of(config)),
+            public: PublicAddress::new(config.public_url.clone()),
             tls,
             hec: Channels::default(),
+            room: Room::default(),
+            taking: tokio::sync::Semaphore::new(
+                std::thread::available_parallelism().map_or(TAKING_MIN, |cores| (2 * cores.get()).max(TAKING_MIN)),
+            ),
             identities: Identities::new(config.identities()),
             collecting: Collecting::default(),
             inputs: Inputs::default(),
@@ -246,6 +266,7 @@ impl Node {
             archive_every: config.archive_every,
             seal_every: config.seal_every,
             patience: config.patience,
+            memory_bytes: config.memory_bytes,
             stopping: watch::Sender::new(false),
             trouble: RwLock::default(),
             counters: RwLock::default(),
@@ -268,6 +289,7 @@ impl Node {
             seal,
             store,
             lake,
+            damage: vec![(damage::LOG, report), (damage::SEAL, seal_report)],
             deliverer: watch::Sender::new(deliverer),
         });
         let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
@@ -292,6 +314,7 @@ impl Node {
             ChangeError::Set(error) => NodeError::Rules(error),
             other => NodeError::part("put the rules in force")(other),
         })?;
+        damage::record(shared).await?;
         // A start with a file that cannot be read is refused, so this one can.
         shared.record_refusal("configuration", None).await;
         if let Some(configured) = &config.enrichment {
@@ -317,6 +340,7 @@ impl Node {
             tracing::warn!(error = %crate::chain(&error), "the delivery targets are registered later");
         }
         shared.tls.apply(tls);
+        shared.public.configure(config.public_url.clone());
         *shared.configured_secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets_of(config);
         *shared.configured_certificates.write().unwrap_or_else(PoisonError::into_inner) = certificates_of(config);
         shared.identities.replace(config.identities());
@@ -472,7 +496,7 @@ impl Shared {
     /// Keeps the registry beside its log position; a failure costs time at the next start, nothing else.
     pub(crate) fn save_registry(&self) {
         let copy = self.registry().clone();
-        if let Err(error) = copy.save(&self.data.join("registry.json")) {
+        if let Err(error) = copy.save(&self.data.join("registry.json"), &self.secret_keys.token) {
             tracing::warn!(error = %crate::chain(&error), "cannot save the registry");
         }
     }
@@ -562,25 +586,6 @@ pub(crate) fn lock(data: &Path) -> Result<File, NodeError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::Locked(data.to_owned())),
         Err(std::fs::TryLockError::Error(source)) => Err(folder(source)),
     }
-}
-
-fn open_log(dir: &Path, known_durable: u64, options: LogOptions) -> Result<Log, NodeError> {
-    fs::create_dir_all(dir).map_err(|source| NodeError::Folder { path: dir.to_owned(), source })?;
-    let opened = Log::open(dir, known_durable, options).map_err(NodeError::part("open the log"))?;
-    let report = &opened.report;
-    if report.torn_bytes > 0 {
-        tracing::warn!(bytes = report.torn_bytes, log = %dir.display(), "cut a torn tail that was never acknowledged");
-    }
-    for range in &report.quarantined {
-        tracing::error!(
-            from = range.records.start,
-            to = range.records.end,
-            segment = range.segment,
-            reason = range.reason,
-            "records are damaged and were set aside; evidence over them shows a gap"
-        );
-    }
-    Ok(opened.log)
 }
 
 /// What a start needs to know about time: kept here so that tests can move it.

@@ -1,7 +1,8 @@
 //! Sources, tokens and the set of rules in force: a fold over control records, so that the log says who could send what,
 //! and what decided, and when.
 //!
-//! A copy with its log position is kept in `registry.json`, so that a start needs only the records after it.
+//! A copy with its log position is kept in `registry.json`, so that a start needs only the records after it. It carries a keyed hash: one
+//! that was edited or damaged is not used, and the records are read from the first one on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pipeproof_engine::control::{Approval, Collected, Control, RulesChange, SourceRecord, TokenRecord};
+use pipeproof_engine::control::{Approval, Collected, Control, Lost, RulesChange, SourceRecord, TokenRecord};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{self, ClientCertificate};
@@ -43,6 +44,9 @@ pub(crate) struct Registry {
     /// Files of the operator's that cannot be used, and why.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, String>,
+    /// Records that were found damaged on disk, by the log they stood in.
+    #[serde(default)]
+    pub(crate) damaged: BTreeMap<String, Damaged>,
     /// How far collectors have come, by source and collector.
     #[serde(default)]
     pub(crate) collected: BTreeMap<String, BTreeMap<String, CollectedSoFar>>,
@@ -64,6 +68,15 @@ pub(crate) struct CollectedSoFar {
     pub(crate) items: u64,
     /// How much of what it looked for could not be had.
     pub(crate) lost: u64,
+}
+
+/// What is on record of damage to a log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Damaged {
+    /// Ranges of records.
+    pub(crate) records: Vec<(u64, u64)>,
+    /// Those of them that are held nowhere else, and when that was written down.
+    pub(crate) lost: Vec<(Lost, Timestamp)>,
 }
 
 /// The set of rules in force, and how it came to be.
@@ -114,7 +127,7 @@ pub(crate) enum RegistryError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path} is not a registry of this version")]
+    #[error("cannot write the registry {path}")]
     Format {
         path: String,
         #[source]
@@ -122,20 +135,41 @@ pub(crate) enum RegistryError {
     },
 }
 
+/// Member of the saved copy beside those of the registry: what tells it from one that somebody else wrote.
+const SEAL: &str = "seal";
+
 impl Registry {
-    pub(crate) fn load(path: &Path) -> Result<Self, RegistryError> {
-        match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|source| RegistryError::Format { path: path.display().to_string(), source }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(RegistryError::Io { path: path.display().to_string(), source }),
-        }
+    /// Reads the copy. One that this key did not seal says nothing: whoever can write the file could name any token. `None` then.
+    pub(crate) fn load(path: &Path, key: &SecretKey) -> Result<Option<Self>, RegistryError> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(Self::default())),
+            Err(source) => return Err(RegistryError::Io { path: path.display().to_string(), source }),
+        };
+        let Ok(serde_json::Value::Object(mut members)) = serde_json::from_slice(&bytes) else { return Ok(None) };
+        let seal = members.remove(SEAL);
+        let Ok(registry) = serde_json::from_value::<Self>(serde_json::Value::Object(members)) else { return Ok(None) };
+        let expected = registry.seal(key).map_err(Self::format(path))?;
+        let holds = seal.as_ref().and_then(serde_json::Value::as_str);
+        let holds = holds.is_some_and(|seal| bool::from(seal.as_bytes().ct_eq(expected.as_bytes())));
+        Ok(holds.then_some(registry))
     }
 
-    pub(crate) fn save(&self, path: &Path) -> Result<(), RegistryError> {
+    fn format(path: &Path) -> impl Fn(serde_json::Error) -> RegistryError {
+        move |source| RegistryError::Format { path: path.display().to_string(), source }
+    }
+
+    fn seal(&self, key: &SecretKey) -> Result<String, serde_json::Error> {
+        Ok(hex::encode(key.mac(&[b"registry v1", &serde_json::to_vec(self)?])))
+    }
+
+    pub(crate) fn save(&self, path: &Path, key: &SecretKey) -> Result<(), RegistryError> {
         let io = |source| RegistryError::Io { path: path.display().to_string(), source };
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|source| RegistryError::Format { path: path.display().to_string(), source })?;
+        let mut value = serde_json::to_value(self).map_err(Self::format(path))?;
+        if let Some(members) = value.as_object_mut() {
+            members.insert(SEAL.to_owned(), self.seal(key).map_err(Self::format(path))?.into());
+        }
+        let bytes = serde_json::to_vec_pretty(&value).map_err(Self::format(path))?;
         let temporary = path.with_extension("new");
         let mut file = File::create(&temporary).map_err(io)?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
@@ -184,6 +218,12 @@ impl Registry {
                 });
             }
             Control::Collected(record) => self.collected(record, at),
+            Control::RecordsDamaged(record) if record.more => {}
+            Control::RecordsDamaged(record) => {
+                let damaged = self.damaged.entry(record.name.clone()).or_default();
+                damaged.records.extend(&record.records);
+                damaged.lost.extend(record.lost.iter().map(|lost| (*lost, at)));
+            }
             Control::DeadLettersReplayed { records, .. } => self.read_again.extend(records),
             Control::ConfigurationRefused { file, reason } => {
                 self.refused.insert(file.clone(), reason.clone());
@@ -206,6 +246,7 @@ impl Registry {
             Control::Tick {}
             | Control::SourceSilent { .. }
             | Control::SourceHeard { .. }
+            | Control::BoundReached { .. }
             | Control::Started { .. }
             | Control::Stopped { .. }
             | Control::IncidentStep { .. }
@@ -291,22 +332,29 @@ fn token_id(token: &str) -> Option<&str> {
 }
 
 /// The secret of a source at a generation: derived, never stored. 64 hexadecimal digits.
-pub(crate) fn source_secret(key: &SecretKey, source: &str, generation: u32) -> String {
+fn source_secret(key: &SecretKey, source: &str, generation: u32) -> String {
     hex::encode(key.mac(&[b"source secret v1", source.as_bytes(), &generation.to_le_bytes()]))
 }
 
-/// The same secret as Standard Webhooks write one: `whsec_` and base64 of its 32 bytes.
-pub(crate) fn standard_webhook_secret(secret: &str) -> String {
-    format!("whsec_{}", STANDARD.encode(hex::decode(secret).unwrap_or_default()))
+/// The secret in the form that senders of a type take. GitLab's audit streams take 16 to 24 characters (GitLab, "Audit
+/// event streaming GraphQL API"): 24 digits are 96 bits, in a header that nobody can try more often than requests are
+/// answered. Standard Webhooks write `whsec_` and base64 of 32 bytes.
+pub(crate) fn sender_secret(key: &SecretKey, kind: SourceType, source: &str, generation: u32) -> String {
+    let mut secret = source_secret(key, source, generation);
+    if authentic::is_standard_webhook(kind) {
+        return format!("whsec_{}", STANDARD.encode(hex::decode(secret).unwrap_or_default()));
+    }
+    if kind == SourceType::GitlabAudit {
+        secret.truncate(24);
+    }
+    secret
 }
 
 /// What the receiver needs to know of a source: the secret in force and the one before it.
 pub(crate) fn settings(source: &SourceRecord, key: &SecretKey, configured: &[Secret]) -> SourceSettings {
     let generations = [Some(source.generation), source.generation.checked_sub(1)];
-    let standard = authentic::is_standard_webhook(source.source_type);
     let derived = generations.into_iter().flatten().map(|generation| {
-        let secret = source_secret(key, &source.name, generation);
-        let secret = if standard { standard_webhook_secret(&secret) } else { secret };
+        let secret = sender_secret(key, source.source_type, &source.name, generation);
         Secret { id: format!("g{generation}"), bytes: secret.into_bytes() }
     });
     SourceSettings {
@@ -333,4 +381,47 @@ pub(crate) fn is_source_name(name: &str) -> bool {
         && name.bytes().all(ok)
         && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
         && name != SourceType::Pipeproof.name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret_keys::SecretKeys;
+
+    #[test]
+    fn a_copy_that_was_edited_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = SecretKeys::load_or_create(&dir.path().join("keys")).unwrap();
+        let path = dir.path().join("registry.json");
+        assert_eq!(Registry::load(&path, &keys.token).unwrap().unwrap().position, 0, "there is none yet");
+        let (_, token) = new_token(&keys.token, &[], None, None, None, (Timestamp::from_secs(7), "anna"));
+        let (_, other) = new_token(&keys.token, &[], None, None, None, (Timestamp::from_secs(7), "mallory"));
+        let mut registry = Registry { position: 9, ..Registry::default() };
+        registry.tokens.insert(token.id.clone(), token.clone());
+        registry.read_again.insert(4);
+        registry.collected.entry("acme".into()).or_default().insert(
+            "runs".into(),
+            CollectedSoFar {
+                at: Timestamp::from_secs(3),
+                cursors: BTreeMap::from([("b".to_owned(), serde_json::json!({"z": 1, "a": [2]}))]),
+                items: 1,
+                lost: 0,
+            },
+        );
+        registry.save(&path, &keys.token).unwrap();
+        let loaded = Registry::load(&path, &keys.token).unwrap().unwrap();
+        assert_eq!(serde_json::to_value(&loaded).unwrap(), serde_json::to_value(&registry).unwrap());
+
+        let text = fs::read_to_string(&path).unwrap();
+        let without: String = text.lines().filter(|line| !line.contains(SEAL)).collect();
+        for edited in
+            [text.replace(&token.hash, &other.hash), text.replace(": 9", ": 8"), without, text[..90].to_owned()]
+        {
+            assert_ne!(edited, text);
+            fs::write(&path, edited).unwrap();
+            assert!(Registry::load(&path, &keys.token).unwrap().is_none());
+        }
+        fs::write(&path, &text).unwrap();
+        assert!(Registry::load(&path, &keys.source).unwrap().is_none(), "of another key");
+    }
 }

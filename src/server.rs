@@ -7,15 +7,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pipeproof_engine::clock::{Clock, SystemClock};
+use pipeproof_engine::clock::{Clock, SteadyClock, SystemClock};
 use pipeproof_engine::control::Control;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::accept::Accepting;
 use crate::config::Config;
 use crate::http;
 use crate::node::{Node, NodeError, Shared};
+use crate::public_address;
 use crate::registry::new_token;
 use crate::rules::{self, ChangeError, Mandate};
 use crate::scope::Scope;
@@ -30,7 +32,7 @@ pub(crate) struct Server {
     node: Node,
     pub(crate) address: SocketAddr,
     pub(crate) local_token: String,
-    serving: Vec<JoinHandle<std::io::Result<()>>>,
+    serving: Vec<JoinHandle<()>>,
     encrypted: bool,
 }
 
@@ -46,15 +48,21 @@ impl Server {
     pub(crate) async fn start(data: &Path, config: &Config, listen: SocketAddr) -> Result<Self, NodeError> {
         let listener = TcpListener::bind(listen).await.map_err(NodeError::part("listen"))?;
         let address = listener.local_addr().map_err(NodeError::part("listen"))?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(SystemClock));
         let node = Node::start(data, config, clock).await?;
         let local_token = local_token(&node.shared).await?;
         let mut serving = Vec::new();
         let endpoint = node.shared.tls.get(tls::SERVER);
         let encrypted = endpoint.is_some();
+        if !config.passing {
+            node.shared.public.listens(encrypted, address);
+        }
         let local = match endpoint {
             None => {
-                serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
+                serving.push(tokio::spawn(http::serve(
+                    Accepting::new(listener, Arc::clone(&node.shared)),
+                    Arc::clone(&node.shared),
+                )));
                 address
             }
             Some(endpoint) => {
@@ -63,9 +71,12 @@ impl Server {
                 let own = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(NodeError::part("listen"))?;
                 let local = own.local_addr().map_err(NodeError::part("listen"))?;
                 let failed = node.shared.metrics.tls_handshakes_failed.clone();
-                let listener = TlsListener::new(listener, endpoint, failed);
+                let listener = TlsListener::new(Accepting::new(listener, Arc::clone(&node.shared)), endpoint, failed);
                 serving.push(tokio::spawn(http::serve(listener, Arc::clone(&node.shared))));
-                serving.push(tokio::spawn(http::serve(own, Arc::clone(&node.shared))));
+                serving.push(tokio::spawn(http::serve(
+                    Accepting::new(own, Arc::clone(&node.shared)),
+                    Arc::clone(&node.shared),
+                )));
                 local
             }
         };
@@ -76,7 +87,7 @@ impl Server {
 
     /// The address as a URL.
     pub(crate) fn url(&self) -> String {
-        format!("{}://{}", if self.encrypted { "https" } else { "http" }, self.address)
+        public_address::url(self.encrypted, self.address)
     }
 
     /// Reads the configured folder of rules again. What is wrong with it is logged and shown; the rules before stay.
@@ -117,7 +128,7 @@ impl Server {
         revoke_local_tokens(&shared).await;
         self.node.stop().await?;
         for serving in self.serving {
-            serving.await.map_err(NodeError::part("serve HTTP"))?.map_err(NodeError::part("serve HTTP"))?;
+            serving.await.map_err(NodeError::part("serve HTTP"))?;
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
 # Audit logs of one project to pipeproof, by way of Pub/Sub.
 
 variable "project" { type = string }
-variable "url" { type = string }
+variable "url" {
+  type        = string
+  description = "The source's address, as `sources add` prints it: where entries go, and the audience of the token that goes with them"
+}
 
 resource "google_project_iam_audit_config" "reads" {
   for_each = toset(["sts.googleapis.com", "iamcredentials.googleapis.com", "iam.googleapis.com", "secretmanager.googleapis.com", "cloudkms.googleapis.com"])
@@ -50,6 +53,14 @@ resource "google_pubsub_subscription" "push" {
   }
   push_config {
     push_endpoint = var.url
-    oidc_token { service_account_email = google_service_account.push.email }
+    oidc_token {
+      service_account_email = google_service_account.push.email
+      audience              = var.url
+    }
   }
+}
+
+# What pipeproof has to know of the sender: `identity` of the source in pipeproof.yaml.
+output "identity" {
+  value = { audience = var.url, email = google_service_account.push.email }
 }

@@ -2,11 +2,13 @@
 //!
 //! They are our own audit trail, and what makes a replay exact: a replay reads them where the live run did.
 
+mod damage;
 mod redaction;
 mod rules;
 
 use serde::{Deserialize, Serialize};
 
+pub use damage::{Lost, RecordsDamaged};
 pub use redaction::{Dropped, RedactionDone, RedactionRecord};
 pub use rules::{Approval, DeployedException, DeployedRule, RulesChange, RulesRecord};
 
@@ -114,6 +116,17 @@ pub enum Control {
         /// As in the record that refused it.
         file: String,
     },
+    /// A rule or a table dropped what it should remember, because a bound was reached.
+    BoundReached {
+        /// Its id or name.
+        rule: String,
+        /// Signals, groups or rows since the record before, or since the start.
+        dropped: u64,
+        /// The same in words.
+        reason: String,
+    },
+    /// Records of a log are damaged on disk.
+    RecordsDamaged(RecordsDamaged),
     /// A collector has come so far: what it fetched before is in the log.
     Collected(Collected),
     /// Dead letters that can be decoded by now are read again: a copy of each follows in the log.

@@ -5,6 +5,7 @@
 //! | `pipeproof` | our own ticks: whole unless we were down |
 //! | `github.webhook` | a collector that found every delivery held that GitHub lists; without one nothing, and down at all → gap, because GitHub never delivers again by itself |
 //! | `aws.cloudtrail` | a collector that compared what it read with the provider's signed digests: complete where all of them agree, a gap where a file that they list is missing or changed; without one nothing |
+//! | any | records that were received in it and are lost as data, by damage to the log → gap, whatever else is known |
 //! | any whose events their sender numbers ([`crate::sequence`]) | no number is missing before the first one of a later hour → whole; a missing one → gap until it comes |
 //! | every other | nothing: the sender repeats what we did not accept |
 //!
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commit::{Completeness, SourceWindow};
-use crate::control::SignedList;
+use crate::control::{RecordsDamaged, SignedList};
 use crate::sequence::{Arrival, HourChange, JUDGED_FOR, Numbered, Numberings, StreamChange};
 use crate::source::SourceType;
 use crate::time::Timestamp;
@@ -26,6 +27,8 @@ pub const DOWN_AFTER: Duration = Duration::from_secs(5);
 const LATE_WORD: Duration = Duration::from_secs(3 * 86_400);
 /// Longest basis of a window, characters.
 const BASIS_CHARS: usize = 600;
+/// How the basis of a window begins in which records were lost.
+const LOST: &str = "records of the log are lost: ";
 
 /// The windows of the current and the previous hours that may still change.
 #[derive(Clone, Debug, Default)]
@@ -177,6 +180,7 @@ impl Coverage {
             let named = format!("{}: {}", list.list, list.faults.join("; "));
             let before = match window.status {
                 Completeness::Gap if waits_for_lists(window.source_type) => format!("{}; ", window.basis),
+                _ if is_lost(window) => format!("{}; ", window.basis),
                 _ => String::new(),
             };
             window.status = Completeness::Gap;
@@ -188,7 +192,8 @@ impl Coverage {
     /// Everything that the provider lists of what it sent from `from` to `to` is held: windows inside are whole.
     pub fn whole(&mut self, source: &str, from: Timestamp, to: Timestamp) {
         for Kept { window, changed } in self.windows.get_mut(source).into_iter().flat_map(BTreeMap::values_mut) {
-            if window.start < from || window.end > to || window.status == Completeness::Complete {
+            let is_inside = from <= window.start && window.end <= to;
+            if !is_inside || window.status == Completeness::Complete || is_lost(window) {
                 continue;
             }
             window.status = Completeness::Complete;
@@ -197,6 +202,23 @@ impl Coverage {
                 window.basis.push_str(&format!("; not receiving for {} s, fetched afterwards", window.down_secs));
             }
             *changed = true;
+        }
+    }
+
+    /// Records are lost as data. Of which sources they were nobody knows, so every window has a gap in which one of them may have
+    /// been received. Windows that are closed are opened once more, as the record of the damage has them.
+    pub fn lost(&mut self, damaged: &RecordsDamaged) {
+        for window in &damaged.windows {
+            let kept = self.windows.entry(window.source.clone()).or_default();
+            kept.entry(window.end.minus(HOUR)).or_insert_with(|| Kept { window: window.clone(), changed: true });
+        }
+        for Kept { window, changed } in self.windows.values_mut().flat_map(BTreeMap::values_mut) {
+            let touches = damaged.lost.iter().any(|lost| window.start <= lost.to && lost.from < window.end);
+            if touches && !is_lost(window) {
+                window.status = Completeness::Gap;
+                window.basis = format!("{LOST}{}", damaged.reason).chars().take(BASIS_CHARS).collect();
+                *changed = true;
+            }
         }
     }
 
@@ -225,6 +247,11 @@ impl Coverage {
         let kept = Kept { window, changed: false };
         self.windows.entry(kept.window.source.clone()).or_default().insert(kept.window.end.minus(HOUR), kept);
     }
+}
+
+/// Whether records that may have been received in the window are lost: nothing that is held can make it whole.
+fn is_lost(window: &SourceWindow) -> bool {
+    window.status == Completeness::Gap && window.basis.starts_with(LOST)
 }
 
 /// Whether a provider signs lists of what it delivered.
@@ -261,6 +288,9 @@ fn is_open(window: &SourceWindow, numberings: &Numberings, now: Timestamp) -> bo
 }
 
 fn judge(window: &mut SourceWindow, numberings: &Numberings) {
+    if is_lost(window) {
+        return;
+    }
     let down = window.down_secs;
     if let Some((status, mut basis)) = numberings.judge(window) {
         if down > 0 {
@@ -343,6 +373,7 @@ fn judge_unnumbered(window: &mut SourceWindow) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Lost;
 
     #[test]
     fn being_down_is_a_gap_for_a_source_that_never_repeats() {
@@ -366,6 +397,51 @@ mod tests {
         assert!(whole.basis.contains("not receiving for 30 s"), "{}", whole.basis);
         coverage.close(hour.plus(HOUR * 3));
         assert_eq!(coverage.iter().count(), 0);
+    }
+
+    #[test]
+    fn lost_records_are_a_gap_of_every_window_they_may_have_come_in_and_stay_one() {
+        let hour = Timestamp::from_secs(3_600 * 100);
+        let minutes = |count: u64| hour.plus(Duration::from_secs(count * 60));
+        let mut coverage = Coverage::default();
+        let sources = [("hooks", SourceType::GithubWebhook), ("trail", SourceType::AwsCloudtrail)];
+        let mut closed = new("k8s", SourceType::KubernetesAudit, hour.minus(HOUR * 5), &Numberings::default());
+        closed.records = 17;
+        for (name, kind) in sources {
+            coverage.open(name, kind, hour.minus(HOUR), minutes(10));
+            coverage.open(name, kind, hour.minus(HOUR), minutes(70));
+        }
+        coverage.take_changed();
+        let lost = |first, from, to| Lost { first, end: first + 2, from, to };
+        let damaged = RecordsDamaged {
+            name: "log".to_owned(),
+            records: vec![(3, 5), (8, 10)],
+            lost: vec![lost(3, closed.start, closed.start.plus(HOUR / 2)), lost(8, minutes(10), minutes(11))],
+            windows: vec![closed.clone()],
+            more: false,
+            reason: "records 3 to 4".to_owned(),
+        };
+        coverage.lost(&damaged);
+        let changed = coverage.take_changed();
+        let told: Vec<_> = changed.iter().map(|it| (it.source.as_str(), it.start, it.records, it.status)).collect();
+        let gap = Completeness::Gap;
+        assert_eq!(told, [("hooks", hour, 0, gap), ("k8s", closed.start, 17, gap), ("trail", hour, 0, gap)]);
+        assert_eq!(changed[0].basis, "records of the log are lost: records 3 to 4");
+        // Nothing that is held can make them whole, and what else is known does not hide it.
+        coverage.whole("hooks", hour, hour.plus(HOUR));
+        coverage.judge_numbers("hooks", minutes(20));
+        coverage.down(minutes(30), minutes(31));
+        coverage.gap("trail", &list(hour, hour.plus(HOUR), &["a.json.gz is missing"]));
+        let bases: Vec<_> = coverage.iter().filter(|it| it.start == hour).map(|it| (it.status, &it.basis)).collect();
+        assert_eq!(bases.len(), 2);
+        assert!(bases.iter().all(|(status, basis)| *status == gap && basis.starts_with(LOST)), "{bases:?}");
+        assert!(bases[1].1.ends_with("a.json.gz is missing"));
+        coverage.take_changed();
+        coverage.lost(&damaged);
+        coverage.close(minutes(80));
+        let again = coverage.take_changed();
+        assert_eq!(again.len(), 0, "it is told once: {again:?}");
+        assert!(coverage.iter().all(|it| it.source != "k8s"), "what is told is let go");
     }
 
     fn list(from: Timestamp, to: Timestamp, faults: &[&str]) -> SignedList {

@@ -5,11 +5,13 @@
 //! none of it.
 
 #[cfg(debug_assertions)]
+use std::io::Write as _;
+#[cfg(debug_assertions)]
 use std::sync::LazyLock;
 #[cfg(debug_assertions)]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A point, in the order an event passes them.
+/// A point, in the order an event passes them; behind them those of upkeep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Failpoint {
@@ -33,6 +35,7 @@ pub enum Failpoint {
     LakeAfterCommit,
     CompactAfterPut,
     CompactAfterCommit,
+    LakeAfterVacuum,
     ArchiveBeforeFeeds,
     SealBeforeAppend,
     SealAfterAppend,
@@ -41,6 +44,15 @@ pub enum Failpoint {
     DeliverAfterReceipt,
     RetireAfterMark,
     RetireAfterRemove,
+    BackupBeforeManifest,
+    RulesBeforeRename,
+    RulesAfterRename,
+    SqlBeforeRecord,
+    SqlAfterRecord,
+    CollectBeforeCursors,
+    CollectAfterCursors,
+    HealBefore,
+    HealAfter,
     RedactAfterOrder,
     RedactAfterState,
     RedactAfterStore,
@@ -74,6 +86,7 @@ impl Failpoint {
         Self::LakeAfterCommit,
         Self::CompactAfterPut,
         Self::CompactAfterCommit,
+        Self::LakeAfterVacuum,
         Self::ArchiveBeforeFeeds,
         Self::SealBeforeAppend,
         Self::SealAfterAppend,
@@ -82,6 +95,15 @@ impl Failpoint {
         Self::DeliverAfterReceipt,
         Self::RetireAfterMark,
         Self::RetireAfterRemove,
+        Self::BackupBeforeManifest,
+        Self::RulesBeforeRename,
+        Self::RulesAfterRename,
+        Self::SqlBeforeRecord,
+        Self::SqlAfterRecord,
+        Self::CollectBeforeCursors,
+        Self::CollectAfterCursors,
+        Self::HealBefore,
+        Self::HealAfter,
         Self::RedactAfterOrder,
         Self::RedactAfterState,
         Self::RedactAfterStore,
@@ -116,6 +138,7 @@ impl Failpoint {
             Self::LakeAfterCommit => "lake.after-commit",
             Self::CompactAfterPut => "compact.after-put",
             Self::CompactAfterCommit => "compact.after-commit",
+            Self::LakeAfterVacuum => "lake.after-vacuum",
             Self::ArchiveBeforeFeeds => "archive.before-feeds",
             Self::SealBeforeAppend => "seal.before-append",
             Self::SealAfterAppend => "seal.after-append",
@@ -124,6 +147,15 @@ impl Failpoint {
             Self::DeliverAfterReceipt => "deliver.after-receipt",
             Self::RetireAfterMark => "retire.after-mark",
             Self::RetireAfterRemove => "retire.after-remove",
+            Self::BackupBeforeManifest => "backup.before-manifest",
+            Self::RulesBeforeRename => "rules.before-rename",
+            Self::RulesAfterRename => "rules.after-rename",
+            Self::SqlBeforeRecord => "sql.before-record",
+            Self::SqlAfterRecord => "sql.after-record",
+            Self::CollectBeforeCursors => "collect.before-cursors",
+            Self::CollectAfterCursors => "collect.after-cursors",
+            Self::HealBefore => "heal.before",
+            Self::HealAfter => "heal.after",
             Self::RedactAfterOrder => "redact.after-order",
             Self::RedactAfterState => "redact.after-state",
             Self::RedactAfterStore => "redact.after-store",
@@ -143,6 +175,8 @@ impl Failpoint {
             && *point == self
             && left.fetch_sub(1, Ordering::SeqCst) == 1
         {
+            // Whoever armed it can tell this death from any other; a line that cannot be written changes nothing.
+            drop(writeln!(std::io::stderr(), "dies at failpoint {}", self.name()));
             std::process::abort();
         }
     }

@@ -183,7 +183,6 @@ pub const CATEGORIES: &[(&str, &[SourceType])] = &[
             Json,
         ],
     ),
-    ("leak", &[Github, Joblog, GitlabJoblog, JenkinsJoblog, BuildkiteJoblog, Gitleaks, Cloudevents, Otlp, Json]),
     ("ledger", &[ProviderLedger, Json]),
     (
         "audit",

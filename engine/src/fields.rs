@@ -170,6 +170,7 @@ fields! {
     LeakFingerprint, "leak.fingerprint", Text, "Keyed fingerprint of that secret";
     LeakCount, "leak.count", Int, "How often it occurs in the record";
     Message, "message", Text, "Free text of the event, redacted";
+    EventsLeftOut, "events.left_out", Int, "How many of the things the record tells of are no events of their own: a record gives at most 500, what failed or is severe first, and some list fewer than they count";
 }
 
 /// For each length of a name, the letters it may end in, one bit for each. Decoders ask of every key whether it is a

@@ -1,5 +1,9 @@
 //! What must hold at every moment, as functions: the simulation and the fault tests assert them, and a running node counts
 //! what violates them in `pipeproof_invariant_violations_total`.
+//!
+//! Positions and the tree are checked all the time. What takes the records themselves to know (that none is lost, stored twice, or
+//! found otherwise) a node counts when `doctor --verify` derives them again from what it holds. What was sent, and what another
+//! process finds in it, only a reference outside can say: the simulation and the fault runs have one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,8 +57,8 @@ impl Invariant {
     }
 }
 
-/// Positions of everything that goes through one log partition, read such that what follows is read first: retired, then
-/// archived, detected, tree, durable. Positions only grow, so nothing that moves meanwhile looks like a violation.
+/// Positions of everything that goes through one log partition, read in the order of the fields. Each only grows, and none may pass the
+/// one after it, so nothing that moves meanwhile looks like a violation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
     /// Records removed from the log as data.
@@ -63,10 +67,10 @@ pub struct Positions {
     pub archived: u64,
     /// Records evaluated and committed.
     pub detected: u64,
-    /// Leaves of the tree.
-    pub leaves: u64,
     /// Records on stable storage.
     pub durable: u64,
+    /// Leaves of the tree: each has one before it counts as durable.
+    pub leaves: u64,
 }
 
 impl Positions {
@@ -76,7 +80,7 @@ impl Positions {
             (self.detected > self.durable, Invariant::DetectedIsDurable),
             (self.archived > self.detected, Invariant::ArchivedIsDetected),
             (self.retired > self.archived, Invariant::RetiredIsArchived),
-            (self.leaves > self.durable, Invariant::TreeIsWhole),
+            (self.durable > self.leaves, Invariant::TreeIsWhole),
         ]
         .into_iter()
         .filter_map(|(violated, invariant)| violated.then_some(invariant))
@@ -122,8 +126,10 @@ mod tests {
 
     #[test]
     fn positions_out_of_order_are_named() {
-        let fine = Positions { retired: 1, archived: 2, detected: 3, leaves: 4, durable: 4 };
+        let fine = Positions { retired: 1, archived: 2, detected: 3, durable: 4, leaves: 4 };
         assert_eq!(fine.violated().count(), 0);
+        assert_eq!(Positions { leaves: 5, ..fine }.violated().count(), 0, "a leaf comes before its mark");
+        assert_eq!(Positions { leaves: 3, ..fine }.violated().collect::<Vec<_>>(), [Invariant::TreeIsWhole]);
         let ahead = Positions { retired: 3, detected: 5, ..fine };
         assert_eq!(ahead.violated().collect::<Vec<_>>(), [Invariant::DetectedIsDurable, Invariant::RetiredIsArchived]);
     }

@@ -22,8 +22,11 @@ use crate::time::Timestamp;
 
 /// Domain separation and version of the leaf encoding.
 pub const LEAF_MAGIC: &[u8; 20] = b"pipeproof record v1\n";
-/// Largest record, leaf bytes included: 1 MiB.
-pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Largest record of any source, leaf bytes included: 16 MiB. Only documents (a bill of materials, a scanner's report, a reviewed
+/// object) are let grow beyond [`ITEM_BYTES_MAX`].
+pub const RECORD_BYTES_MAX: usize = 16 << 20;
+/// Largest record of a source whose items are events, leaf bytes included: 1 MiB.
+pub const ITEM_BYTES_MAX: usize = 1 << 20;
 
 /// A place in the log: the next or the given record of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 
 mod certificate;
 mod identity;
+mod presented;
 mod schemes;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use pipeproof_engine as engine;
 
 pub use self::certificate::{AcceptedCertificate, CertificateError, ClientCertificate, IdentityRuleError};
 pub use self::identity::{IdentityError, Issuer};
+pub use self::presented::presented;
 use self::schemes::Scheme;
 
 /// A secret shared with a source.
@@ -74,6 +76,13 @@ pub fn proof(kind: SourceType, headers: &HeaderMap, body: &[u8], secrets: &[Secr
         }
     }
     if stale { Proof::Stale } else { Proof::None }
+}
+
+/// Whether a request shows something that a scheme of its source would look at, and there is a secret to look at it with. Says
+/// nothing about whether it is right: that takes the body.
+#[must_use]
+pub fn is_signed(kind: SourceType, headers: &HeaderMap, secrets: &[Secret]) -> bool {
+    !secrets.is_empty() && schemes(kind).iter().any(|scheme| headers.contains_key(scheme.header()))
 }
 
 /// How senders of a type prove themselves, the strongest way first.

@@ -32,6 +32,7 @@ mod github_alerts;
 mod github_audit;
 mod github_config;
 mod github_joblog;
+mod github_ref;
 mod github_times;
 mod github_webhook;
 mod gitlab_audit;
@@ -74,7 +75,7 @@ mod trivy;
 mod vault_audit;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -82,7 +83,7 @@ use bytes::Bytes;
 use engine::event::{Event, EventId};
 use engine::fields::{CompactString, Field, Fields};
 use engine::json::{JsonError, Parsed, Value};
-use engine::record::{Position, Record};
+use engine::record::{Position, Record, Redacted};
 use engine::source::SourceType;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
@@ -93,7 +94,7 @@ use crate::unwrap::UNREAD;
 
 /// Deepest nesting of JSON that is decoded.
 const DEPTH_MAX: usize = 64;
-/// Most events derived from one record: what is beyond is in the record, but not an event.
+/// Most events of one record: what is beyond is in the record, but not an event, and counted by `events.left_out`.
 const DERIVED_MAX: usize = 500;
 
 /// Why a record is a dead letter.
@@ -254,42 +255,55 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
         SourceType::Json => json::decode(record)?,
         SourceType::Pipeproof => pipeproof::decode(record)?,
     };
+    let left_out = drafts.len().saturating_sub(DERIVED_MAX);
     drafts.truncate(DERIVED_MAX);
+    leave_out(&mut drafts, left_out);
     leaks(record, &mut drafts);
     Ok(finish(position, record, drafts))
 }
 
-/// Secrets found where anybody can read them are events. Elsewhere (an API's answer that carries a credential by
-/// design) they were merely removed.
+/// Says on a record's own event how much of it has none.
+fn leave_out(drafts: &mut [Draft], left_out: usize) {
+    let Some(first) = drafts.first_mut().filter(|_| left_out > 0) else { return };
+    let before = match first.fields.get(Field::EventsLeftOut) {
+        Some(engine::fields::Value::Int(before)) => *before,
+        _ => 0,
+    };
+    first.fields.int(Field::EventsLeftOut, i64::try_from(left_out).ok().map(|more| before.saturating_add(more)));
+}
+
+/// Keeps as many things a record lists as there is room for beside its own event, and tells how many have none. What ranks lowest is
+/// kept; where all have room the order stays.
+fn keep_those_with_room<T, K: Ord>(listed: &mut Vec<T>, rank: impl FnMut(&T) -> K) -> usize {
+    let room = DERIVED_MAX - 1;
+    let left_out = listed.len().saturating_sub(room);
+    if left_out > 0 {
+        listed.sort_by_key(rank);
+        listed.truncate(room);
+    }
+    left_out
+}
+
+/// Every secret that was replaced is an event, whatever carried it, but for two kinds: what a scanner reports is that event
+/// already, and some records hold a credential because they are about it ([`Family::is_expected`]).
 fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
-    let open = matches!(
-        record.envelope.source_type,
-        SourceType::GithubJoblog
-            | SourceType::GithubWebhook
-            | SourceType::Cloudevents
-            | SourceType::Otlp
-            | SourceType::GitlabJoblog
-            | SourceType::JenkinsJoblog
-            | SourceType::BuildkiteJoblog
-            | SourceType::GitlabWebhook
-            | SourceType::Jenkins
-            | SourceType::Json
-    );
-    let Some(first) = drafts.first().filter(|_| open) else { return };
-    let leaks: Vec<Draft> = record
-        .envelope
-        .redacted
-        .iter()
-        .filter(|redacted| Family::is_leak(&redacted.family))
-        .map(|redacted| {
-            let mut leak = first.derive(ORIGIN, "leak.detected", "leak");
-            leak.fields.text(Field::LeakType, Some(redacted.family.as_str()));
-            leak.fields.text(Field::LeakFingerprint, Some(redacted.fingerprint.as_str()));
-            leak.fields.int(Field::LeakCount, Some(i64::from(redacted.count)));
-            leak
-        })
-        .collect();
-    drafts.extend(leaks);
+    let kind = record.envelope.source_type;
+    let told: Vec<&str> = drafts.iter().filter_map(|draft| draft.fields.get_text(Field::LeakFingerprint)).collect();
+    let new = |redacted: &&Redacted| {
+        !Family::is_expected(&redacted.family, kind) && !told.contains(&redacted.fingerprint.as_str())
+    };
+    let redacted: Vec<&Redacted> = record.envelope.redacted.iter().filter(new).collect();
+    // A report without findings gives no event of its own, and may hold a secret all the same.
+    let alone = drafts.is_empty();
+    let origin = drafts.first().cloned().unwrap_or_default();
+    for redacted in redacted {
+        let mut leak = origin.derive(ORIGIN, "leak.detected", "leak");
+        leak.fields.text(Field::LeakType, Some(redacted.family.as_str()));
+        leak.fields.text(Field::LeakFingerprint, Some(redacted.fingerprint.as_str()));
+        leak.fields.int(Field::LeakCount, Some(i64::from(redacted.count)));
+        leak.native = alone.then(|| native::derived(kind, &leak.fields));
+        drafts.push(leak);
+    }
 }
 
 fn finish(position: Position, record: &Record, drafts: Vec<Draft>) -> Vec<Event> {

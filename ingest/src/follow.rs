@@ -13,10 +13,15 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::unwrap::whole_words;
+
 /// How much of a file's beginning tells it from another one of the same inode, bytes.
 const HEAD_BYTES: usize = 64;
-/// Most bytes read from a file at a time; a line longer than this is cut.
+/// Most bytes read from a file at a time, unless one line is longer.
 const READ_BYTES: usize = 1 << 20;
+/// Longest line that is read whole, bytes: what a record does not hold of it is cut once its secrets are replaced. One that is
+/// longer still is told in pieces of whole words.
+const LINE_BYTES_MAX: usize = 16 << 20;
 /// Most lines told at a time.
 const READ_LINES: usize = 5_000;
 /// Endings of files that hold what was read before, compressed by whoever rotates.
@@ -48,6 +53,14 @@ pub struct Chunk {
     pub lines: Bytes,
     key: String,
     mark: Mark,
+}
+
+impl Chunk {
+    /// Which file it is, whatever it is called.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.key
+    }
 }
 
 /// Follows a file or the files of a folder.
@@ -151,7 +164,10 @@ impl Follower {
         }
         file.seek(SeekFrom::Start(offset))?;
         let mut bytes = Vec::new();
-        file.take(READ_BYTES as u64).read_to_end(&mut bytes)?;
+        let mut reader = file.take(READ_BYTES as u64);
+        while reader.read_to_end(&mut bytes)? > 0 && bytes.len() < LINE_BYTES_MAX && !bytes.contains(&b'\n') {
+            reader.set_limit(READ_BYTES as u64);
+        }
         let Some(end) = end_of_lines(&bytes) else { return Ok(None) };
         bytes.truncate(end);
         let mark = Mark { offset: offset + end as u64, head };
@@ -159,11 +175,11 @@ impl Follower {
     }
 }
 
-/// Where the last whole line ends; the whole if it is one line without end and full.
+/// Where the last whole line ends; the last whole word if it is one line that is too long.
 fn end_of_lines(bytes: &[u8]) -> Option<usize> {
     let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     let last = ends.take(READ_LINES).last();
-    last.or_else(|| (bytes.len() >= READ_BYTES).then_some(bytes.len()))
+    last.or_else(|| (bytes.len() >= LINE_BYTES_MAX).then(|| whole_words(bytes)))
 }
 
 /// Whether a file's name is one that `name` is rotated to: `audit.log`, `audit.log.1`, `audit.log-20261126`,
@@ -306,12 +322,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_cut_and_many_lines_come_in_parts() {
+    fn a_line_without_end_is_cut_between_words_and_many_lines_come_in_parts() {
         let mut log = Log::new();
-        log.append("audit.log", &"x".repeat(READ_BYTES + 10));
-        assert_eq!(log.lines().iter().map(String::len).collect::<Vec<_>>(), [READ_BYTES]);
+        let long = "x".repeat(READ_BYTES * 3 + 10);
+        log.append("audit.log", &format!("{long}\nb\n"));
+        assert_eq!(log.lines(), [long.as_str(), "b"], "longer than what is read at a time, and whole");
+        let endless = "xyz ".repeat(LINE_BYTES_MAX / 4);
+        log.append("audit.log", &format!("{}token-that-is-cut", &endless[..LINE_BYTES_MAX - 8]));
+        assert_eq!(log.lines().iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES_MAX - 8]);
         log.append("audit.log", "\n");
-        assert_eq!(log.lines(), ["x".repeat(10)]);
+        assert_eq!(log.lines(), ["token-that-is-cut"]);
         log.append("audit.log", &"y\n".repeat(READ_LINES * 2 + 1));
         assert_eq!(log.lines().len(), READ_LINES * 2 + 1);
     }

@@ -7,7 +7,7 @@
 //! - One directory holds one partition, and one writer thread owns it. Two processes must not open the same directory:
 //!   the caller holds a lock.
 //!
-//! Bytes on disk: `log/frame.rs` and `log/hashes.rs`. Opening and its judgements: `log/recover.rs`.
+//! Bytes on disk: `log/frame.rs` and `log/hashes.rs`. Opening and its judgements: `log/scan.rs` and `log/recover.rs`.
 
 pub mod disk;
 mod erased;
@@ -15,6 +15,7 @@ mod frame;
 mod hashes;
 mod recover;
 mod retired;
+mod scan;
 mod writer;
 
 #[cfg(test)]
@@ -95,11 +96,14 @@ pub enum LogError {
         /// Where the log ends.
         end: u64,
     },
-    /// A record is lost and so is its hash: the tree cannot be built.
-    #[error("record {index} and its leaf hash are both damaged: restore the log from a copy")]
+    /// Records are not here as data, and their hashes are damaged: the tree cannot be built without knowing them from elsewhere.
+    #[error(
+        "record {} is not here and its leaf hash is damaged, which is so of {} records: restore the log from a copy",
+        .records.first().copied().unwrap_or_default(), .records.len()
+    )]
     HashLost {
-        /// Its index.
-        index: u64,
+        /// Their indices, ascending; of very many only the first ones.
+        records: Vec<u64>,
     },
     /// A record was damaged after the log was opened.
     #[error("record {index} in {segment} is damaged: restart to quarantine it")]
@@ -215,8 +219,22 @@ impl Log {
     /// [`LogError::Behind`] if the log ends before `known_durable`; [`LogError::HashLost`] if damage cannot be fenced
     /// off; [`LogError::Io`].
     pub fn open(dir: &Path, known_durable: u64, options: LogOptions) -> Result<Opened, LogError> {
+        Self::open_knowing(dir, known_durable, options, &BTreeMap::new())
+    }
+
+    /// Opens the log with leaf hashes that are known from elsewhere. They are asked of no record whose own bytes or hash can be read. See
+    /// [`Log::open`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_knowing(
+        dir: &Path,
+        known_durable: u64,
+        options: LogOptions,
+        leaves: &BTreeMap<u64, Hash>,
+    ) -> Result<Opened, LogError> {
         let folder = Folder::open(dir).map_err(|cause| LogError::io("open", &dir.display().to_string(), cause))?;
-        Self::open_on(Arc::new(folder), known_durable, options)
+        Self::open_on_knowing(Arc::new(folder), known_durable, options, leaves)
     }
 
     /// Opens the log on a [`Disk`]. See [`Log::open`].
@@ -224,7 +242,16 @@ impl Log {
     /// # Errors
     /// As [`Log::open`].
     pub fn open_on(disk: Arc<dyn Disk>, known_durable: u64, options: LogOptions) -> Result<Opened, LogError> {
-        let recovered = recover::recover(disk.as_ref(), known_durable)?;
+        Self::open_on_knowing(disk, known_durable, options, &BTreeMap::new())
+    }
+
+    fn open_on_knowing(
+        disk: Arc<dyn Disk>,
+        known_durable: u64,
+        options: LogOptions,
+        leaves: &BTreeMap<u64, Hash>,
+    ) -> Result<Opened, LogError> {
+        let recovered = recover::recover(disk.as_ref(), known_durable, leaves)?;
         let next = recovered.tree.size();
         let (durable_sender, durable) = watch::channel(next);
         let shared = Arc::new(Shared {
@@ -362,6 +389,17 @@ impl Log {
         Ok(())
     }
 
+    /// Index of the last record before `end` that is here as data.
+    #[must_use]
+    pub fn last_before(&self, end: u64) -> Option<u64> {
+        let published = self.shared.published();
+        let readable = |segment: &Segment| {
+            let slots = (segment.first..end).zip(&segment.slots);
+            slots.filter(|(_, slot)| slot.is_readable()).map(|(index, _)| index).last()
+        };
+        published.segments.iter().rev().find_map(readable)
+    }
+
     /// Index of the first record that was not retired. Of earlier ones only the hashes are here.
     #[must_use]
     pub fn first(&self) -> u64 {
@@ -406,6 +444,12 @@ impl Log {
     #[must_use]
     pub fn is_redacted(&self, index: u64) -> bool {
         self.shared.published().erased.contains_key(&index)
+    }
+
+    /// Leaves of the tree. Each comes before its record counts as durable.
+    #[must_use]
+    pub fn leaves(&self) -> u64 {
+        self.shared.published().tree.size()
     }
 
     /// Root of the tree over the first `size` records; `None` when fewer are durable.

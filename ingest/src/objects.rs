@@ -6,6 +6,7 @@
 pub mod content;
 pub mod digest;
 pub mod keys;
+pub mod listing;
 pub mod notice;
 pub mod opened;
 pub mod seen;

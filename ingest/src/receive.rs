@@ -22,14 +22,14 @@ use pipeproof_engine as engine;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
-pub(crate) use self::identity::CHUNK;
+pub(crate) use self::identity::{CHUNK, CHUNKS};
 pub use crate::authentic::Secret;
 use crate::authentic::{self, Proof};
 pub use crate::limits::Limits;
 use crate::limits::{Coding, inflate};
-use crate::redact::{Redactor, join, summary};
+use crate::redact::{Carried, OpenKey, Redactor, join, summary};
 use crate::unwrap::{self, Item, UNREAD, cloudevents};
-pub use crate::unwrap::{Action as BulkAction, Framing, actions as bulk_actions, parts};
+pub use crate::unwrap::{Acks as HecAcks, Action as BulkAction, Framing, actions as bulk_actions, parts};
 
 /// Whether a record holds what could not be taken apart: it will be a dead letter.
 #[must_use]
@@ -84,6 +84,8 @@ pub struct Way {
     pub keep: bool,
     /// Kept with every record.
     pub attributes: Vec<(&'static str, String)>,
+    /// The private key that what came before on the same connection or in the same file left open.
+    pub carried: Carried,
 }
 
 /// The keys a receiver needs.
@@ -287,7 +289,7 @@ impl Receiver {
             Err(refusal) => return self.kept(way, &common, None, refusal),
         };
         if source.source_type.info().free_text {
-            return self.text_records(&common, &body);
+            return self.text_records(way, &common, &body);
         }
         match self.item_records(way, &common, &body) {
             Err(refusal) => self.kept(way, &common, Some(&body), refusal),
@@ -308,6 +310,8 @@ impl Receiver {
         let items = unwrap::items(kind, way.framing, &body, &self.limits)?;
         let alone = items.len() == 1;
         let mut records = Vec::with_capacity(items.len());
+        // Where a line is an item, a private key goes over several.
+        let mut open_key = way.carried.before();
         for (number, item) in items.into_iter().enumerate() {
             // Among others it becomes a dead letter: the others must not suffer.
             if alone && check_depth(&item.bytes, self.limits.json_depth_max).is_err() {
@@ -320,13 +324,21 @@ impl Receiver {
                 Some(id) if !self.redactor.suspects(id.as_bytes()) => format!("id:{id}"),
                 _ => identity::hash(&self.keys.dedup, &item.bytes),
             };
-            records.push(self.item_record(common, id, &item)?);
+            records.push(self.item_record(common, id, &item, &mut open_key)?);
         }
+        way.carried.leave(open_key);
         Ok(records)
     }
 
-    fn item_record(&self, common: &Common<'_>, id: String, item: &Item) -> Result<Record, Refusal> {
-        let (body, redacted) = self.redactor.body(common.request.source.source_type, &item.bytes);
+    fn item_record(
+        &self,
+        common: &Common<'_>,
+        id: String,
+        item: &Item,
+        open_key: &mut OpenKey,
+    ) -> Result<Record, Refusal> {
+        let kind = common.request.source.source_type;
+        let (body, redacted) = self.redactor.body_after(kind, &item.bytes, open_key);
         let mut about = item.attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let redacted = join(redacted, self.redactor.attributes(&mut about));
         identity::shorten(&mut about, self.limits.attribute_bytes_max);
@@ -377,8 +389,9 @@ impl Receiver {
             unwrap::items(envelope.source_type, Framing::Values, &record.body, &self.limits).unwrap_or_default()
         };
         let several = items.len() > 1;
+        let mut open_key = OpenKey::default();
         let copy = |(number, item): (usize, Item)| {
-            let (body, redacted) = self.redactor.body(envelope.source_type, &item.bytes);
+            let (body, redacted) = self.redactor.body_after(envelope.source_type, &item.bytes, &mut open_key);
             let mut again = Record { envelope: envelope.clone(), salt: salt()?, body };
             let known = &mut again.envelope;
             known.item.push_str("/again");
@@ -400,23 +413,29 @@ impl Receiver {
     }
 
     /// A job log: redacted as a whole, because secrets go over lines, then cut into chunks.
-    fn text_records(&self, common: &Common<'_>, body: &Bytes) -> Result<Vec<Record>, Refusal> {
+    fn text_records(&self, way: &Way, common: &Common<'_>, body: &Bytes) -> Result<Vec<Record>, Refusal> {
         if body.trim_ascii().is_empty() {
             return Err(Refusal::Empty);
         }
         let job = identity::job(&common.attributes);
         let job = job.map_or_else(|| identity::hash(&self.keys.dedup, body), |job| format!("id:{job}"));
-        let output = self.redactor.scan_text(body);
+        let mut open_key = way.carried.before();
+        let output = self.redactor.scan_text(body, &mut open_key);
+        way.carried.leave(open_key);
         let text = Bytes::from(output.bytes);
         let chunks = unwrap::chunks(&text, self.limits.joblog_chunk_bytes);
         if chunks.len() > self.limits.items_max {
             return Err(Refusal::Items(self.limits.items_max));
         }
-        let mut records = Vec::with_capacity(chunks.len());
+        let count = chunks.len();
+        let mut records = Vec::with_capacity(count);
         for (number, chunk) in chunks.into_iter().enumerate() {
             let here = output.found.iter().filter(|(place, _, _)| chunk.contains(place));
             let redacted = summary(here);
-            let about = BTreeMap::from([(identity::CHUNK.to_owned(), number.to_string())]);
+            let mut about = BTreeMap::from([(CHUNK.to_owned(), number.to_string())]);
+            if count > 1 {
+                about.insert(CHUNKS.to_owned(), count.to_string());
+            }
             records.push(self.record(common, format!("{job}/{number}"), about, text.slice(chunk), redacted)?);
         }
         Ok(records)

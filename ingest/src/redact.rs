@@ -6,7 +6,10 @@
 //! free text, keys, bodies that cannot be decoded, headers and parameters are scanned throughout.
 
 mod detectors;
+mod entropy;
 mod kubernetes;
+mod patterns;
+mod pem;
 mod spine;
 mod walk;
 mod wrapped;
@@ -30,6 +33,8 @@ use sha2::{Digest, Sha256};
 
 pub use self::detectors::Family;
 use self::detectors::{Detectors, Hit};
+pub use self::pem::Carried;
+pub(crate) use self::pem::OpenKey;
 pub use self::spine::Spine;
 use self::walk::Shape;
 use crate::skim;
@@ -90,13 +95,27 @@ impl Redactor {
     /// it goes on until there is nothing left to find.
     #[must_use]
     pub fn body(&self, kind: SourceType, body: &Bytes) -> (Bytes, Vec<Redacted>) {
+        self.body_after(kind, body, &mut OpenKey::default())
+    }
+
+    /// The same for a body that others came before: `key` is the private key that they left open, and then the one that
+    /// this one does.
+    pub(crate) fn body_after(&self, kind: SourceType, body: &Bytes, key: &mut OpenKey) -> (Bytes, Vec<Redacted>) {
         if kind.info().free_text {
-            return self.text(body);
+            let Some(output) = self.scan_found(body, key) else { return (body.clone(), Vec::new()) };
+            return (Bytes::from(output.bytes), summary(output.found.iter()));
         }
         let mut bytes = body.clone();
         let mut found = Vec::new();
-        for _ in 0..PASSES_MAX {
-            let Some(output) = self.body_once(kind, &bytes) else {
+        for pass in 0..PASSES_MAX {
+            // What goes on from before is gone after the first pass.
+            let mut again = OpenKey::default();
+            let open = if pass == 0 { &mut *key } else { &mut again };
+            let output = self.body_once(kind, &bytes, open);
+            if again.is_open() {
+                *key = again;
+            }
+            let Some(output) = output else {
                 return (bytes, summary(found.iter()));
             };
             bytes = Bytes::from(output.bytes);
@@ -107,7 +126,7 @@ impl Redactor {
     }
 
     /// One pass over a body; none if it found nothing.
-    fn body_once(&self, kind: SourceType, body: &Bytes) -> Option<Output> {
+    fn body_once(&self, kind: SourceType, body: &Bytes, key: &mut OpenKey) -> Option<Output> {
         let shape = Shape {
             spine: Spine::of(kind),
             secrets: kubernetes::secrets(kind, body),
@@ -116,17 +135,24 @@ impl Redactor {
         // An escape can hide a keyword; only these two can stand for a character that secrets are made of.
         let escaped = body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/");
         let plain = shape.secrets.is_empty() && shape.found_secrets.is_empty() && !escaped && !body.contains(&0);
-        if plain && !self.suspects(body) {
+        if plain && !key.is_open() && !self.suspects(body) {
             return None;
         }
-        let mut output = walk::redact(self, body, shape);
+        let mut text_key = key.clone();
+        let mut output = walk::redact(self, body, shape, key);
         if serde_json::from_slice::<serde::de::IgnoredAny>(&output.bytes).is_err() {
             // Not JSON: strings may not be where they seem to be. Once more as text, escapes undone if one hid something.
-            let more = self.scan_found(&output.bytes);
-            let unescaped = || if escaped { self.scan_found(&skim::unescape(&output.bytes)) } else { None };
+            let mut unescaped_key = text_key.clone();
+            let more = self.scan_found(&output.bytes, &mut text_key);
+            let unescaped =
+                || if escaped { self.scan_found(&skim::unescape(&output.bytes), &mut unescaped_key) } else { None };
             if let Some(more) = more.or_else(unescaped) {
                 output.bytes = more.bytes;
                 output.found.extend(more.found);
+            }
+            if !key.is_open() && text_key.is_open() {
+                text_key.began_at(String::new);
+                *key = text_key;
             }
         }
         (!output.found.is_empty()).then_some(output)
@@ -135,7 +161,7 @@ impl Redactor {
     /// Redacts free text. Doing it again changes nothing.
     #[must_use]
     pub fn text(&self, text: &Bytes) -> (Bytes, Vec<Redacted>) {
-        match self.scan_found(text) {
+        match self.scan_found(text, &mut OpenKey::default()) {
             Some(output) => (Bytes::from(output.bytes), summary(output.found.iter())),
             None => (text.clone(), Vec::new()),
         }
@@ -145,7 +171,7 @@ impl Redactor {
     pub fn attributes(&self, attributes: &mut BTreeMap<String, String>) -> Vec<Redacted> {
         let mut found = Vec::new();
         for value in attributes.values_mut() {
-            if let Some(output) = self.scan_found(value.as_bytes()) {
+            if let Some(output) = self.scan_found(value.as_bytes(), &mut OpenKey::default()) {
                 found.extend(output.found);
                 *value = String::from_utf8_lossy(&output.bytes).into_owned();
             }
@@ -157,17 +183,22 @@ impl Redactor {
         self.detectors.suspects(text)
     }
 
-    pub(crate) fn scan_text(&self, text: &[u8]) -> Output {
-        self.scan_found(text).unwrap_or_else(|| Output { bytes: text.to_vec(), found: Vec::new() })
+    pub(crate) fn scan_text(&self, text: &[u8], key: &mut OpenKey) -> Output {
+        self.scan_found(text, key).unwrap_or_else(|| Output { bytes: text.to_vec(), found: Vec::new() })
     }
 
     /// Redacts a text until there is nothing left to find: what was next to a secret may be another one without it. None if
     /// nothing was found.
-    fn scan_found(&self, text: &[u8]) -> Option<Output> {
+    fn scan_found(&self, text: &[u8], key: &mut OpenKey) -> Option<Output> {
         let mut output: Option<Output> = None;
         for _ in 0..PASSES_MAX {
             let bytes = output.as_ref().map_or(text, |output| output.bytes.as_slice());
-            let (plain, hits) = self.detectors.look(bytes);
+            // What goes on from before is gone after the first pass.
+            let mut again = OpenKey::default();
+            let (plain, hits) = self.detectors.look(bytes, if output.is_none() { &mut *key } else { &mut again });
+            if again.is_open() {
+                *key = again;
+            }
             if hits.is_empty() {
                 return output;
             }

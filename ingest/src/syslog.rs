@@ -7,6 +7,8 @@ use pipeproof_engine as engine;
 use serde_json::{Map, Value, json};
 use syslog_loose::{ProcId, Variant};
 
+use crate::unwrap::whole_words;
+
 /// Most digits of an octet count: what is longer is no count.
 const COUNT_DIGITS_MAX: usize = 9;
 
@@ -22,7 +24,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Messages of at most `bytes_max` bytes; of a longer one the beginning is told.
+    /// Messages of at most `bytes_max` bytes; of a longer one the beginning is told, up to the last whole word.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { buffer: BytesMut::new(), bytes_max, skip: 0, skip_line: false }
@@ -99,7 +101,8 @@ impl Frames {
         }
         self.buffer.advance(head);
         self.skip = octets - kept;
-        Some(self.buffer.split_to(kept).freeze())
+        let frame = self.buffer.split_to(kept).freeze();
+        Some(if self.skip > 0 { beginning(&frame) } else { frame })
     }
 
     fn line(&mut self) -> Option<Bytes> {
@@ -111,10 +114,15 @@ impl Frames {
             None if self.buffer.len() <= self.bytes_max => None,
             _ => {
                 self.skip_line = true;
-                Some(self.buffer.split_to(self.bytes_max).freeze())
+                Some(beginning(&self.buffer.split_to(self.bytes_max).freeze()))
             }
         }
     }
+}
+
+/// What stays of a message that is too long. It was not redacted yet: half a secret must not stay.
+fn beginning(frame: &Bytes) -> Bytes {
+    frame.slice(..whole_words(frame))
 }
 
 enum Count {
@@ -248,15 +256,15 @@ mod tests {
 
     #[test]
     fn a_message_that_is_too_long_is_cut_and_costs_the_next_nothing() {
-        let mut frames = Frames::new(4);
-        frames.push(b"10 0123456789<1>x\n");
-        assert_eq!(all(&mut frames), ["0123", "<1>x"]);
-        frames.push(b"abcdefgh");
-        assert_eq!(all(&mut frames), ["abcd"]);
+        let mut frames = Frames::new(6);
+        frames.push(b"12 0123 56789ab<1>x\n");
+        assert_eq!(all(&mut frames), ["0123 ", "<1>x"], "half a word may be half a secret");
+        frames.push(b"abc defgh");
+        assert_eq!(all(&mut frames), ["abc "]);
         frames.push(b"ijklm\n<2>y\n");
         assert_eq!(all(&mut frames), ["<2>y"]);
-        frames.push(b"99999999999 x\n1 z");
-        assert_eq!(all(&mut frames), ["9999", "z"], "no count, a line");
+        frames.push(b"9999999999 x y\n1 z");
+        assert_eq!(all(&mut frames), ["z"], "no count, a line");
     }
 
     #[test]

@@ -29,10 +29,14 @@ use crate::skim;
 use wrappers::Peel;
 
 pub use self::bulk::{Action, actions};
+pub use self::hec::Acks;
 pub use self::parts::parts;
 
 /// Attribute: why what came could not be taken apart, as a code.
 pub(crate) const UNREAD: &str = "unread";
+
+/// Longest word that is left out whole where a text is cut, bytes.
+const WORD_BYTES_MAX: usize = 64 << 10;
 
 /// How a body is put together, where the way it came says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +106,7 @@ pub(crate) fn items(kind: SourceType, framing: Framing, body: &Bytes, limits: &L
         Framing::OtlpJson => otlp::json(&mut peel, &text),
         Framing::OtlpProtobuf => otlp::protobuf(&mut peel, &text),
     }
-    if peel.out.len() > limits.items_max { Err(Refusal::Items(limits.items_max)) } else { Ok(peel.out) }
+    peel.refusal().map_or(Ok(peel.out), Err)
 }
 
 /// The values of a body: several lines that are each a value (NDJSON), or values one after the other. Stops after
@@ -198,6 +202,16 @@ pub(crate) fn chunks(text: &[u8], bytes_max: usize) -> Vec<Range<usize>> {
     found
 }
 
+/// How much of a text stays that has to be cut before its secrets are replaced: whole words. Half a secret is not recognised,
+/// but is half a secret. No secret that is a word holds white space, quotes or angle brackets; of a word without end at least
+/// [`WORD_BYTES_MAX`] go.
+pub(crate) fn whole_words(text: &[u8]) -> usize {
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'`' | b'<' | b'>');
+    let from = text.len().saturating_sub(WORD_BYTES_MAX);
+    let last = text.get(from..).and_then(|tail| tail.iter().rposition(ends));
+    last.map_or(from, |last| from + last + 1)
+}
+
 /// The last place up to `at` that does not split a UTF-8 character; `at` itself if the text is not UTF-8 there.
 pub(crate) fn char_boundary(text: &[u8], at: usize) -> usize {
     (at.saturating_sub(3)..=at)
@@ -224,6 +238,18 @@ mod tests {
 
     type Frame = fn(&[String]) -> (Framing, Vec<u8>);
 
+    /// A field of Protocol Buffers that has a length: number, length, bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2];
+        let mut len = bytes.len();
+        while len > 0x7f {
+            out.push(u8::try_from(len & 0x7f).unwrap() | 0x80);
+            len >>= 7;
+        }
+        out.push(u8::try_from(len).unwrap());
+        [out, bytes.to_vec()].concat()
+    }
+
     /// Ways to send the same events.
     const FRAMES: &[(SourceType, Frame)] = &[
         (SourceType::Json, |events| (Framing::Values, events.join("\n").into_bytes())),
@@ -241,6 +267,27 @@ mod tests {
             (Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) }, lines.collect::<String>().into())
         }),
         (SourceType::Json, |events| {
+            let counted = events.iter().map(|event| {
+                let message = format!("<13>1 2026-11-26T00:00:00Z h app - - - {event}");
+                format!("{} {message}", message.len())
+            });
+            (Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) }, counted.collect::<String>().into())
+        }),
+        (SourceType::Json, |events| {
+            let record = |event: &String| {
+                format!(r#"{{"timeUnixNano":"1","body":{{"stringValue":{}}}}}"#, serde_json::to_string(event).unwrap())
+            };
+            let records: Vec<String> = events.iter().map(record).collect();
+            let body = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#, records.join(","));
+            (Framing::OtlpJson, body.into_bytes())
+        }),
+        (SourceType::Json, |events| {
+            // LogRecord.body is field 5, AnyValue.string_value field 1.
+            let records: Vec<u8> =
+                events.iter().flat_map(|event| field(2, &field(5, &field(1, event.as_bytes())))).collect();
+            (Framing::OtlpProtobuf, field(1, &field(2, &records)))
+        }),
+        (SourceType::Json, |events| {
             (
                 Framing::Bulk,
                 events.iter().map(|event| format!("{{\"create\":{{}}}}\n{event}\n")).collect::<String>().into(),
@@ -248,6 +295,15 @@ mod tests {
         }),
         (SourceType::AwsCloudtrail, |events| {
             (Framing::Values, format!(r#"{{"Records":[{}]}}"#, events.join(",")).into_bytes())
+        }),
+        (SourceType::KubernetesAudit, |events| {
+            (Framing::Values, format!(r#"{{"kind":"EventList","items":[{}]}}"#, events.join(",")).into_bytes())
+        }),
+        (SourceType::AwsCloudtrail, |events| {
+            use base64::Engine as _;
+            let data = |event: &String| base64::engine::general_purpose::STANDARD.encode(event);
+            let records: Vec<String> = events.iter().map(|event| format!(r#"{{"data":"{}"}}"#, data(event))).collect();
+            (Framing::Values, format!(r#"{{"requestId":"r","records":[{}]}}"#, records.join(",")).into_bytes())
         }),
         (SourceType::AwsCloudtrail, |events| {
             let records = events.iter().map(|event| format!(r#"{{"detail-type":"x","source":"y","detail":{event}}}"#));
@@ -329,6 +385,21 @@ mod tests {
         assert_eq!(payload("x=1&payload=a").unwrap(), "a");
         assert_eq!(payload("payload=%7").unwrap(), "%7", "an escape that is cut stands for itself");
         assert_eq!(payload("{}"), None);
+    }
+
+    #[test]
+    fn what_is_cut_ends_with_a_whole_word() {
+        for (text, kept) in [
+            ("token ghp_abc", "token "),
+            ("{\"a\":\"ghp_abc", "{\"a\":\""),
+            ("https://u:pass@h x", "https://u:pass@h "),
+            ("whole words\n", "whole words\n"),
+            ("abc", ""),
+        ] {
+            assert_eq!(&text[..whole_words(text.as_bytes())], kept);
+        }
+        let endless = "x".repeat(WORD_BYTES_MAX + 7);
+        assert_eq!(whole_words(endless.as_bytes()), 7);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! It keeps and gives back; it judges nothing. It is the only crate that knows the database, Delta and DataFusion.
 
+pub mod alike;
 pub mod lake;
 pub mod sql;
 pub mod store;

@@ -127,6 +127,9 @@ pub(crate) struct ServeOptions {
     /// Address to listen on; port 0 takes a free one
     #[arg(long)]
     pub(crate) listen: Option<SocketAddr>,
+    /// Where senders reach the server, such as https://pipeproof.example: what `sources add` prints
+    #[arg(long, value_parser = crate::public_address::checked)]
+    pub(crate) public_url: Option<String>,
     /// Certificate of the server and what stands between it and its authority (PEM)
     #[arg(long, requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,

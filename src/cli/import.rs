@@ -1,4 +1,7 @@
-//! `pipeproof import`: files and folders sent to a source as history, and what became of them.
+//! `pipeproof import`: files and folders sent to a source as history, and what became of them. What was sent is counted in the files
+//! ([`count`]), what became of it where it ended up; an import in which the two differ fails.
+
+mod count;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -33,7 +36,48 @@ pub(super) async fn import(options: &ImportOptions, place: &Place, format: Optio
     let client = Client::connect(place).await?;
     let done = send_all(&client, &options.source, &files).await;
     client.close().await?;
-    show::object(&done?, format)
+    let account = done?;
+    show::object(&account.shown(&options.source), format)?;
+    account.adds_up()
+}
+
+/// What was sent, and what the server says of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    /// Items counted in the files.
+    sent: u64,
+    /// Records that the server wrote of them.
+    taken: u64,
+    /// Of these, records that the lake holds as events.
+    accepted: u64,
+    /// Repetitions.
+    duplicates: u64,
+    /// Records that could not be decoded.
+    dead_letters: u64,
+}
+
+impl Account {
+    fn shown(self, source: &str) -> Value {
+        json!({
+            "source": source,
+            "sent": self.sent,
+            "accepted": self.accepted,
+            "duplicates": self.duplicates,
+            "dead_letters": self.dead_letters,
+        })
+    }
+
+    fn adds_up(self) -> Result<(), Failure> {
+        let Self { sent, taken, accepted, duplicates, dead_letters } = self;
+        if sent == accepted + duplicates + dead_letters {
+            return Ok(());
+        }
+        Err(Failure::Other(format!(
+            "the import does not add up: the files hold {sent} items, the server wrote {taken} records, and of these {accepted} are \
+             events, {duplicates} repetitions and {dead_letters} dead letters; look at the server's log, and import the files \
+             again: what is there is recognised"
+        )))
+    }
 }
 
 /// Every file of a folder, at any depth.
@@ -53,33 +97,32 @@ fn gather(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn send_all(client: &Client, source: &str, files: &[PathBuf]) -> Result<Value, ClientError> {
-    let is_text = source_type(client, source).await?.is_some_and(|kind| kind.info().free_text);
+async fn send_all(client: &Client, source: &str, files: &[PathBuf]) -> Result<Account, ClientError> {
+    let kind = source_type(client, source).await?.unwrap_or(SourceType::Json);
+    let is_text = kind.info().free_text;
     let bar = progress(files);
-    let mut sent = 0;
+    let mut account = Account::default();
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for path in files {
         bar.set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         let whole = read(path).map_err(|source| ClientError::File { path: path.clone(), source })?;
+        if !is_text {
+            account.sent += count::items(kind, &whole);
+        }
         let bodies = if is_text { vec![whole] } else { parts(&whole, BODY_BYTES, BODY_VALUES) };
         for body in bodies.into_iter().filter(|body| !body.trim_ascii().is_empty()) {
             let answer = send(client, source, &body).await?;
-            sent += answer.get("accepted").and_then(Value::as_u64).unwrap_or(0);
+            let taken = answer.get("accepted").and_then(Value::as_u64).unwrap_or(0);
+            account.taken += taken;
+            // In how many pieces a log is kept shows once its secrets are out, and it is one at least.
+            account.sent += if is_text { taken.max(1) } else { 0 };
             ranges.extend(range(&answer));
         }
         bar.inc(path.metadata().map_or(0, |about| about.len()));
     }
     bar.finish_and_clear();
-    let outcome = outcome(client, source, &ranges).await?;
-    let count = |name: &str| outcome.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let (duplicates, dead_letters) = (count("duplicates"), count("dead_letters"));
-    Ok(json!({
-        "source": source,
-        "sent": sent,
-        "accepted": sent.saturating_sub(duplicates + dead_letters),
-        "duplicates": duplicates,
-        "dead_letters": dead_letters,
-    }))
+    outcome(client, source, &ranges, &mut account).await?;
+    Ok(account)
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -143,10 +186,13 @@ fn range(answer: &Value) -> Option<(u64, u64)> {
     Some((records.get("from")?.as_u64()?, records.get("to")?.as_u64()?))
 }
 
-/// What became of records: known once detection has passed them.
-async fn outcome(client: &Client, source: &str, ranges: &[(u64, u64)]) -> Result<Value, ClientError> {
-    let mut duplicates = 0;
-    let mut dead_letters = 0;
+/// What became of records: known once detection and the lake have passed them.
+async fn outcome(
+    client: &Client,
+    source: &str,
+    ranges: &[(u64, u64)],
+    account: &mut Account,
+) -> Result<(), ClientError> {
     for some in merged(ranges).chunks(1_000) {
         let asked = json!({ "ranges": some, "source": source });
         let mut tries = 0;
@@ -156,10 +202,15 @@ async fn outcome(client: &Client, source: &str, ranges: &[(u64, u64)]) -> Result
                 answer => break answer?,
             }
         };
-        duplicates += answer.get("duplicates").and_then(Value::as_u64).unwrap_or(0);
-        dead_letters += answer.get("dead_letters").and_then(Value::as_u64).unwrap_or(0);
+        let count = |name: &str| {
+            let counted = answer.get(name).and_then(Value::as_u64);
+            counted.ok_or_else(|| ClientError::Answer(format!("{answer} does not say `{name}`")))
+        };
+        account.accepted += count("accepted")?;
+        account.duplicates += count("duplicates")?;
+        account.dead_letters += count("dead_letters")?;
     }
-    Ok(json!({ "duplicates": duplicates, "dead_letters": dead_letters }))
+    Ok(())
 }
 
 /// Ranges that follow each other as one.
@@ -181,6 +232,22 @@ mod tests {
     #[test]
     fn ranges_that_follow_each_other_are_one() {
         assert_eq!(merged(&[(0, 5), (5, 9), (12, 13)]), [(0, 9), (12, 13)]);
+    }
+
+    #[test]
+    fn an_item_that_is_nowhere_is_missed() {
+        let whole = Account { sent: 5, taken: 5, accepted: 2, duplicates: 2, dead_letters: 1 };
+        assert!(whole.adds_up().is_ok());
+        // Not taken apart, lost between log and lake, and more than was there.
+        for account in [
+            Account { sent: 6, ..whole },
+            Account { accepted: 1, ..whole },
+            Account { dead_letters: 0, ..whole },
+            Account { taken: 6, accepted: 3, ..whole },
+        ] {
+            let said = account.adds_up().unwrap_err().to_string();
+            assert!(said.contains(&format!("hold {} items", account.sent)), "{said}");
+        }
     }
 
     #[test]

@@ -1,18 +1,15 @@
 //! `pipeproof serve`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::ServeOptions;
 use super::{Failure, show};
 use crate::client::Place;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, LISTEN};
 use crate::server::Server;
 use crate::tls::TlsFiles;
-
-/// Where a server listens that is not told.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7391);
 
 pub(super) async fn serve(options: &ServeOptions, place: &Place) -> Result<(), Failure> {
     let config = configuration(options)?;
@@ -74,6 +71,9 @@ fn configuration(options: &ServeOptions) -> Result<Config, ConfigError> {
             Some(files) => TlsFiles { cert, key, ..files },
             None => TlsFiles { cert, key, client_ca: None, client_crl: None, require_client_certificate: None },
         });
+    }
+    if options.public_url.is_some() {
+        config.public_url.clone_from(&options.public_url);
     }
     Ok(config)
 }

@@ -15,11 +15,9 @@ use serde_json::{Value, json};
 use super::answers::Body;
 use super::{Answer, ApiError};
 use crate::node::Shared;
-use crate::registry::{
-    Caller, LABELS_RULE, are_labels, is_source_name, new_token, source_secret, standard_webhook_secret,
-};
+use crate::registry::{Caller, LABELS_RULE, are_labels, is_source_name, new_token, sender_secret};
 use crate::scope::Scope;
-use crate::sender;
+use crate::sender::Sender;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +34,6 @@ pub(crate) struct NewSource {
 pub(crate) async fn add_source(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
-    headers: axum::http::HeaderMap,
     Body(new): Body<NewSource>,
 ) -> Answer {
     let source_type: SourceType =
@@ -64,7 +61,7 @@ pub(crate) async fn add_source(
         generation: 0,
         actor: actor.clone(),
     };
-    control(&shared, Control::SourceAdded(record)).await?;
+    control(&shared, Control::SourceAdded(record.clone())).await?;
     let (token, token_record) = new_token(
         &shared.secret_keys.token,
         &[Scope::EventsWrite],
@@ -74,14 +71,13 @@ pub(crate) async fn add_source(
         (now, &actor),
     );
     control(&shared, Control::TokenCreated(token_record)).await?;
-    Ok(Json(described(&shared, &new.name, source_type, 0, Some(&token), &headers)))
+    Ok(Json(described(&shared, &record, &token)))
 }
 
 pub(crate) async fn rotate_source(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    headers: axum::http::HeaderMap,
 ) -> Answer {
     let source = shared.registry().sources.get(&name).cloned();
     let source = source.ok_or_else(|| ApiError::not_found(format!("there is no source `{name}`")))?;
@@ -107,30 +103,18 @@ pub(crate) async fn rotate_source(
         (now, &actor),
     );
     control(&shared, Control::TokenCreated(record)).await?;
-    Ok(Json(described(&shared, &name, source.source_type, generation, Some(&token), &headers)))
+    Ok(Json(described(&shared, &SourceRecord { generation, ..source }, &token)))
 }
 
-/// The secret as the sender has to be told it.
-fn shown_secret(shared: &Shared, source_type: SourceType, name: &str, generation: u32) -> String {
-    let secret = source_secret(&shared.secret_keys.source, name, generation);
-    if authentic::is_standard_webhook(source_type) { standard_webhook_secret(&secret) } else { secret }
-}
-
-fn described(
-    shared: &Shared,
-    name: &str,
-    source_type: SourceType,
-    generation: u32,
-    token: Option<&str>,
-    headers: &axum::http::HeaderMap,
-) -> Value {
-    let host = headers.get(axum::http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1:7391");
-    let url = format!("http://{host}/v1/events/{name}");
-    let secret = authentic::has_secret(source_type).then(|| shown_secret(shared, source_type, name, generation));
-    let sender = sender::configuration(source_type, &url, token.unwrap_or_default(), secret.as_deref());
+/// What the sender has to be told, once.
+fn described(shared: &Shared, source: &SourceRecord, token: &str) -> Value {
+    let (base, hint) = shared.public.base();
+    let (name, kind, generation) = (&source.name, source.source_type, source.generation);
+    let secret = authentic::has_secret(kind).then(|| sender_secret(&shared.secret_keys.source, kind, name, generation));
+    let sender = Sender { source, base: &base, token, secret: secret.as_deref().unwrap_or_default() };
     json!({
-        "name": name, "type": source_type, "url": url, "token": token, "secret": secret,
-        "generation": generation, "sender": sender,
+        "name": name, "type": kind, "url": sender.url(), "token": token, "secret": secret,
+        "generation": generation, "sender": sender.configuration(hint),
     })
 }
 

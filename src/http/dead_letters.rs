@@ -2,15 +2,17 @@
 //! reads follows in the log as new records that name the old ones.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
-use pipeproof_engine::control::Control;
+use pipeproof_engine::control::{Control, OWN_SOURCE};
 use pipeproof_engine::record::{Position, Record};
 use pipeproof_ingest::enrich::Decoder;
+use pipeproof_record::sql::{Limits, Parameter, Sql};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -25,7 +27,9 @@ const PAGE: usize = 1_000;
 const REPLAY_MAX: usize = 20_000;
 /// Most records whose outcome is asked for at once.
 const RANGES_MAX: usize = 10_000;
-/// How long the outcome waits for detection.
+/// Ranges of one query over the lake, whose text has a limit.
+const RANGES_ASKED: usize = 200;
+/// How long the outcome waits for detection, and then for the lake.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Deserialize)]
@@ -149,7 +153,9 @@ pub(crate) struct Ranges {
     source: Option<String>,
 }
 
-/// How many records of these ranges were repetitions and dead letters, once detection has passed them.
+/// What became of the records of these ranges, once detection and the lake have passed them: repetitions as detection judged them,
+/// dead letters as it listed them, and events as the lake holds them. Each is counted where it ended up, so that what is lost on
+/// the way is missing from the sum.
 pub(crate) async fn outcome(State(shared): State<Arc<Shared>>, Body(asked): Body<Ranges>) -> Answer {
     if asked.ranges.len() > RANGES_MAX {
         return Err(ApiError::bad_request(format!("at most {RANGES_MAX} ranges at once")));
@@ -159,6 +165,9 @@ pub(crate) async fn outcome(State(shared): State<Arc<Shared>>, Body(asked): Body
         && !shared.wait_detected(last, PATIENCE).await
     {
         return Err(ApiError::unavailable("detection has not reached these records yet"));
+    }
+    if !ranges.is_empty() && !shared.flush_lake(PATIENCE).await {
+        return Err(ApiError::unavailable("the lake has not taken in these records yet"));
     }
     let mut duplicates = 0;
     for range in &ranges {
@@ -175,5 +184,25 @@ pub(crate) async fn outcome(State(shared): State<Arc<Shared>>, Body(asked): Body
         dead_letters +=
             page.iter().filter(|stored| ranges.iter().any(|range| range.contains(&stored.letter.index))).count();
     }
-    Ok(Json(json!({ "duplicates": duplicates, "dead_letters": dead_letters })))
+    let accepted = accepted(&shared, &ranges, asked.source).await?;
+    Ok(Json(json!({ "accepted": accepted, "duplicates": duplicates, "dead_letters": dead_letters })))
+}
+
+/// How many records of these ranges the lake holds as events: those of one source, or of all but our own.
+async fn accepted(shared: &Shared, ranges: &[Range<u64>], source: Option<String>) -> Result<u64, ApiError> {
+    let (comparison, source) = source.map_or_else(|| ("<>", OWN_SOURCE.to_owned()), |source| ("=", source));
+    let session = Sql::over(&shared.lake.pin(), None, Limits::EVIDENCE).await.map_err(internal("open the lake"))?;
+    let mut accepted = 0;
+    for some in ranges.chunks(RANGES_ASKED) {
+        let within = |range: &Range<u64>| format!("(\"index\" >= {} AND \"index\" < {})", range.start, range.end);
+        let places = some.iter().map(within).collect::<Vec<_>>().join(" OR ");
+        // Every record that is no repetition has one row with number 0.
+        let query = format!(
+            "SELECT count(*) FROM events WHERE source {comparison} :source AND sub = 0 AND dead_letter IS NULL AND ({places})"
+        );
+        let named = [("source", Parameter::Text(source.clone()))];
+        let answer = session.query_json(&query, &named).await.map_err(internal("count records in the lake"))?;
+        accepted += answer.rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or(0);
+    }
+    Ok(accepted)
 }

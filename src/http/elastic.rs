@@ -18,7 +18,8 @@ use pipeproof_ingest::receive::{BulkAction, Framing, bulk_actions};
 use serde_json::{Value, json};
 
 use super::ApiError;
-use super::sender::{Sender, bound, read};
+use super::body::read;
+use super::sender::{Sender, bound};
 use crate::node::Shared;
 
 /// The version whose answers these are.
@@ -125,7 +126,7 @@ async fn take(
     let started = Instant::now();
     let taken = async {
         let allowed = bound(shared, sender, index.as_deref())?;
-        let body = read(shared, &headers, body).await?;
+        let body = read(shared, allowed.standing(), &headers, body).await?;
         let (headers, body) = plain(shared, headers, body);
         let actions = bulk_actions(&body, shared.receiver.limits().items_max);
         allowed.take(shared, Framing::Bulk, headers, BTreeMap::new(), body).await?;

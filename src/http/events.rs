@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::ApiError;
 use super::answers::Asked;
-use super::sender::{Sender, allowed, bound, read};
+use super::body::read;
+use super::sender::{Sender, allowed, bound};
 use crate::intake::Taken;
 use crate::node::Shared;
 
@@ -32,7 +33,7 @@ pub(crate) async fn receive(
     let firehose = headers.get(FIREHOSE_REQUEST).and_then(|id| id.to_str().ok()).map(str::to_owned);
     let taken = async {
         let allowed = allowed(&shared, &sender, &headers, &name).await?;
-        let body = read(&shared, &headers, body).await?;
+        let body = read(&shared, allowed.standing(), &headers, body).await?;
         allowed.take(&shared, Framing::Values, headers, query, body).await
     }
     .await;
@@ -66,7 +67,7 @@ pub(crate) async fn opa(
     body: Body,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let allowed = bound(&shared, &sender, None)?;
-    let body = read(&shared, &headers, body).await?;
+    let body = read(&shared, allowed.standing(), &headers, body).await?;
     let taken = allowed.take(&shared, Framing::Values, headers, BTreeMap::new(), body).await?;
     Ok(accepted(&taken))
 }

@@ -12,13 +12,13 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pipeproof_ingest::receive::Framing;
-use serde::Deserialize;
+use pipeproof_ingest::receive::{Framing, HecAcks as Acks};
 use serde_json::{Value, json};
 
 use super::ApiError;
 use super::answers::Asked;
-use super::sender::{Sender, bound, read};
+use super::body::{Standing, read};
+use super::sender::{Sender, bound};
 use crate::node::Shared;
 
 /// Header that names the channel of a client, a GUID.
@@ -106,7 +106,7 @@ async fn take(
     let channel = channel(&headers, &query);
     let taken = async {
         let allowed = bound(shared, sender, None)?;
-        let body = read(shared, &headers, body).await?;
+        let body = read(shared, allowed.standing(), &headers, body).await?;
         if body.is_empty() {
             return Err(ApiError::new(400, "empty_body", "No data"));
         }
@@ -141,11 +141,6 @@ fn refused(error: &ApiError) -> Response {
     error.answer(json!({ "text": text, "code": code, "detail": error.message() }))
 }
 
-#[derive(Debug, Deserialize)]
-pub(crate) struct Acks {
-    acks: Vec<u64>,
-}
-
 pub(crate) async fn ack(
     State(shared): State<Arc<Shared>>,
     Asked(query): Asked<BTreeMap<String, String>>,
@@ -161,11 +156,14 @@ pub(crate) async fn ack(
         return ApiError::bad_request("Data channel is missing")
             .answer(json!({ "text": "Data channel is missing", "code": 10 }));
     };
-    let asked = match read(&shared, &headers, body).await {
+    let asked = match read(&shared, Standing::Known, &headers, body).await {
         Ok(body) => serde_json::from_slice::<Acks>(&body),
         Err(error) => return refused(&error),
     };
     match asked {
+        Ok(asked) if asked.acks.len() > WAITING_MAX => {
+            refused(&ApiError::bad_request(format!("more than {WAITING_MAX} acknowledgements are asked for at once")))
+        }
         Ok(asked) => Json(json!({ "acks": shared.hec.ask(&caller.id, &channel, &asked.acks) })).into_response(),
         Err(error) => refused(&ApiError::bad_request(error.to_string())),
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod answers;
 pub(crate) mod backtest;
+pub(crate) mod body;
 mod dead_letters;
 mod elastic;
 pub(crate) mod event_list;
@@ -16,24 +17,23 @@ mod otlp;
 mod redact;
 mod rules;
 mod sender;
+mod serve;
 mod status;
 mod tail;
 mod upkeep;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
-use axum::serve::{IncomingStream, Listener};
 
 pub(crate) use answers::{Answer, ApiError};
 pub(crate) use sender::MODE_HEADER;
+pub(crate) use serve::serve;
 
 use crate::node::Shared;
 use crate::registry::{Caller, TokenRefusal};
@@ -242,7 +242,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "POST",
         "/v1/records/outcome",
         Needs(Scope::SourcesRead),
-        "How many records of ranges of the log were repetitions and dead letters",
+        "How many records of ranges of the log became events, repetitions and dead letters",
         post(dead_letters::outcome)
     ),
     route!(
@@ -297,7 +297,7 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 /// The router over a node.
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         let guard = middleware::from_fn_with_state(Arc::clone(&shared), move |State(shared), request, next| {
@@ -312,29 +312,6 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), counted))
         .with_state(shared)
-}
-
-/// Serves until the node stops, then lets requests under way finish.
-pub(crate) async fn serve<L>(listener: L, shared: Arc<Shared>) -> std::io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-    for<'a> Peer: Connected<IncomingStream<'a, L>>,
-{
-    let mut stopping = shared.stopping.subscribe();
-    // A sender that is gone means the node is, too.
-    let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-    let service = router(Arc::clone(&shared)).into_make_service_with_connect_info::<Peer>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(stop).into_future();
-    let mut stopped = shared.stopping.subscribe();
-    tokio::select! {
-        served = served => served,
-        // A client that keeps its connection busy does not keep us.
-        () = async move {
-            drop(stopped.wait_for(|stop| *stop).await);
-            tokio::time::sleep(Duration::from_secs(10)).await;
-        } => Ok(()),
-    }
 }
 
 async fn guarded(shared: Arc<Shared>, access: Access, mut request: Request, next: Next) -> Response {

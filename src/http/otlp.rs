@@ -15,7 +15,8 @@ use pipeproof_ingest::receive::Framing;
 use serde_json::json;
 
 use super::ApiError;
-use super::sender::{Sender, bound, read};
+use super::body::read;
+use super::sender::{Sender, bound};
 use crate::node::Shared;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -31,7 +32,7 @@ pub(crate) async fn logs(
     let framing = if protobuf { Framing::OtlpProtobuf } else { Framing::OtlpJson };
     let taken = async {
         let allowed = bound(&shared, &sender, None)?;
-        let body = read(&shared, &headers, body).await?;
+        let body = read(&shared, allowed.standing(), &headers, body).await?;
         if body.is_empty() {
             // A request without records: Protocol Buffers write it in no bytes at all.
             return Ok(0);

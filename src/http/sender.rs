@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::http::{HeaderMap, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use pipeproof_engine::record::{Authenticity, CollectionMode};
-use pipeproof_ingest::authentic::ClientCertificate;
+use pipeproof_ingest::authentic::{self, ClientCertificate, presented as token};
 use pipeproof_ingest::log::AppendError;
-use pipeproof_ingest::receive::{Framing, SourceSettings, Way};
+use pipeproof_ingest::receive::{Framing, Refusal, SourceSettings, Way};
 
 use super::ApiError;
+use super::body::Standing;
 use crate::intake::{self, Arrival, CLIENT_SUBJECT, NotTaken, Taken};
 use crate::node::Shared;
 use crate::registry::{Caller, TOKEN_PREFIX, TokenRefusal};
@@ -22,30 +19,9 @@ use crate::scope::Scope;
 
 /// Header by which an import says that it loads history.
 pub(crate) const MODE_HEADER: &str = "x-pipeproof-mode";
-/// Header in which Firehose sends its access key.
-const FIREHOSE_KEY: &str = "x-amz-firehose-access-key";
 
 /// Who sends, as far as a token says: what the guard of the receiving routes hands to their handlers.
 pub(super) type Sender = Result<Caller, TokenRefusal>;
-
-/// The token a sender presents: as bearer, in HEC's scheme, as password, as Elastic's API key, or as Firehose's access key.
-pub(super) fn token(headers: &HeaderMap) -> Option<String> {
-    let Some(given) = headers.get(header::AUTHORIZATION) else {
-        return headers.get(FIREHOSE_KEY)?.to_str().ok().map(str::to_owned);
-    };
-    let (scheme, given) = given.to_str().ok()?.split_once(' ')?;
-    let given = given.trim();
-    let decoded = || String::from_utf8(STANDARD.decode(given).ok()?).ok();
-    match scheme.to_ascii_lowercase().as_str() {
-        "bearer" | "splunk" => Some(given.to_owned()),
-        "basic" => Some(decoded()?.split_once(':')?.1.to_owned()),
-        "apikey" => {
-            let decoded = decoded()?;
-            Some(decoded.split_once(':').map_or(decoded.as_str(), |(_, key)| key).to_owned())
-        }
-        _ => None,
-    }
-}
 
 /// Whose token it is, or else whose certificate. Anything that is not one of our tokens is none: a provider may send what
 /// it likes beside its signature.
@@ -78,8 +54,8 @@ pub(super) struct Allowed {
     subject: Option<String>,
 }
 
-/// Whether a sender may send to this source. Who may not is told before a byte of the body is read; whether the source
-/// exists is told only to who may send.
+/// Whether a sender may send to this source. Who may not is told before a byte of the body is read, and so is who shows nothing
+/// that the body could prove; whether the source exists is told only to who may send.
 pub(super) async fn allowed(
     shared: &Arc<Shared>,
     sender: &Sender,
@@ -104,11 +80,9 @@ pub(super) async fn allowed(
         Err(TokenRefusal::Missing) => None,
         Err(refusal) => return Err((*refusal).into()),
     };
+    let nobody = || NotTaken::Refused(Refusal::Unauthenticated(name.to_owned())).into();
     let Some(source) = shared.source(name) else {
-        return Err(match bearer {
-            Some(_) => unknown(name),
-            None => TokenRefusal::Missing.into(),
-        });
+        return Err(if bearer.is_some() { unknown(name) } else { nobody() });
     };
     if let Some(certificate) = by_certificate {
         return Ok(Allowed::by(source, bearer, certificate));
@@ -120,6 +94,10 @@ pub(super) async fn allowed(
         }
         None => None,
     };
+    let signed = || authentic::is_signed(source.source_type, headers, &source.secrets);
+    if bearer.is_none() && proven.is_none() && !signed() {
+        return Err(nobody());
+    }
     Ok(Allowed { source, bearer, proven, subject: None })
 }
 
@@ -169,9 +147,14 @@ impl Allowed {
         Self { source, bearer, proven, subject: Some(certificate.subject.clone()) }
     }
 
+    /// What is known of the sender before the body is there.
+    pub(super) const fn standing(&self) -> Standing {
+        if self.bearer.is_some() || self.proven.is_some() { Standing::Known } else { Standing::Claimed }
+    }
+
     /// Whether a token stands for the sender already: there is no body that could be signed.
     pub(super) fn has_token(&self) -> Result<(), ApiError> {
-        if self.bearer.is_some() || self.proven.is_some() { Ok(()) } else { Err(TokenRefusal::Missing.into()) }
+        if self.standing() == Standing::Known { Ok(()) } else { Err(TokenRefusal::Missing.into()) }
     }
 
     /// Takes in a body that was read.
@@ -210,28 +193,4 @@ fn mode(headers: &HeaderMap) -> Result<CollectionMode, ApiError> {
         Some(b"backfill") => Ok(CollectionMode::Backfill),
         Some(_) => Err(ApiError::bad_request(format!("{MODE_HEADER} is live or backfill"))),
     }
-}
-
-/// Reads the body up to the limit; one that says it is larger is refused unread, and so is any while none can be taken.
-pub(super) async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    if let Some(reason) = shared.not_ready() {
-        return Err(NotTaken::NotReady(reason).into());
-    }
-    let limit = shared.receiver.limits().body_bytes_max;
-    let too_large =
-        || ApiError::new(413, "body_too_large", format!("the body is larger than {limit} bytes: send it in parts"));
-    let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if said.is_some_and(|said| said > limit as u64) {
-        return Err(too_large());
-    }
-    let mut bytes = BytesMut::new();
-    let mut stream = body.into_data_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| ApiError::bad_request("the body ended before it was complete"))?;
-        if bytes.len() + chunk.len() > limit {
-            return Err(too_large());
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.freeze())
 }

@@ -34,6 +34,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     set(&shared.metrics.detected, *shared.detected.borrow());
     set(&shared.metrics.archived, *shared.archived.borrow());
     set(&shared.metrics.log_first, shared.log.first());
+    set(&shared.metrics.clock_ahead, shared.clock.ahead().as_secs());
     set(&shared.metrics.item_sets_made_room, shared.store.item_sets_made_room());
     for (endpoint, not_after) in shared.tls.ends() {
         shared.metrics.tls_not_after.with_label_values(&[endpoint.as_str()]).set(not_after.as_micros() / 1_000_000);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use pipeproof_engine::control::{Collected, Control};
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::record::CollectionMode;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::collect::auth::Credentials;
@@ -275,7 +276,9 @@ async fn take(
             lost: lost.into_iter().map(short).collect(),
             signed: page.signed,
         };
+        Failpoint::CollectBeforeCursors.pass();
         write_down(shared, record, stopping).await?;
+        Failpoint::CollectAfterCursors.pass();
     }
     if !page.receipts.is_empty()
         && let Err(error) = collector.taken(&page.receipts).await

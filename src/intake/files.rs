@@ -1,6 +1,7 @@
 //! Files and folders of the configuration, followed through rotation. How far each was read is kept under
 //! `DATA/followed/`, after its lines are durable: after a crash some are read again and recognised.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,10 +12,13 @@ use http::HeaderMap;
 use pipeproof_engine::record::Authenticity;
 use pipeproof_ingest::follow::{Chunk, Follower, Marks};
 use pipeproof_ingest::receive::Way;
+use pipeproof_ingest::redact::Carried;
 use sha2::{Digest, Sha256};
 
 use super::reading::{Reader, pause};
 
+/// Folder of the data folder that says how far files were read.
+pub(crate) const FOLLOWED: &str = "followed";
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -33,6 +37,8 @@ pub(super) async fn follow(reader: Reader, path: PathBuf) {
     let mut follower = Follower::new(path.clone(), marks);
     let mut stopping = shared.stopping.subscribe();
     let mut trouble = false;
+    // Private keys that were not written to their end yet, by file.
+    let mut open_keys: BTreeMap<String, Carried> = BTreeMap::new();
     loop {
         let (back, read) = match tokio::task::spawn_blocking(move || read(follower)).await {
             Ok(read) => read,
@@ -42,8 +48,13 @@ pub(super) async fn follow(reader: Reader, path: PathBuf) {
         match read {
             Ok(Some(chunk)) => {
                 trouble = false;
-                if !take(&reader, &chunk).await {
+                let carried = open_keys.remove(chunk.file()).unwrap_or_default();
+                if !take(&reader, &chunk, &carried).await {
                     return;
+                }
+                let carried = carried.next();
+                if carried.is_open() {
+                    open_keys.insert(chunk.file().to_owned(), carried);
                 }
                 follower.done(&chunk);
                 let (kept_at, marks) = (kept_at.clone(), follower.marks().clone());
@@ -71,7 +82,7 @@ fn read(mut follower: Follower) -> (Follower, io::Result<Option<Chunk>>) {
     (follower, read)
 }
 
-async fn take(reader: &Reader, chunk: &Chunk) -> bool {
+async fn take(reader: &Reader, chunk: &Chunk, carried: &Carried) -> bool {
     if chunk.lines.trim_ascii().is_empty() {
         return true;
     }
@@ -80,6 +91,7 @@ async fn take(reader: &Reader, chunk: &Chunk) -> bool {
         proven: Some((Authenticity::Unverified, None)),
         attributes: vec![("file.path", path.to_string())],
         keep: true,
+        carried: carried.clone(),
         ..Way::default()
     };
     let place = format!("{path}, {} bytes from byte {} on", chunk.lines.len(), chunk.offset);
@@ -89,7 +101,7 @@ async fn take(reader: &Reader, chunk: &Chunk) -> bool {
 fn marks_path(data: &Path, source: &str, path: &Path) -> PathBuf {
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let name = hex::encode(digest.get(..8).unwrap_or_default());
-    data.join("followed").join(format!("{source}-{name}.json"))
+    data.join(FOLLOWED).join(format!("{source}-{name}.json"))
 }
 
 /// `None` if the file was never read.

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::reading::{READS, Reader};
 use super::{files, syslog, topics};
+use crate::accept::Accepting;
 use crate::config::Config;
 use crate::node::{NodeError, Shared};
 use crate::tls::{self, TlsListener};
@@ -252,6 +253,7 @@ fn start(shared: &Arc<Shared>, input: Input, door: Door) -> Running {
         Door::Files(path) => (tokio::spawn(files::follow(reader, path)), None),
         Door::Topics(topics) => (tokio::spawn(topics::read(reader, topics)), None),
         Door::Syslog(socket, listener) => {
+            let listener = Accepting::new(listener, Arc::clone(shared));
             let encrypted = matches!(&input, Input::Syslog { encrypted: true, .. });
             let endpoint = shared.tls.get(&tls::syslog(input.source())).filter(|_| encrypted);
             let receiving = syslog::Receiving { reader: Arc::new(reader), encrypted, ended };

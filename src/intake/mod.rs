@@ -30,6 +30,8 @@ use pipeproof_record::lake::LakeError;
 
 use crate::node::Shared;
 
+pub(crate) use files::FOLLOWED;
+
 /// Attribute of a record: subject of the client certificate that proved its sender.
 pub(crate) const CLIENT_SUBJECT: &str = "tls.client_subject";
 
@@ -99,6 +101,8 @@ pub(crate) async fn take(shared: &Arc<Shared>, arrival: Arrival) -> Result<Taken
     }
     let received = shared.clock.now();
     let source_type = arrival.source.source_type;
+    // A body may grow to several times its size while it is taken apart. Nobody closes the semaphore.
+    let turn = shared.taking.acquire().await;
     let receiver = Arc::clone(shared);
     // Unwrapping and redacting megabytes would hold up the runtime.
     let work = move || {
@@ -113,6 +117,7 @@ pub(crate) async fn take(shared: &Arc<Shared>, arrival: Arrival) -> Result<Taken
         leaves.map(|leaves| (leaves, unread)).map_err(NotTaken::Record)
     };
     let (leaves, unread) = tokio::task::spawn_blocking(work).await??;
+    drop(turn);
     if leaves.is_empty() {
         return Ok(Taken { records: 0..0, unread });
     }

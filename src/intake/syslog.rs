@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use http::HeaderMap;
-use pipeproof_engine::record::{Authenticity, RECORD_BYTES_MAX};
+use pipeproof_engine::record::{Authenticity, ITEM_BYTES_MAX};
 use pipeproof_ingest::receive::{Framing, Way};
+use pipeproof_ingest::redact::Carried;
 use pipeproof_ingest::syslog::{Frames, counted};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, watch};
@@ -94,8 +95,10 @@ async fn read<S: AsyncRead + Unpin>(mut receiving: Receiving, mut stream: S, pee
     let reader = Arc::clone(&receiving.reader);
     let source = reader.source.as_str();
     let mut stopping = reader.shared.stopping.subscribe();
-    let mut frames = Frames::new(RECORD_BYTES_MAX);
+    let mut frames = Frames::new(ITEM_BYTES_MAX);
     let mut buffer = vec![0; READ_BYTES];
+    // A private key comes a line a message.
+    let mut carried = Carried::default();
     loop {
         let read = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -127,9 +130,10 @@ async fn read<S: AsyncRead + Unpin>(mut receiving: Receiving, mut stream: S, pee
             if batch.is_empty() {
                 break;
             }
-            if !take(&receiving, peer, &batch).await {
+            if !take(&receiving, peer, &batch, &carried).await {
                 return;
             }
+            carried = carried.next();
         }
         if ended {
             return;
@@ -137,7 +141,7 @@ async fn read<S: AsyncRead + Unpin>(mut receiving: Receiving, mut stream: S, pee
     }
 }
 
-async fn take(receiving: &Receiving, peer: &Peer, batch: &[bytes::Bytes]) -> bool {
+async fn take(receiving: &Receiving, peer: &Peer, batch: &[bytes::Bytes], carried: &Carried) -> bool {
     let Reader { shared, source, .. } = &*receiving.reader;
     // Asked each time: a connection may outlive its certificate, and the configuration it was let in under.
     let Some(proven) = receiving.proven(peer) else {
@@ -149,7 +153,7 @@ async fn take(receiving: &Receiving, peer: &Peer, batch: &[bytes::Bytes]) -> boo
     let framing = Framing::Syslog { received: shared.clock.now() };
     let mut attributes = vec![("syslog.peer", peer.address.ip().to_string())];
     attributes.extend(peer.certificate.as_ref().map(|certificate| (CLIENT_SUBJECT, certificate.subject.clone())));
-    let way = Way { framing, proven: Some(proven), attributes, keep: true, ..Way::default() };
+    let way = Way { framing, proven: Some(proven), attributes, keep: true, carried: carried.clone(), ..Way::default() };
     let body = counted(batch);
     let place = || format!("{} messages of {}", batch.len(), peer.address);
     // Nothing but line breaks.

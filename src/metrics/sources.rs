@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use pipeproof_engine::commit::{Commit, Heard};
 use pipeproof_engine::control::OWN_SOURCE;
 use pipeproof_engine::detect::{Decoded, StreamStatus};
+use pipeproof_engine::fields::{Field, Value};
 use pipeproof_engine::record::CollectionMode;
 use pipeproof_engine::silence::Silence;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
@@ -25,6 +26,7 @@ pub(crate) struct SourceMetrics {
     last_event: GaugeVec,
     records: IntCounterVec,
     events: IntCounterVec,
+    left_out: IntCounterVec,
     duplicates: IntCounterVec,
     dead_letters: IntCounterVec,
     lag: HistogramVec,
@@ -47,6 +49,8 @@ pub(crate) struct Arrivals {
 struct Arrived {
     records: u64,
     events: u64,
+    /// What records list beyond the events a record may give.
+    left_out: u64,
     /// Seconds from when it happened to when we received it.
     lags: Vec<f64>,
 }
@@ -66,6 +70,9 @@ impl Arrivals {
             own.events += events.len() as u64;
             all.records.push((decoded.index, envelope.source.clone()));
             let Some(first) = events.first() else { continue };
+            if let Some(Value::Int(left_out)) = first.fields.get(Field::EventsLeftOut) {
+                own.left_out += u64::try_from(*left_out).unwrap_or(0);
+            }
             if first.time_known && first.mode == CollectionMode::Live {
                 own.lags.push(first.received.micros_since(first.time) as f64 / 1e6);
             }
@@ -105,6 +112,10 @@ impl SourceMetrics {
             )?,
             records: counter("pipeproof_source_records_total", "records of the source, repetitions included")?,
             events: counter("pipeproof_source_events_total", "events that those records were decoded to")?,
+            left_out: counter(
+                "pipeproof_source_events_left_out_total",
+                "things that records of the source tell of beyond the events a record gives",
+            )?,
             duplicates: counter(
                 "pipeproof_source_duplicates_total",
                 "records of the source that repeat an earlier one",
@@ -150,6 +161,7 @@ impl SourceMetrics {
             let label = &[self.label(source)];
             self.records.with_label_values(label).inc_by(arrived.records);
             self.events.with_label_values(label).inc_by(arrived.events);
+            self.left_out.with_label_values(label).inc_by(arrived.left_out);
             self.begin(label);
             let lag = self.lag.with_label_values(label);
             arrived.lags.iter().for_each(|seconds| lag.observe(*seconds));
@@ -177,7 +189,7 @@ impl SourceMetrics {
 
     /// Counters that are there before the first record can be alerted on.
     fn begin(&self, label: &[&str; 1]) {
-        for counter in [&self.records, &self.events, &self.duplicates, &self.dead_letters] {
+        for counter in [&self.records, &self.events, &self.left_out, &self.duplicates, &self.dead_letters] {
             counter.with_label_values(label).inc_by(0);
         }
     }

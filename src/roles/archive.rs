@@ -1,15 +1,26 @@
 //! The archive role: follows detection through the same log and writes what it passed into the lake, repetitions left out.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pipeproof_engine::event::Event;
+use bytes::Bytes;
+use pipeproof_engine::commit::Duplicate;
+use pipeproof_engine::control::OWN_SOURCE;
+use pipeproof_engine::event::{Event, EventId};
 use pipeproof_engine::failpoint::Failpoint;
-use pipeproof_engine::record::Position;
+use pipeproof_engine::fields::Fields;
+use pipeproof_engine::record::{Authenticity, CollectionMode, LeafParts, Position, RecordError};
+use pipeproof_engine::source::SourceType;
+use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::enrich::Decoder;
-use pipeproof_record::lake::{EventRow, event_rows};
+use pipeproof_record::lake::{EventRow, LeafColumns, event_rows};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::detect::decode_leaf;
+use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
+use crate::registry::{Damaged, is_source_name};
 
 /// Records of one append at most.
 const APPEND_RECORDS: usize = 20_000;
@@ -82,24 +93,134 @@ async fn rows(
     let to = leaves.last().map_or(target, |(index, _)| index + 1);
     let repeated = shared
         .store
-        .duplicate_indexes(PARTITION, from..to)
+        .duplicates_in(PARTITION, from..to)
         .await
         .map_err(NodeError::part("read which records repeat others"))?;
+    let left_out = left_out(shared, &repeated).await?;
     let decoder = Arc::clone(decoder);
-    let decode = move || {
+    let now = shared.clock.now();
+    let decode = move || -> Result<Vec<EventRow>, NodeError> {
         let mut decoder = decoder.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rows = Vec::with_capacity(leaves.len());
-        for (index, leaf) in leaves.iter().filter(|(index, _)| !repeated.contains(index)) {
+        for (index, leaf) in leaves.iter().filter(|(index, _)| !left_out.contains(index)) {
             let position = Position { partition: PARTITION, index: *index };
-            // A leaf this version cannot read was left out by detection, and counted there.
-            let Ok(decoded) = decode_leaf(&mut decoder, *index, leaf) else { continue };
-            let events: Result<&[Event], &str> = decoded.events.as_deref().map_err(String::as_str);
-            if let Ok(of_record) = event_rows(position, leaf, &decoded.record, events) {
-                rows.extend(of_record);
-            }
+            let of_record = match decode_leaf(&mut decoder, *index, leaf) {
+                Ok(decoded) => {
+                    let events: Result<&[Event], &str> = decoded.events.as_deref().map_err(String::as_str);
+                    event_rows(position, leaf, &decoded.record, events)
+                }
+                // Detection left it out, and counted that. Here it is kept: once the log is retired, nobody else has it.
+                Err(reason) => unread(position, leaf, &reason, now).map(|row| vec![row]),
+            };
+            rows.extend(of_record.map_err(|error| {
+                NodeError::part("take a record of the log into the lake")(format!(
+                    "record {index} is of a form that this version does not know ({error}): start the version that wrote it; \
+                     nothing is archived and nothing of the log is removed until then"
+                ))
+            })?);
         }
-        rows
+        Ok(rows)
     };
     let rows = tokio::task::spawn_blocking(decode).await.map_err(NodeError::part("decode records for the lake"))?;
-    Ok((to, rows))
+    Ok((to, rows?))
+}
+
+/// The repetitions that the lake does without: it has what they repeat. Where that is lost to damage, the first repetition which is
+/// not stands for it.
+async fn left_out(shared: &Shared, repeated: &[Duplicate]) -> Result<BTreeSet<u64>, NodeError> {
+    let damaged = shared.registry().damaged.get(damage::LOG).cloned().unwrap_or_default();
+    let lost = repeated.iter().map(|duplicate| duplicate.first).filter(|first| is_lost(*first, &damaged));
+    let Some((earliest, end)) = lost.min().zip(repeated.last().map(|duplicate| duplicate.index + 1)) else {
+        return Ok(repeated.iter().map(|duplicate| duplicate.index).collect());
+    };
+    let all = shared.store.duplicates_in(PARTITION, earliest..end).await;
+    Ok(others_stand_for(repeated, &all.map_err(NodeError::part("read which records repeat others"))?, &damaged))
+}
+
+fn is_lost(index: u64, damaged: &Damaged) -> bool {
+    damaged.lost.iter().any(|(lost, _)| (lost.first..lost.end).contains(&index))
+}
+
+/// Those of the repetitions whose item another record stands for; `all` are the repetitions since the first lost record.
+fn others_stand_for(repeated: &[Duplicate], all: &[Duplicate], damaged: &Damaged) -> BTreeSet<u64> {
+    let mut stands = BTreeMap::new();
+    for duplicate in all.iter().filter(|duplicate| !damage::is_in(duplicate.index, &damaged.records)) {
+        stands.entry(duplicate.first).or_insert(duplicate.index);
+    }
+    let others = repeated.iter().filter(|duplicate| {
+        !is_lost(duplicate.first, damaged) || stands.get(&duplicate.first) != Some(&duplicate.index)
+    });
+    others.map(|duplicate| duplicate.index).collect()
+}
+
+/// The row of a record whose envelope this version cannot read: as a dead letter, with the exact leaf, and what of the envelope can be
+/// understood.
+fn unread(position: Position, leaf: &Bytes, reason: &str, now: Timestamp) -> Result<EventRow, RecordError> {
+    let parts = LeafParts::split(leaf)?;
+    // The lake keeps the envelope as text: what is none cannot be written again.
+    let envelope: Value = serde_json::from_slice(parts.envelope).map_err(RecordError::Envelope)?;
+    let source = envelope.get("source").and_then(Value::as_str).filter(|name| is_source_name(name));
+    let received = part(&envelope, "received").unwrap_or(now);
+    Ok(EventRow {
+        id: EventId { position, sub: 0 },
+        source: source.unwrap_or(OWN_SOURCE).into(),
+        source_type: part(&envelope, "type").unwrap_or(SourceType::Json),
+        item: envelope.get("item").and_then(Value::as_str).unwrap_or_default().into(),
+        time: received,
+        time_known: false,
+        received,
+        auth: part(&envelope, "auth").unwrap_or(Authenticity::Unverified),
+        key_id: part(&envelope, "key_id"),
+        mode: part(&envelope, "mode").unwrap_or(CollectionMode::Live),
+        fields: Fields::default(),
+        dead_letter: Some(format!("this version cannot read the record: {reason}")),
+        leaf: Some(LeafColumns {
+            envelope: leaf.slice_ref(parts.envelope),
+            salt: parts.salt,
+            body: leaf.slice_ref(parts.body),
+        }),
+    })
+}
+
+/// A part of an envelope, if it is there and this version knows what it says.
+fn part<T: DeserializeOwned>(envelope: &Value, name: &str) -> Option<T> {
+    serde_json::from_value(envelope.get(name)?.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeproof_engine::control::Lost;
+    use pipeproof_engine::record::encode_parts;
+    use pipeproof_record::lake::whole_envelope;
+
+    use super::*;
+
+    #[test]
+    fn the_first_repetition_that_is_there_stands_for_a_lost_record() {
+        let (from, to) = (Timestamp::from_secs(1), Timestamp::from_secs(2));
+        let damaged =
+            Damaged { records: vec![(8, 11), (20, 21)], lost: vec![(Lost { first: 10, end: 11, from, to }, to)] };
+        let repeats = |index, first| Duplicate { index, first };
+        // 10 is lost, and so is its first repetition; 9 was damaged too, but the lake has it.
+        let all = [repeats(15, 9), repeats(20, 10), repeats(30, 10), repeats(40, 10), repeats(41, 3)];
+        assert_eq!(others_stand_for(&all, &all, &damaged), BTreeSet::from([15, 20, 40, 41]));
+        assert_eq!(others_stand_for(&all[3..], &all, &damaged), BTreeSet::from([40, 41]), "30 was archived before");
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_kept_whole_as_a_dead_letter() {
+        let now = Timestamp::from_secs(9);
+        let envelope = br#"{"source":"hooks","type":"of-tomorrow","received":"2026-01-01T00:00:00Z","auth":"hmac","item":"id:1","quantum":true}"#;
+        let leaf = Bytes::from(encode_parts(envelope, &[7; 16], b"body").unwrap());
+        let position = Position { partition: PARTITION, index: 4 };
+        assert!(pipeproof_engine::record::Record::decode(&leaf).is_err(), "this version cannot read it");
+        let row = unread(position, &leaf, "unknown field `quantum`", now).unwrap();
+        assert_eq!((&*row.source, row.source_type, row.auth), ("hooks", SourceType::Json, Authenticity::Hmac));
+        assert_eq!(row.received, Timestamp::parse("2026-01-01T00:00:00Z").unwrap());
+        assert!(row.dead_letter.unwrap().contains("quantum"));
+        let kept = row.leaf.unwrap();
+        let text = whole_envelope(std::str::from_utf8(&kept.envelope).unwrap(), &row.item);
+        assert_eq!(encode_parts(text.as_bytes(), &kept.salt, &kept.body).unwrap(), leaf);
+        assert!(matches!(unread(position, &Bytes::from_static(b"v2"), "", now), Err(RecordError::Magic)));
+    }
 }

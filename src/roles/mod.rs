@@ -1,8 +1,10 @@
 //! The roles of a node, each a task that ends when the node stops: tick, detect, archive, tidy, deliver, seal, retain and more.
 
 mod archive;
+mod bounds;
 mod deliver;
 mod detect;
+mod memory;
 mod rebuild;
 mod retain;
 mod seal;
@@ -18,7 +20,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use deliver::deliverer;
 pub(crate) use detect::{by_set, decode_leaf};
-pub(crate) use rebuild::rebuild_registry;
+pub(crate) use rebuild::{fold_registry, rebuild_registry};
 pub(crate) use retain::Retention;
 pub(crate) use seal::{PartitionTree, SealedTree, check_last_checkpoint, seal_now, sealed_size};
 pub(crate) use silence::{Patience, RawPatience};
@@ -41,6 +43,8 @@ pub(crate) fn spawn(
         ("retain", tokio::spawn(retain::run(Arc::clone(shared)))),
         ("silence", tokio::spawn(silence::run(Arc::clone(shared)))),
         ("sql rules", tokio::spawn(sql_rules::run(Arc::clone(shared)))),
+        ("bounds", tokio::spawn(bounds::run(Arc::clone(shared)))),
+        ("memory", tokio::spawn(memory::run(Arc::clone(shared)))),
         ("deliver", tokio::spawn(deliver::run(Arc::clone(shared)))),
         ("redact", tokio::spawn(crate::redaction::finish(Arc::clone(shared)))),
         ("tls", tokio::spawn(crate::tls::look(Arc::clone(shared)))),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pipeproof_engine::record::Record;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::log::SegmentSpan;
 
 use crate::node::{NodeError, Shared};
 
@@ -58,13 +59,23 @@ async fn retire(shared: &Arc<Shared>) -> Result<(), NodeError> {
 fn due(shared: &Shared) -> Result<u64, NodeError> {
     let passed = (*shared.archived.borrow()).min(*shared.detected.borrow()).min(*shared.sealed.borrow());
     let oldest = shared.clock.now().minus(shared.retention.age);
-    let segments = shared.log.segments();
+    let last_received = |end| last_received(shared, end);
+    end_of_due(&shared.log.segments(), passed, shared.retention.bytes, oldest, last_received)
+}
+
+fn end_of_due<E>(
+    segments: &[SegmentSpan],
+    passed: u64,
+    bytes: u64,
+    oldest: Timestamp,
+    last_received: impl Fn(u64) -> Result<Option<Timestamp>, E>,
+) -> Result<u64, E> {
     let mut newer: u64 = segments.iter().map(|segment| segment.bytes).sum();
     let mut below = 0;
     for segment in segments {
         newer -= segment.bytes;
         let end = segment.records.end;
-        let is_due = end <= passed && (newer >= shared.retention.bytes || last_received(shared, end)? < Some(oldest));
+        let is_due = end <= passed && (newer >= bytes || last_received(end)?.is_some_and(|last| last < oldest));
         if !is_due {
             break;
         }
@@ -73,10 +84,31 @@ fn due(shared: &Shared) -> Result<u64, NodeError> {
     Ok(below)
 }
 
-/// When the record before `end` was received; the beginning of time for one that cannot be read.
+/// When the record before `end` was received. One that cannot be read was received before the first one behind it that can; where
+/// there is none, nobody knows.
 fn last_received(shared: &Shared, end: u64) -> Result<Option<Timestamp>, NodeError> {
     let Some(last) = end.checked_sub(1) else { return Ok(None) };
     let leaves = shared.log.read(last, 1, 1).map_err(NodeError::part("read the log"))?;
-    let record = leaves.first().filter(|(index, _)| *index == last).and_then(|(_, leaf)| Record::decode(leaf).ok());
+    let record = leaves.first().and_then(|(_, leaf)| Record::decode(leaf).ok());
     Ok(record.map(|record| record.envelope.received))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_goes_for_its_age_only_if_that_is_known() {
+        let segments: Vec<_> = (0..3).map(|at| SegmentSpan { records: at * 10..at * 10 + 10, bytes: 100 }).collect();
+        let oldest = Timestamp::from_secs(1_000);
+        let due = |passed, bytes, received: [Option<i64>; 3]| {
+            let last =
+                |end: u64| Ok::<_, ()>(received[usize::try_from(end / 10 - 1).unwrap()].map(Timestamp::from_secs));
+            end_of_due(&segments, passed, bytes, oldest, last).unwrap()
+        };
+        assert_eq!(due(30, u64::MAX, [Some(998), Some(999), Some(1_000)]), 20);
+        assert_eq!(due(19, u64::MAX, [Some(998), Some(999), Some(1_000)]), 10, "not passed");
+        assert_eq!(due(30, u64::MAX, [None, Some(999), Some(1_000)]), 0, "nobody can read when it was");
+        assert_eq!(due(30, 200, [None, None, None]), 10, "there are enough newer bytes");
+    }
 }

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::merkle::Hash;
+use pipeproof_engine::record::Record;
 use pipeproof_ingest::log::Log;
-use pipeproof_record::lake::CheckpointRow;
+use pipeproof_record::lake::{CheckpointRow, Table};
 use pipeproof_reports::checkpoint::Checkpoint;
 use pipeproof_reports::keys::Keys;
 use pipeproof_reports::seal::{SealError, SealLog, SealedCheckpoint, TreeView, checkpoint_partition};
 
 use crate::node::{NodeError, PARTITION, Shared};
+
+/// Leaves of the seal tree that are read at once.
+const AT_ONCE: usize = 256;
 
 /// A log's tree, up to its durable mark.
 pub(crate) struct PartitionTree<'a>(pub(crate) &'a Log);
@@ -83,6 +87,7 @@ pub(crate) async fn seal_now(shared: &Arc<Shared>) -> Result<SealedCheckpoint, N
         .map_err(NodeError::part("seal a checkpoint"))?;
     Failpoint::SealAfterAppend.pass();
     shared.sealed.send_replace(size);
+    note_missing(shared, sealed.seal_index).await?;
     let row = CheckpointRow {
         seq: sealed.seal_index + 1,
         log_id: shared.keys.instance().partition_origin(PARTITION),
@@ -93,8 +98,58 @@ pub(crate) async fn seal_now(shared: &Arc<Shared>) -> Result<SealedCheckpoint, N
         anchored_at: None,
         note: sealed.note.clone(),
     };
-    shared.lake.append_checkpoints(vec![row]).await.map_err(NodeError::part("note a checkpoint in the lake"))?;
+    note(shared, vec![row]).await?;
     Ok(sealed)
+}
+
+async fn note(shared: &Shared, rows: Vec<CheckpointRow>) -> Result<(), NodeError> {
+    let noted = shared.lake.append_checkpoints(rows).await;
+    noted.map(drop).map_err(NodeError::part("note a checkpoint in the lake"))
+}
+
+/// Notes the checkpoints before `end` that the lake lacks: a crash came before they were noted, or tore the commit that did. When they
+/// were sealed stands nowhere else, so the time of the last record they cover stands for it.
+async fn note_missing(shared: &Shared, end: u64) -> Result<(), NodeError> {
+    let origin = shared.keys.instance().partition_origin(PARTITION);
+    let fed = shared.lake.fed(Table::Checkpoints).await;
+    let mut next = fed.map_err(NodeError::part("read where the lake stands"))?;
+    while next < end {
+        let leaves =
+            shared.seal.read(next, AT_ONCE, usize::MAX).map_err(NodeError::part("read the seal tree's log"))?;
+        let Some((last, _)) = leaves.last() else { break };
+        next = last + 1;
+        let mut rows = Vec::new();
+        for (index, leaf) in leaves.iter().filter(|(index, _)| *index < end) {
+            let Ok(text) = std::str::from_utf8(leaf) else { continue };
+            // Entries of packs stand between them.
+            if text.lines().next() == Some(origin.as_str()) {
+                rows.push(missing(shared, *index, text, &origin)?);
+            }
+        }
+        if !rows.is_empty() {
+            note(shared, rows).await?;
+        }
+    }
+    Ok(())
+}
+
+fn missing(shared: &Shared, index: u64, text: &str, origin: &str) -> Result<CheckpointRow, NodeError> {
+    let checkpoint = Checkpoint::open(text, origin, &shared.keys.public().checkpoint)
+        .map_err(NodeError::part("check the signature of a checkpoint"))?;
+    let last = checkpoint.size.saturating_sub(1);
+    let covered = shared.log.read(last, 1, 1).map_err(NodeError::part("read the log"))?;
+    let covered = covered.first().filter(|(index, _)| *index == last);
+    let received = covered.and_then(|(_, leaf)| Record::decode(leaf).ok()).map(|record| record.envelope.received);
+    Ok(CheckpointRow {
+        seq: index + 1,
+        log_id: origin.to_owned(),
+        tree_size: checkpoint.size,
+        root_hash: hex::encode(checkpoint.root),
+        at: received.unwrap_or_else(|| shared.clock.now()),
+        consistent_with_prev: shared.log.root(checkpoint.size) == Some(checkpoint.root),
+        anchored_at: None,
+        note: text.to_owned(),
+    })
 }
 
 /// How much of the partition the last sealed checkpoint covers, and its note: none for a new folder.

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pipeproof_engine::control::{Control, SqlRun};
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::feed;
 use pipeproof_engine::rule::{Rule, RuleState, SqlRule};
 use pipeproof_engine::time::{Timestamp, micros};
@@ -173,7 +174,9 @@ async fn run_rule(shared: &Arc<Shared>, rule: &SqlRule, to: Timestamp) -> Result
     if truncated {
         tracing::warn!(rule = rule.meta.id, %to, rows, "a SQL rule found more than is taken in; narrow its query");
     }
+    Failpoint::SqlBeforeRecord.pass();
     shared.control(control).await.map_err(NodeError::part("write to the log"))?;
+    Failpoint::SqlAfterRecord.pass();
     Ok((rows, truncated))
 }
 

@@ -17,6 +17,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::rule::RuleState;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -191,7 +192,9 @@ impl Content {
         for folder in folders.iter().rev() {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))?;
         }
+        Failpoint::RulesBeforeRename.pass();
         fs::rename(&building, &target).map_err(at(&target))?;
+        Failpoint::RulesAfterRename.pass();
         File::open(root).and_then(|root| root.sync_all()).map_err(at(root))
     }
 

@@ -6,30 +6,28 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use pipeproof_ingest::authentic::ClientCertificate;
 use prometheus::IntCounterVec;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{Endpoint, Peer};
+use crate::accept::Accepting;
 
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Most handshakes at once; more connections wait in the operating system's queue.
 const HANDSHAKES_MAX: usize = 1_000;
-/// How long to wait after connections could not be accepted: some will be closed.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 /// How often the log tells of handshakes that failed: anybody can cause them.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A listener whose connections are those that finished their handshake.
 pub(crate) struct TlsListener {
-    listener: TcpListener,
+    listener: Accepting,
     endpoint: Arc<Endpoint>,
     handshakes: JoinSet<Result<(TlsStream<TcpStream>, Peer), NotShaken>>,
     failed: IntCounterVec,
@@ -57,7 +55,7 @@ impl NotShaken {
 
 impl TlsListener {
     /// Speaks TLS on what `listener` accepts; `failed` counts handshakes that failed, by endpoint.
-    pub(crate) fn new(listener: TcpListener, endpoint: Arc<Endpoint>, failed: IntCounterVec) -> Self {
+    pub(crate) fn new(listener: Accepting, endpoint: Arc<Endpoint>, failed: IntCounterVec) -> Self {
         Self { listener, endpoint, handshakes: JoinSet::new(), failed, told: None }
     }
 
@@ -70,17 +68,9 @@ impl TlsListener {
                     Ok(Err(error)) => self.tell(&error),
                     Err(error) => tracing::error!(error = %error, "a TLS handshake ended"),
                 },
-                accepted = self.listener.accept(), if self.handshakes.len() < HANDSHAKES_MAX => match accepted {
-                    Ok((stream, address)) => {
-                        self.handshakes.spawn(handshake(TlsAcceptor::from(self.endpoint.config()), stream, address));
-                    }
-                    // One connection that broke early says nothing about others.
-                    Err(error) if is_of_connection(&error) => {}
-                    Err(error) => {
-                        tracing::warn!(endpoint = self.endpoint.name, error = %error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_AGAIN).await;
-                    }
-                },
+                (stream, address) = self.listener.next(), if self.handshakes.len() < HANDSHAKES_MAX => {
+                    self.handshakes.spawn(handshake(TlsAcceptor::from(self.endpoint.config()), stream, address));
+                }
             }
         }
     }
@@ -95,11 +85,6 @@ impl TlsListener {
             tracing::warn!(endpoint, %peer, error = %crate::chain(error), "a TLS connection came to nothing; more within a minute are counted only");
         }
     }
-}
-
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 async fn handshake(
@@ -125,18 +110,12 @@ impl Listener for TlsListener {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(Peer { address: self.listener.local_addr()?, certificate: None })
+        Ok(Peer { address: self.listener.address()?, certificate: None })
     }
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        stream.remote_addr().clone()
-    }
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self { address: *stream.remote_addr(), certificate: None }
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, certificate: None }
     }
 }

@@ -1,10 +1,13 @@
 //! Bytes that are gone or not what was written: a torn tail at every offset (F4), flipped bits in log, seal, lake and store
 //! (F5), and files somebody changed (F26).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pipeproof_engine::clock::SystemClock;
 use pipeproof_engine::commit::Store as _;
@@ -17,9 +20,10 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::Server;
+use crate::process::{PATIENCE, Server, wait};
 use crate::receiver::Manner;
 use crate::row::Row;
+use crate::specimen::{killed_specimen, places, specimen, specimen_to_flip};
 use crate::world::World;
 
 /// Every file under a folder.
@@ -50,6 +54,7 @@ async fn all(log: &Log) -> Vec<(u64, Bytes)> {
 /// F4: the last group is cut at every byte, and filled with zeros from every byte on: the prefix is there, no more and no less.
 pub(crate) async fn torn_tail(seed: u64, record_bytes: usize) -> Row {
     let mut row = Row::new("F4", "torn and zero-filled tail at every byte of the last group", seed);
+    row.counted.events = true;
     let folder = TempDir::new().unwrap();
     let dir = folder.path().join("log");
     let Opened { log, .. } = Log::open(&dir, 0, LogOptions::default()).unwrap();
@@ -97,32 +102,6 @@ pub(crate) async fn torn_tail(seed: u64, record_bytes: usize) -> Row {
     row
 }
 
-/// Data to damage: records, findings, deliveries, several lake files, cleanly stopped.
-async fn specimen() -> World {
-    let (world, server) = specimen_running().await;
-    world.account(&mut Row::default(), &server).await;
-    assert!(server.terminate().await, "an orderly end");
-    world
-}
-
-/// The same as kill -9 leaves it, so that the store has a log of its own.
-async fn killed_specimen() -> World {
-    let (world, server) = specimen_running().await;
-    server.kill();
-    world
-}
-
-async fn specimen_running() -> (World, Server) {
-    let mut world = World::new().padded(200).with_receiver(Manner::Takes).await;
-    world.extra = "seal_every: 1s\n".to_owned();
-    let server = world.server();
-    for _ in 0..4 {
-        world.generator.send(&server, 60).await;
-        server.settled().await;
-    }
-    (world, server)
-}
-
 /// What became of a flipped bit.
 enum Fate {
     /// It was named.
@@ -135,7 +114,8 @@ enum Fate {
 
 /// F5: one bit is flipped in each of so many random bytes.
 pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
-    let (stopped, killed) = (specimen().await, killed_specimen().await);
+    let rich = count >= 1_000;
+    let (stopped, killed) = (specimen_to_flip(rich).await, killed_specimen().await);
     let mut random = StdRng::seed_from_u64(seed);
     let mut rows = Vec::new();
     for (world, part, path) in [
@@ -146,28 +126,14 @@ pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
         (&killed, "store's write-ahead log", WAL),
     ] {
         let mut row = Row::new("F5", &format!("one bit flipped in the {part}"), seed);
-        let path = world.data.join(path);
-        let mut found = if path.is_dir() { files(&path) } else { vec![path] };
-        found.retain(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0));
-        let sizes: Vec<u64> = found.iter().map(|path| fs::metadata(path).unwrap().len()).collect();
-        let all_bytes: u64 = sizes.iter().sum();
         let (mut harmless, mut unseen) = (0, 0);
         let reference = Reference::of(&world.data).await;
-        for _ in 0..count / 4 {
-            let mut at = random.random_range(0..all_bytes);
-            let number = sizes
-                .iter()
-                .position(|size| {
-                    if at < *size {
-                        true
-                    } else {
-                        at -= size;
-                        false
-                    }
-                })
-                .unwrap();
-            let path = found[number].strip_prefix(&world.data).unwrap();
-            let flip = (path.to_owned(), usize::try_from(at).unwrap(), 1_u8 << random.random_range(0..8));
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        for (path, at) in places(&world.data.join(path), &mut random, count / 4).await {
+            let ending = path.extension().or(path.file_name()).unwrap().to_string_lossy().into_owned();
+            *kinds.entry(ending).or_default() += 1;
+            let path = path.strip_prefix(&world.data).unwrap();
+            let flip = (path.to_owned(), at, 1_u8 << random.random_range(0..8));
             row.runs += 1;
             match reference.flipped(&world.data, part, flip.clone()).await {
                 Fate::Named => row.bytes_corrupt_detected += 1,
@@ -178,14 +144,16 @@ pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
                 }
             }
         }
+        let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         row.note = format!(
-            "{} named, {harmless} in unused space{}, {unseen} not seen. {}",
+            "{} named, {harmless} changed nothing that can be read{}, {unseen} not seen ({}). {}",
             row.bytes_corrupt_detected,
             if part.contains("write-ahead") {
-                " or in the last transaction, which is as after a crash within it"
+                " or lay in the last transaction, which is as after a crash within it"
             } else {
                 ""
             },
+            kinds.join(", "),
             row.note
         );
         rows.push(row);
@@ -193,10 +161,89 @@ pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
     rows
 }
 
+/// F5, F26: while nobody runs, one bit is flipped in a record that only the log has. The next start is ready, and says so everywhere: in
+/// a metric, a finding that is delivered, the windows of its sources, and the doctor. The start after it says nothing new.
+pub(crate) async fn told(seed: u64) -> Row {
+    let mut row = Row::new("F5", "one bit flipped in a record that only the log has, and told", seed);
+    let mut world = World::new().padded(200).with_receiver(Manner::Takes).await;
+    let rule = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/library/logging/records_damaged.yml");
+    fs::copy(rule, world.folder().join("rules/records_damaged.yml")).unwrap();
+    world.archive_every = "1h";
+    let server = world.server();
+    world.generator.send(&server, 60).await;
+    let durable = server.number("durable").await;
+    let detected = wait(PATIENCE, || async { server.number("detected").await >= durable }).await;
+    row.expect(detected, "the events were not evaluated");
+    server.kill();
+
+    let victim = StdRng::seed_from_u64(seed).random_range(0..60);
+    let text = world.generator.text_of(victim).unwrap();
+    let segment = files(&world.data.join("log/0"))
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|it| it == "segment"))
+        .unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    bytes[at + 10] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+
+    world.archive_every = "1s";
+    for start in 0..2 {
+        let server = world.server();
+        row.runs += 1;
+        row.expect(server.ready().await, "it is not ready with a record less");
+        row.expect(server.settled().await, "it does not come to an end");
+        let metrics = server.ask(reqwest::Method::GET, "/metrics", Vec::new()).await.unwrap().text();
+        let counted = metrics.contains("pipeproof_log_damaged_total{log=\"log\",what=\"records\"} 1");
+        row.expect(counted, format!("start {start}: the metric does not say so"));
+        let title = "SELECT count(*) FROM findings WHERE title = 'Records of the log are damaged on disk'";
+        let found = wait(PATIENCE, || async { server.rows(title).await[0][0] == json!(1) }).await;
+        row.expect(found, format!("start {start}: {:?} findings of it", server.rows(title).await));
+        let receiver = world.receiver.as_ref().map(|(receiver, _)| receiver.clone()).unwrap();
+        let delivered = wait(PATIENCE, || async {
+            let counts = server.get("/v1/status").await.unwrap_or_default();
+            let waits = |name: &str| counts["counts"][name] != json!(0);
+            !waits("deliveries_queued") && !waits("deliveries_retry") && !receiver.taken().is_empty()
+        })
+        .await;
+        row.expect(delivered, "the finding was not delivered");
+        let windows = "SELECT count(*) FROM source_window WHERE source_id = 'gen' AND status = 'gap'";
+        let gap = wait(PATIENCE, || async { server.rows(windows).await[0][0] != json!(0) }).await;
+        row.expect(gap, "the window of its source is no gap");
+        let said = verified(&server).await.err().unwrap_or_default();
+        row.expect(
+            said.contains("is lost as data: a gap") && said.contains("the record is damaged"),
+            format!("the doctor: {said}"),
+        );
+        let stored = world.stored().await.times;
+        row.stored = stored.len() as u64;
+        row.expect(stored.len() == 59 && !stored.contains_key(&victim), "something else is missing");
+        row.bytes_corrupt_detected = 1;
+        row.alerts_delivered = receiver.taken().len() as u64;
+        row.alerts_dup_wire = receiver.repeated();
+        row.alerts_dup_key = receiver.same_under_other_keys();
+        let all = server.rows("SELECT count(*) FROM findings").await;
+        row.alerts_required = all[0][0].as_u64().unwrap_or(0);
+        row.expect(
+            row.alerts_delivered == row.alerts_required && row.alerts_dup_key == 0,
+            "not every finding was told once",
+        );
+        row.expect(receiver.invalid().is_empty(), format!("{:?}", receiver.invalid()));
+        row.expect(server.terminate().await, "no orderly end");
+    }
+    (row.sent, row.acked) = (60, 60);
+    (row.counted.events, row.counted.alerts) = (true, true);
+    row.lost_acked = 60 - row.stored;
+    row.say("ready again, a metric, a finding delivered once over two starts, a gap, and the doctor names it");
+    row
+}
+
 /// What an undamaged folder says.
 struct Reference {
     log: Vec<(u64, Bytes)>,
     seal: Vec<(u64, Bytes)>,
+    /// Records under the last sealed checkpoint, and their root.
+    sealed: (u64, [u8; 32]),
     lake: String,
     store: String,
     /// What the store says without the last transaction of its log, if it has one: damage to that cannot be told from a crash
@@ -215,6 +262,7 @@ impl Reference {
             read
         };
         let (log, seal) = (read("log/0").await, read("seal").await);
+        let sealed = sealed(&seal);
         let lake = lake_text(copy.path()).await.unwrap();
         let store = store_text(&copy.path().join("store.db")).await.unwrap();
         let wal = fs::read(data.join(WAL)).ok().filter(|wal| !wal.is_empty());
@@ -227,7 +275,7 @@ impl Reference {
                 Some(store_text(&copy.path().join("store.db")).await.unwrap())
             }
         };
-        Self { log, seal, lake, store, before_last }
+        Self { log, seal, sealed, lake, store, before_last }
     }
 
     async fn flipped(&self, data: &Path, part: &str, flip: (PathBuf, usize, u8)) -> Fate {
@@ -261,12 +309,16 @@ impl Reference {
             },
             _ => {
                 let (dir, expected) = if part == "log" { ("log/0", &self.log) } else { ("seal", &self.seal) };
-                let known = expected.len() as u64;
+                let known = expected.last().map_or(0, |(index, _)| index + 1);
                 let Ok(Opened { log, report }) = Log::open(&copy.path().join(dir), known, LogOptions::default()) else {
                     return Fate::Named;
                 };
-                let named =
-                    !report.quarantined.is_empty() || !report.bad_headers.is_empty() || report.hashes_rewritten > 0;
+                // A start compares the tree with the last sealed checkpoint.
+                let is_sealed = part != "log" || log.root(self.sealed.0) == Some(self.sealed.1);
+                let named = !report.quarantined.is_empty()
+                    || !report.bad_headers.is_empty()
+                    || report.hashes_rewritten > 0
+                    || !is_sealed;
                 let read = all(&log).await;
                 log.close().await;
                 let served_wrong =
@@ -280,6 +332,17 @@ impl Reference {
             }
         }
     }
+}
+
+/// What the last checkpoint of the log says: size and root (C2SP tlog-checkpoint: origin, size, root, a line each).
+fn sealed(seal: &[(u64, Bytes)]) -> (u64, [u8; 32]) {
+    let notes = seal.iter().rev().map(|(_, note)| String::from_utf8(note.to_vec()).unwrap());
+    let mut sealed = notes.filter_map(|note| {
+        let lines: Vec<&str> = note.lines().collect();
+        let root = STANDARD.decode(lines[2]).unwrap().try_into().unwrap();
+        lines[0].ends_with("/log/0").then(|| (lines[1].parse().unwrap(), root))
+    });
+    sealed.next().expect("a checkpoint was sealed")
 }
 
 /// SQLite's write-ahead log of the store.

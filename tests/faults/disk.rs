@@ -1,11 +1,13 @@
 //! The disk is full, fails, is slow, or has no file left to open: nothing is acknowledged that is not safe, and everything goes
 //! on when the cause is gone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{Injected, PATIENCE, Server, has_tool, wait};
@@ -36,19 +38,42 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Sends until it is refused, and checks how; then has it heal by `cure` without a restart.
-async fn refuses_and_heals(row: &mut Row, world: &World, server: &Server, cure: impl AsyncFnOnce()) {
+/// What the log said of a fault since `from`: each part that is hit says it once, in words that name the cause. A cause that stays says
+/// nothing new.
+fn told_once(row: &mut Row, server: &Server, from: usize, cause: &str) {
+    let lines = server.log();
+    let mut told: BTreeMap<String, u64> = BTreeMap::new();
+    for line in lines.iter().skip(from) {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        if line["level"] == "ERROR" && line.to_string().contains(cause) {
+            let text = |name: &str| line[name].as_str().unwrap_or_default();
+            let what = format!("{} {}", text("message"), text("part"));
+            *told.entry(what.trim().to_owned()).or_default() += 1;
+        }
+    }
+    row.expect(!told.is_empty(), format!("no error in the log names `{cause}`"));
+    let more: Vec<_> = told.iter().filter(|(_, times)| **times > 1).collect();
+    row.expect(more.is_empty(), format!("said more than once: {more:?}"));
+    let said: Vec<String> = told.keys().map(|what| format!("`{what}`")).collect();
+    row.say(format!("the log says once each: {}", said.join(", ")));
+}
+
+/// Sends until it is refused, and checks how and what is said of it; then has it heal by `cure` without a restart.
+async fn refuses_and_heals(row: &mut Row, world: &World, server: &Server, cause: &str, cure: impl AsyncFnOnce()) {
+    let from = server.log().len();
     let refused = wait(PATIENCE, || async {
         matches!(world.generator.send(server, 20).await, Some(status) if status.as_u16() == 503)
     })
     .await;
     row.expect(refused, "never answered 503");
-    let told = wait(Duration::from_secs(10), || async { !server.ready().await }).await;
-    row.expect(told, "/readyz never said so");
-    let lines = server.log();
-    let errors = lines.iter().filter(|line| line.contains("\"ERROR\"")).count();
-    row.expect(errors > 0, "no error was logged");
-    row.say(format!("{errors} error lines"));
+    let told = wait(Duration::from_secs(10), || async {
+        server.not_ready().await.is_some_and(|reason| reason.contains(cause))
+    })
+    .await;
+    row.expect(told, format!("/readyz never named `{cause}`: {:?}", server.not_ready().await));
+    // Long enough for whatever tries again to fail again.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    told_once(row, server, from, cause);
     cure().await;
     let began = Instant::now();
     let healed = wait(PATIENCE, || async {
@@ -74,7 +99,8 @@ pub(crate) async fn full(seed: u64) -> Row {
     let ballast = disk.path().join("ballast");
     // Takes what is left; how much that is, is none of our business.
     drop(Command::new("dd").args(["if=/dev/zero", "bs=1M"]).arg(format!("of={}", ballast.display())).output());
-    refuses_and_heals(&mut row, &world, &server, async || std::fs::remove_file(&ballast).unwrap()).await;
+    refuses_and_heals(&mut row, &world, &server, "No space left", async || std::fs::remove_file(&ballast).unwrap())
+        .await;
     world.account(&mut row, &server).await;
     server.kill();
     let server = world.server();
@@ -98,7 +124,7 @@ pub(crate) async fn failing(seed: u64, calls: &str) -> Row {
     let Some(injected) = Injected::start(server.pid(), calls, "error=EIO").await else {
         return Row::left_out("F7", &row.scenario, "needs to trace a process (ptrace)");
     };
-    refuses_and_heals(&mut row, &world, &server, async || drop(injected)).await;
+    refuses_and_heals(&mut row, &world, &server, "Input/output error", async || drop(injected)).await;
     world.account(&mut row, &server).await;
     server.kill();
     let server = world.server();
@@ -122,9 +148,32 @@ pub(crate) async fn slow(seed: u64) -> Row {
         tokio::time::sleep(Duration::from_secs(8)).await;
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     };
-    tokio::join!(world.generator.load(&server, 16, 5, &stop), end);
+    // One that waits for each answer measures what a sync takes.
+    let mut times = Vec::new();
+    let measured = async {
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            let began = Instant::now();
+            if world.generator.send(&server, 1).await.is_some_and(|status| status.is_success()) {
+                times.push(began.elapsed());
+            }
+        }
+    };
+    tokio::join!(world.generator.load(&server, 16, 5, &stop), end, measured);
     drop(injected);
-    row.expect(!world.generator.acknowledged().is_empty(), "nothing was taken at all");
+    times.sort();
+    row.expect(!times.is_empty(), "nothing was taken at all");
+    if let (Some(fastest), Some(slowest)) = (times.first(), times.last()) {
+        row.expect(
+            *fastest >= Duration::from_millis(500),
+            format!("answered after {fastest:?}: the sync was not slow"),
+        );
+        row.say(format!(
+            "{} answers, the fastest after {:.2} s, the slowest after {:.2} s",
+            times.len(),
+            fastest.as_secs_f64(),
+            slowest.as_secs_f64()
+        ));
+    }
     world.account(&mut row, &server).await;
     row
 }
@@ -145,27 +194,37 @@ pub(crate) async fn no_files(seed: u64) -> Row {
     for _ in 0..10 {
         world.generator.send(&server, 5).await;
     }
+    let from = server.log().len();
     row.expect(limit(server.pid(), "nofile", "8"), "the limit cannot be set");
-    // The connection that is open goes on being served; whatever needs a new file fails meanwhile.
-    let squeezed = Instant::now();
-    while squeezed.elapsed() < Duration::from_secs(4) {
-        let sent = world.generator.send(&server, 5);
-        if tokio::time::timeout(Duration::from_secs(2), sent).await.is_err() {
-            row.say("a request waited for a descriptor");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    // The connection that is open goes on being served; somebody else tries to connect, as in life somebody always does.
+    let _another = std::net::TcpStream::connect(server.url.trim_start_matches("http://"));
+    let cause = "Too many open files";
+    let refused = wait(Duration::from_secs(30), || async {
+        let sent = tokio::time::timeout(Duration::from_secs(5), world.generator.send(&server, 5)).await;
+        matches!(sent, Ok(Some(status)) if status.as_u16() == 503)
+    })
+    .await;
+    row.expect(refused, "never answered 503");
+    let told = wait(Duration::from_secs(10), || async {
+        server.not_ready().await.is_some_and(|reason| reason.contains(cause))
+    })
+    .await;
+    row.expect(told, format!("/readyz never named `{cause}`: {:?}", server.not_ready().await));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    told_once(&mut row, &server, from, cause);
     row.expect(limit(server.pid(), "nofile", "1024"), "the limit cannot be lifted");
     let healed = wait(PATIENCE, || async {
         server.ready().await && world.generator.send(&server, 5).await.is_some_and(|status| status.is_success())
     })
     .await;
     row.expect(healed, "did not heal without a restart");
+    let connected = reqwest::get(format!("{}/healthz", server.url)).await;
+    row.expect(connected.is_ok_and(|reply| reply.status().is_success()), "nobody new can connect");
     world.account(&mut row, &server).await;
     row
 }
 
-/// F8: memory ends; the process may die, what it acknowledged may not.
+/// F8: memory ends. The process dies of it and says so, or refuses; what it acknowledged is there when it is started again.
 pub(crate) async fn no_memory(seed: u64) -> Row {
     let mut row = Row { runs: 1, ..Row::new("F8", "no memory can be had any more", seed) };
     if !has_tool("prlimit") {
@@ -176,16 +235,37 @@ pub(crate) async fn no_memory(seed: u64) -> Row {
     for _ in 0..5 {
         world.generator.send(&server, 5).await;
     }
-    row.expect(limit(server.pid(), "as", "1000000"), "the limit cannot be set");
+    // A little more than it has.
+    let room = server.address_space() + (24 << 20);
+    row.expect(limit(server.pid(), "as", &room.to_string()), "the limit cannot be set");
     let stop = AtomicBool::new(false);
+    let (mut refused, began) = (false, Instant::now());
     let end = async {
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        while began.elapsed() < Duration::from_secs(40) && Path::new(&format!("/proc/{}/exe", server.pid())).exists() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let asked = tokio::time::timeout(Duration::from_secs(2), server.not_ready()).await;
+            if asked.is_ok_and(|reason| reason.is_some_and(|reason| !reason.is_empty())) {
+                refused = true;
+                break;
+            }
+        }
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        // Requests under way must not wait for a process that cannot answer.
-        server.signal("KILL");
+        if refused {
+            // Requests under way must not wait for a process that cannot answer.
+            server.signal("KILL");
+        }
     };
-    tokio::join!(world.generator.load(&server, 8, 20, &stop), end);
-    let _ended = server.ended(Duration::from_secs(5)).await;
+    tokio::join!(world.generator.load(&server, 16, 40, &stop), end);
+    let ended = server.ended(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let last: Vec<String> = server.log().into_iter().filter(|line| line.contains("memory allocation of")).collect();
+    row.expect(ended, "the limit was never felt: it neither died nor refused");
+    if !refused {
+        row.expect(server.ended_by() == Some(6), format!("it ended otherwise: signal {:?}", server.ended_by()));
+        row.expect(last.len() == 1, format!("{} lines say why it died: {last:?}", last.len()));
+        row.say(format!("it died {:.1} s after the limit: `{}`", began.elapsed().as_secs_f64(), last.join(" ")));
+    }
+    drop(server);
     let server = world.server();
     world.account(&mut row, &server).await;
     row

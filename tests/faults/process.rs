@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use pipeproof_engine::invariant::Invariant;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -51,6 +52,24 @@ pub(crate) fn has_tool(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }
 
+fn serving(program: &Path, data: &Path, config: &str, env: &[(&str, String)]) -> Command {
+    let file = config_file(data);
+    std::fs::write(&file, config).unwrap();
+    let mut command = bare(program);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&file).arg("--data").arg(data);
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    command.stdout(Stdio::null());
+    command
+}
+
+/// Starts a server and kills it after so long, wherever it is then.
+pub(crate) async fn killed_starting(data: &Path, config: &str, env: &[(&str, String)], after: Duration) {
+    let mut child = serving(&PROGRAM, data, config, env).stderr(Stdio::null()).spawn().expect("the server starts");
+    tokio::time::sleep(after).await;
+    drop(child.kill());
+    drop(child.wait());
+}
+
 /// A running server.
 pub(crate) struct Server {
     child: Child,
@@ -78,12 +97,8 @@ impl Server {
         config: &str,
         env: &[(&str, String)],
     ) -> Result<Self, Refused> {
-        let file = config_file(data);
-        std::fs::write(&file, config).unwrap();
-        let mut command = bare(release.unwrap_or(&PROGRAM));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&file).arg("--data").arg(data);
-        command.envs(env.iter().map(|(name, value)| (name, value)));
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = serving(release.unwrap_or(&PROGRAM), data, config, env);
+        command.stderr(Stdio::piped());
         let began = Instant::now();
         let mut child = command.spawn().expect("the server starts");
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -149,6 +164,11 @@ impl Server {
         false
     }
 
+    /// The signal that ended it, once it has ended.
+    pub(crate) fn ended_by(&mut self) -> Option<i32> {
+        self.child.try_wait().unwrap().and_then(|status| status.signal())
+    }
+
     /// Asks for an orderly end; false if it is not one.
     pub(crate) async fn terminate(mut self) -> bool {
         self.signal("TERM");
@@ -212,6 +232,19 @@ impl Server {
         }
     }
 
+    /// Why it is not ready, if it says that it is not.
+    pub(crate) async fn not_ready(&self) -> Option<String> {
+        let reply = self.ask(Method::GET, "/readyz", Vec::new()).await.ok()?;
+        let reason = reply.json()["reason"].as_str().unwrap_or_default().to_owned();
+        (reply.status == StatusCode::SERVICE_UNAVAILABLE).then_some(reason)
+    }
+
+    /// A number of `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.ask(Method::GET, "/metrics", Vec::new()).await.ok()?.text();
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
     /// Waits until everything durable by now is evaluated and in the lake; false if that does not come.
     pub(crate) async fn settled(&self) -> bool {
         let target = self.number("durable").await;
@@ -219,12 +252,18 @@ impl Server {
             .await
     }
 
-    /// Counts of violated invariants that the server itself noticed.
+    /// Counts of violated invariants that the server itself noticed; that it does not tell them is one more.
     pub(crate) async fn violations(&self) -> Vec<String> {
-        let Ok(reply) = self.ask(Method::GET, "/metrics", Vec::new()).await else { return Vec::new() };
-        let text = reply.text();
-        let counted = text.lines().filter(|line| line.starts_with("pipeproof_invariant_violations_total"));
-        counted.filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect()
+        let text = match self.ask(Method::GET, "/metrics", Vec::new()).await {
+            Ok(reply) if reply.status == StatusCode::OK => reply.text(),
+            other => return vec![format!("/metrics cannot be had: {other:?}")],
+        };
+        let counted: Vec<_> =
+            text.lines().filter(|line| line.starts_with("pipeproof_invariant_violations_total{")).collect();
+        if counted.len() != Invariant::ALL.len() {
+            return vec![format!("/metrics tells of {} invariants of {}", counted.len(), Invariant::ALL.len())];
+        }
+        counted.into_iter().filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect()
     }
 
     /// Resident memory in bytes and open files.
@@ -235,6 +274,15 @@ impl Server {
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse().ok());
         let files = std::fs::read_dir(folder.join("fd")).map_or(0, Iterator::count);
         (resident.unwrap_or(0_u64) * 1_024, files)
+    }
+}
+
+impl Server {
+    /// Address space in bytes.
+    pub(crate) fn address_space(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().split(' ').next()?.parse().ok());
+        size.unwrap_or(0_u64) * 1_024
     }
 }
 

@@ -11,13 +11,22 @@ pub(crate) struct Row {
     pub(crate) seed: u64,
     /// How often the fault was made.
     pub(crate) runs: u64,
+    /// What of this was counted; the rest was not measured.
+    #[serde(default)]
+    pub(crate) counted: Counted,
     pub(crate) sent: u64,
     pub(crate) acked: u64,
+    /// Batches that came again, as they had not been answered.
+    #[serde(default)]
+    pub(crate) again: u64,
     pub(crate) stored: u64,
     pub(crate) lost_acked: u64,
     pub(crate) dup_stored: u64,
     pub(crate) evaluated: u64,
     pub(crate) findings_expected: u64,
+    /// Those of them that rest on several events.
+    #[serde(default)]
+    pub(crate) correlated: u64,
     pub(crate) findings_lost: u64,
     pub(crate) findings_dup: u64,
     pub(crate) alerts_required: u64,
@@ -39,6 +48,14 @@ pub(crate) struct Row {
     pub(crate) note: String,
 }
 
+/// Which columns of a row hold numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    pub(crate) events: bool,
+    pub(crate) findings: bool,
+    pub(crate) alerts: bool,
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +63,8 @@ pub(crate) enum Holds {
     #[default]
     Yes,
     No,
+    /// It measures, and nothing is promised.
+    NotJudged,
     /// It could not run here; the note says what it needs.
     LeftOut,
 }
@@ -95,6 +114,11 @@ impl Row {
     /// Adds another run of the same fault.
     pub(crate) fn add(&mut self, other: &Self) {
         self.runs += other.runs;
+        self.counted.events |= other.counted.events;
+        self.counted.findings |= other.counted.findings;
+        self.counted.alerts |= other.counted.alerts;
+        self.again += other.again;
+        self.correlated += other.correlated;
         self.sent += other.sent;
         self.acked += other.acked;
         self.stored += other.stored;

@@ -18,16 +18,16 @@ use crate::harness::{Server, Setup, eventually, fixture, items, now};
 const KEY: &[u8] = b"0123456789abcdefghijklmn";
 
 #[derive(Clone, Debug)]
-struct Attempt {
+pub(crate) struct Attempt {
     id: String,
     timestamp: String,
     signature: String,
-    body: Bytes,
+    pub(crate) body: Bytes,
     answered: u16,
 }
 
 #[derive(Clone, Default)]
-struct Receiver {
+pub(crate) struct Receiver {
     attempts: Arc<Mutex<Vec<Attempt>>>,
     /// How often each message is refused first.
     refuse: usize,
@@ -35,7 +35,7 @@ struct Receiver {
 
 impl Receiver {
     /// Starts on a free port and returns its URL.
-    async fn start(refuse: usize) -> (Self, String) {
+    pub(crate) async fn start(refuse: usize) -> (Self, String) {
         let receiver = Self { refuse, ..Self::default() };
         let router = axum::Router::new().route("/hook", axum::routing::post(receive)).with_state(receiver.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -44,7 +44,7 @@ impl Receiver {
         (receiver, url)
     }
 
-    fn attempts(&self) -> Vec<Attempt> {
+    pub(crate) fn attempts(&self) -> Vec<Attempt> {
         self.attempts.lock().unwrap().clone()
     }
 }
@@ -66,14 +66,19 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
 }
 
 /// Configuration with one webhook target; the secret comes from the environment.
-fn config(url: &str) -> String {
+pub(crate) fn config(url: &str) -> String {
     format!(
         "targets:\n  - name: oncall\n    url: {url}\n    secrets: [{{env: ONCALL_SECRET}}]\n    allow_private: true\n"
     )
 }
 
 fn setup(url: &str) -> Setup {
-    Setup::new().config(&config(url)).env("ONCALL_SECRET", &format!("whsec_{}", STANDARD.encode(KEY)))
+    with_secret(Setup::new().config(&config(url)))
+}
+
+/// The secret that the target signs with.
+pub(crate) fn with_secret(setup: Setup) -> Setup {
+    setup.env("ONCALL_SECRET", &format!("whsec_{}", STANDARD.encode(KEY)))
 }
 
 async fn lift_protection(server: &Server) {

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, fixture, items, json_fixture, ndjson_fixture, token_of};
+use crate::harness::{Server, fixture, items, json_fixture, ndjson_fixture, stdout, token_of};
 
 /// As `gzip` writes it.
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -202,4 +203,42 @@ async fn what_cannot_be_decoded_is_kept_as_a_dead_letter() {
         of_prod.iter().all(|letter| letter["reason"].as_str().is_some_and(|reason| !reason.is_empty())),
         "{of_prod:?}"
     );
+}
+
+#[tokio::test]
+async fn reports_of_five_megabytes_are_decoded_whole() {
+    let server = Server::start();
+    let components: Vec<Value> = (0..5_000)
+        .map(|number| json!({"type": "library", "name": format!("package-{number}"), "description": "x".repeat(1_000)}))
+        .collect();
+    let bom = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components}).to_string();
+    let results: Vec<Value> = (0..5_000)
+        .map(|number| {
+            let level = if number == 4_999 { "error" } else { "note" };
+            json!({"ruleId": format!("r{number}"), "level": level, "message": {"text": "x".repeat(1_000)}})
+        })
+        .collect();
+    let log = json!({"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "scanner"}}, "results": results}]})
+        .to_string();
+    for (name, kind, body) in [("boms", "sbom.cyclonedx", &bom), ("scans", "sarif", &log)] {
+        assert!(body.len() > 5_000_000);
+        let token = token_of(&server.add_source(name, kind, &[]));
+        assert_eq!(server.send(name, &token, body.clone()).await.expect(200).json()["accepted"], 1);
+        // The same once more is one that repeats it.
+        let packed = gzip(body.as_bytes());
+        let headers = [("content-encoding", "gzip")];
+        assert_eq!(server.send_with(name, &token, &headers, packed).await.expect(200).json()["accepted"], 1);
+    }
+    assert_eq!(server.actions("boms").await.values().sum::<i64>(), 1);
+    assert_eq!(server.sql("SELECT sbom_components FROM events WHERE source = 'boms'").await, [[json!(5_000)]]);
+    let scan = "SELECT scan_findings, events_left_out FROM events WHERE action = 'scan.finished'";
+    assert_eq!(server.sql(scan).await, [[json!(5_000), json!(4_501)]]);
+    let found = "SELECT count(*), count(*) FILTER (WHERE scan_rule = 'r4999') FROM events WHERE action = 'scan.found'";
+    assert_eq!(server.sql(found).await, [[json!(499), json!(1)]], "the worst of them is among those that have room");
+    assert!(items(&server.get("/v1/deadletters").await, "dead_letters").is_empty());
+    let metrics = server.api(Method::GET, "/metrics", None).await.text();
+    assert!(metrics.contains("pipeproof_source_events_left_out_total{source=\"scans\"} 9002"), "repetitions included");
+    // Leaves are derived again from what the lake keeps of them.
+    let verified = server.cli(&["doctor", "--verify"]);
+    assert!(verified.status.success(), "{}", stdout(&verified));
 }

@@ -25,7 +25,7 @@ impl Drop for Running {
 }
 
 /// A port that nobody listens on, as far as can be known.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

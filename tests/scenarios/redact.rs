@@ -127,31 +127,28 @@ fn started(identity: &str, run: &str) -> Value {
     job
 }
 
-/// Where a text stands in a data folder: in the bytes of any file, in the pages of Parquet files, and in what the store compressed.
+/// Where a text stands in a data folder.
 async fn sightings(data: &Path, needle: &str) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
+    let all = readable(data).await;
+    all.into_iter().filter(|(_, bytes)| contains(bytes, needle)).map(|(place, _)| place).collect()
+}
+
+/// All that a data folder holds: the bytes of every file, the pages of Parquet files and of packs, and what the store compressed.
+pub(crate) async fn readable(data: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
     for file in files(data) {
         let name = file.strip_prefix(data).unwrap().display().to_string();
-        let bytes = std::fs::read(&file).unwrap();
-        if contains(&bytes, needle) {
-            seen.insert(format!("{name}: bytes"));
+        if name.ends_with(".parquet") && !name.contains("_delta_log") {
+            all.extend(pages(&file).into_iter().map(|page| (format!("{name}: pages"), page.to_vec())));
         }
-        if name.ends_with(".parquet")
-            && !name.contains("_delta_log")
-            && pages(&file).iter().any(|page| contains(page, needle))
-        {
-            seen.insert(format!("{name}: pages"));
+        if name.ends_with(".zip") {
+            all.extend(zipped(&file).into_iter().map(|bytes| (format!("{name}: zip"), bytes)));
         }
-        if name.ends_with(".zip") && zipped(&file).iter().any(|bytes| contains(bytes, needle)) {
-            seen.insert(format!("{name}: zip"));
-        }
+        all.push((format!("{name}: bytes"), std::fs::read(&file).unwrap()));
     }
-    for (place, value) in stored(&data.join("store.db")).await {
-        if contains(&value, needle) {
-            seen.insert(format!("store.db: {place}"));
-        }
-    }
-    seen
+    let stored = stored(&data.join("store.db")).await;
+    all.extend(stored.into_iter().map(|(place, value)| (format!("store.db: {place}"), value)));
+    all
 }
 
 fn contains(bytes: &[u8], needle: &str) -> bool {

@@ -75,7 +75,7 @@ impl Authority {
     }
 
     /// A client that trusts this authority alone, with a certificate of `NAME`.
-    fn client(&self, name: Option<&str>) -> reqwest::Client {
+    pub(crate) fn client(&self, name: Option<&str>) -> reqwest::Client {
         let authority = reqwest::Certificate::from_pem(self.text("ca.pem").as_bytes()).unwrap();
         let mut client = reqwest::Client::builder().tls_certs_only([authority]).pool_max_idle_per_host(0);
         if let Some(name) = name {

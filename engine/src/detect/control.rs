@@ -67,6 +67,7 @@ impl Detector {
                     self.state.coverage.gap(&record.name, list);
                 }
             }
+            Control::RecordsDamaged(damaged) => self.state.coverage.lost(&damaged),
             Control::SourceSilent { name, since, .. } => self.state.rhythms.told(&name, Some(since)),
             Control::SourceHeard { name, .. } => self.state.rhythms.told(&name, None),
             Control::SqlRun(run) => self.sql_run(&run, now, batch),
@@ -77,6 +78,7 @@ impl Detector {
             | Control::EnrichmentLoaded { .. }
             | Control::ConfigurationRefused { .. }
             | Control::ConfigurationMended { .. }
+            | Control::BoundReached { .. }
             | Control::DeadLettersReplayed { .. }
             // What is forgotten with the payload is no conclusion: whoever runs the detector sees to it.
             | Control::RecordsRedacted(_)

@@ -14,6 +14,9 @@ use crate::rule::{Rule, RuleMeta, RuleState};
 use crate::time::Timestamp;
 use crate::watermark::Lane;
 
+/// Keys about which rules spoke and are quiet, at most; about a further one they speak each time.
+pub(super) const QUIET_MAX: usize = 1 << 18;
+
 /// An event as the finding of a rule that looks at one event cites it.
 fn cite(event: &Event, rule: &str) -> CitedEvent {
     CitedEvent {
@@ -191,8 +194,13 @@ impl Detector {
             self.counters.quieted += 1;
             return true;
         }
-        self.state.quiet.insert(name.clone(), time);
-        batch.quiet.insert(name, Some(time));
+        if self.state.quiet.len() < QUIET_MAX || self.state.quiet.contains_key(&name) {
+            self.state.quiet.insert(name.clone(), time);
+            batch.quiet.insert(name, Some(time));
+        } else {
+            // Rather said twice than not at all.
+            self.counters.evicted += 1;
+        }
         false
     }
 

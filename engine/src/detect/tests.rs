@@ -1,6 +1,7 @@
 //! The promises of detection as a whole: results do not depend on where batches are cut or where it was restored.
 
 mod numbers;
+mod quiet;
 mod replace;
 mod tables;
 

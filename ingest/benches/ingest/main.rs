@@ -46,6 +46,48 @@ fn sources(criterion: &mut Criterion) {
     }
 }
 
+/// Redaction alone: a build log without a secret (the path of nearly all text), with a secret in every thousandth line, of
+/// which every line looks like a secret, and items of JSON.
+fn redact(criterion: &mut Criterion) {
+    let receiver = bodies::receiver();
+    let redactor = receiver.redactor();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/build_logs");
+    let log: String = ["apt", "cargo", "maven", "npm", "npm-lock", "pip"]
+        .iter()
+        .map(|name| std::fs::read_to_string(format!("{folder}/{name}.log")).unwrap())
+        .collect();
+    let token = format!("gh{}_{}", 'p', "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hJ6");
+    let with = |every: usize| -> String {
+        let line = |(number, line): (usize, &str)| {
+            if number % every == 0 { format!("{line} token={token}\n") } else { format!("{line}\n") }
+        };
+        log.lines().enumerate().map(line).collect()
+    };
+    let mut group = criterion.benchmark_group("redact");
+    for (name, text) in [
+        ("a build log", log.clone()),
+        ("a build log, a secret in every thousandth line", with(1_000)),
+        ("a build log, a secret in every line", with(1)),
+    ] {
+        let text = Bytes::from(text);
+        println!("{name}: {} lines, {} bytes", text.split(|byte| *byte == b'\n').count(), text.len());
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(name, |bench| bench.iter(|| redactor.text(black_box(&text))));
+    }
+    for (kind, body) in bodies::all() {
+        let source = bodies::source(kind);
+        let records = bodies::receive(&receiver, &source, &body);
+        group.throughput(Throughput::Bytes(records.iter().map(|record| record.body.len() as u64).sum()));
+        group.bench_function(format!("items of {kind}"), |bench| {
+            bench.iter(|| {
+                for record in &records {
+                    drop(black_box(redactor.body(kind, black_box(&record.body))));
+                }
+            });
+        });
+    }
+}
+
 /// Text made to be slow for detectors that look around what they find.
 fn hostile(criterion: &mut Criterion) {
     let receiver = bodies::receiver();
@@ -55,6 +97,7 @@ fn hostile(criterion: &mut Criterion) {
         ("at signs", "@"),
         ("urls", "://a:"),
         ("key headers", "-----BEGIN PRIVATE KEY-----!"),
+        ("lines of a key", "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7\n"),
         ("base64 of a keyword", "Z2hwX"),
         ("base64 lines of a keyword", lines.as_str()),
         ("keywords", "ghp_akia "),
@@ -98,7 +141,7 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(std::time::Duration::from_millis(500))
         .measurement_time(std::time::Duration::from_secs(2));
-    targets = sources, hostile, append
+    targets = sources, redact, hostile, append
 }
 
 fn main() {

@@ -36,23 +36,36 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
+    /// The header without which it proves nothing.
+    pub(super) const fn header(self) -> &'static str {
+        match self {
+            Self::Github => "x-hub-signature-256",
+            Self::GenericHmac => "x-signature",
+            Self::StandardWebhooks => "webhook-signature",
+            Self::CircleCi => "circleci-signature",
+            Self::Buildkite => "x-buildkite-signature",
+            Self::Token(name) => name,
+        }
+    }
+
     pub(super) fn check(self, headers: &HeaderMap, body: &[u8], secrets: &[Secret], now: Timestamp) -> Proof {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let own = header(self.header());
         let signed = |made_by: Option<String>| proven(Authenticity::Hmac, made_by);
         match self {
-            Self::Github => signed(header("x-hub-signature-256").and_then(|given| {
+            Self::Github => signed(own.and_then(|given| {
                 let given = hex::decode(given.strip_prefix("sha256=")?).ok()?;
                 made_by(secrets, |key| is_mac::<Hmac<Sha256>>(key, &[body], &given))
             })),
-            Self::GenericHmac => signed(header("x-signature").and_then(|given| generic(given, body, secrets))),
-            Self::CircleCi => signed(header("circleci-signature").and_then(|given| circleci(given, body, secrets))),
+            Self::GenericHmac => signed(own.and_then(|given| generic(given, body, secrets))),
+            Self::CircleCi => signed(own.and_then(|given| circleci(given, body, secrets))),
             Self::StandardWebhooks => {
-                let names = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(header);
-                let [Some(id), Some(time), Some(given)] = names else { return Proof::None };
+                let names = ["webhook-id", "webhook-timestamp"].map(header);
+                let ([Some(id), Some(time)], Some(given)) = (names, own) else { return Proof::None };
                 within_window(time, now, signed(standard_webhooks((id, time, given), body, secrets)))
             }
             Self::Buildkite => {
-                let Some(given) = header("x-buildkite-signature") else { return Proof::None };
+                let Some(given) = own else { return Proof::None };
                 let part = |name: &str| given.split(',').find_map(|part| part.trim().strip_prefix(name));
                 let (Some(time), Some(signature)) = (part("timestamp="), part("signature=")) else {
                     return Proof::None;

@@ -15,6 +15,7 @@ use super::following::{EndedRun, Runs};
 use super::http::Answer;
 use super::{CollectError, Cursors, Fetched, Held, Next, PAGE_BYTES, Page, troubled};
 use crate::limits::Limits;
+use crate::unwrap::whole_words;
 
 const STREAM: &str = "wanted";
 /// Most jobs that wait for their first try: beyond it none are looked for. And most jobs, and runs, that wait for another.
@@ -280,10 +281,12 @@ impl Wanted {
             let key = waiting.job.key();
             let logs_of = ("logs", waiting.job.repo.as_str());
             match logs.log(&waiting.job, body_max).await {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     recent.went_well(&key);
                     troubled::over(logs_of, cursors, page);
                     if answer.cut {
+                        // Its secrets are still in it, and half of one must not stay.
+                        answer.body.truncate(whole_words(&answer.body));
                         page.lost.push(format!("log of {key}: only its first {body_max} bytes were fetched"));
                     }
                     bytes += answer.body.len();

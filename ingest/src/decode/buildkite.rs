@@ -87,14 +87,24 @@ fn common(fields: &mut Fields, body: Value<'_>) {
     let Some(build) = body.get("build").filter(|build| build.is_object()) else { return };
     fields.text(Field::CiRunId, id(build));
     fields.text(Field::CiSha, build.str_at(&["commit"]).filter(|commit| *commit != "HEAD"));
-    let tag = build.str_at(&["tag"]).filter(|tag| !tag.is_empty());
-    fields.text(Field::CiRef, tag.or_else(|| build.str_at(&["branch"])).map(|name| full_ref(name, tag.is_some())));
+    fields.text(Field::CiRef, build_ref(build, address.and_then(git_remote::repo)));
+    fields.int(Field::ChangeNumber, scalar(build, &["pull_request", "id"]).and_then(|id| id.parse().ok()));
     fields.text(Field::CiTrigger, build.str_at(&["source"]));
     let creator = build.get("creator").filter(|creator| creator.is_object());
     let person = creator.and_then(|creator| creator.str_at(&["email"]).or_else(|| creator.str_at(&["name"])));
     // Builds of webhooks and schedules of people who have no account have no creator.
     fields.text(Field::ActorId, person.or_else(|| pipeline?.str_at(&["slug"])));
     fields.text(Field::ActorType, Some(if person.is_some() { "human" } else { "ci" }));
+}
+
+/// The ref of a build of the pipeline's repository. The branch of a fork's pull request may have any name, `main` too.
+pub(super) fn build_ref(build: Value<'_>, repository: Option<String>) -> Option<String> {
+    let head = build.str_at(&["pull_request", "repository"]).filter(|address| !address.is_empty());
+    if head.is_some_and(|head| git_remote::repo(head).is_none_or(|head| Some(head) != repository)) {
+        return None;
+    }
+    let tag = build.str_at(&["tag"]).filter(|tag| !tag.is_empty());
+    tag.or_else(|| build.str_at(&["branch"])).map(|name| full_ref(name, tag.is_some()))
 }
 
 fn build(draft: &mut Draft, body: Value<'_>, verb: &str) {

@@ -53,8 +53,10 @@ fn run(fields: &mut Fields, root: Value<'_>) {
         let path = git.and_then(|git| git.str_at(&["repo_url"])).and_then(git_remote::repo);
         fields.text(Field::CiRepo, path.or_else(|| project.and_then(slug)));
         fields.text(Field::CiSha, git.and_then(|git| git.str_at(&["checkout_sha"])));
-        fields
-            .text(Field::CiRef, git.and_then(|git| git.str_at(&["ref"])).map(|name| git_remote::full_ref(name, false)));
+        // A tag's ref is written whole, a branch has a member of its own.
+        let name = git.and_then(|git| git.str_at(&["ref"]));
+        let branch = git.and_then(|git| git.str_at(&["branch"])).filter(|branch| !branch.is_empty());
+        fields.text(Field::CiRef, name.and_then(|name| git_remote::told_ref(name, None, branch)));
         return;
     };
     // A fork's branch is built in the target's name: what counts is whose code it was.
@@ -63,7 +65,16 @@ fn run(fields: &mut Fields, root: Value<'_>) {
     fields.text(Field::CiSha, vcs.str_at(&["revision"]));
     let tag = vcs.str_at(&["tag"]);
     let name = tag.or_else(|| vcs.str_at(&["branch"]));
-    fields.text(Field::CiRef, name.map(|name| git_remote::full_ref(name, tag.is_some())));
+    let change = name.and_then(|name| name.strip_prefix("pull/")).and_then(|number| number.parse::<u32>().ok());
+    fields.text(
+        Field::CiRef,
+        match change {
+            // Of a fork the branch is `pull/NUMBER`, which is no branch of anybody.
+            Some(number) => Some(format!("refs/pull/{number}/head")),
+            None => name.map(|name| git_remote::full_ref(name, tag.is_some())),
+        },
+    );
+    fields.int(Field::ChangeNumber, change.map(i64::from));
 }
 
 /// `gh/acme/app`: the repository where the project is named after one.

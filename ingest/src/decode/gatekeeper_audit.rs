@@ -25,6 +25,13 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     }
 }
 
+/// What the annotations of an Event of Gatekeeper say: the members of a line of its log; `None` of anybody else's.
+pub(super) fn annotated(annotations: Value<'_>) -> Option<Draft> {
+    let kind = annotations.str_at(&["event_type"]).filter(|kind| kind.starts_with("violation"))?;
+    annotations.str_at(&["constraint_name"])?;
+    Some(logged(annotations, kind))
+}
+
 /// A line of the log, or an exported violation.
 fn logged(root: Value<'_>, kind: &str) -> Draft {
     let text = |key: &str| loose::text(root, &[key]);
@@ -91,7 +98,11 @@ fn constraint(root: Value<'_>) -> Vec<Draft> {
         said(fields, text("message"));
         one
     };
+    // Beyond the limit of its status a constraint counts its violations, and lists none.
+    let listed = i64::try_from(violations.len()).unwrap_or(i64::MAX);
+    let unlisted = total.map_or(0, |total| total.saturating_sub(listed).max(0));
     let mut drafts: Vec<Draft> = violations.iter().map(violation).collect();
+    report.fields.int(Field::EventsLeftOut, Some(unlisted).filter(|unlisted| *unlisted > 0));
     drafts.insert(0, report);
     drafts
 }
@@ -105,7 +116,7 @@ fn enforcement(action: &str) -> String {
     if action == "deny" { "enforce".to_owned() } else { action.to_lowercase() }
 }
 
-fn said(fields: &mut Fields, message: Option<&str>) {
+pub(super) fn said(fields: &mut Fields, message: Option<&str>) {
     let Some(message) = message else { return };
     fields.text(Field::Message, Some(message));
     fields.text(Field::SignatureStatus, kubernetes_objects::denial(message));

@@ -45,6 +45,15 @@ pub(super) fn full_ref(name: &str, tag: bool) -> String {
     format!("refs/{}/{name}", if tag { "tags" } else { "heads" })
 }
 
+/// The full ref of a name that may be a branch's or a tag's, where it is known which: the default branch is a branch.
+pub(super) fn told_ref(name: &str, tag: Option<bool>, default: Option<&str>) -> Option<String> {
+    let known = tag.or_else(|| (default == Some(name)).then_some(false));
+    match known {
+        Some(tag) => Some(full_ref(name, tag)),
+        None => name.starts_with("refs/").then(|| name.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +85,9 @@ mod tests {
         assert_eq!(reference("git+https://github.com/a/b@refs/tags/v1"), Some("refs/tags/v1"));
         assert_eq!(reference("git@github.com:a/b"), None);
         assert_eq!(full_ref("v1", true), "refs/tags/v1");
+        assert_eq!(told_ref("v1", Some(true), Some("main")).as_deref(), Some("refs/tags/v1"));
+        assert_eq!(told_ref("main", None, Some("main")).as_deref(), Some("refs/heads/main"));
+        assert_eq!(told_ref("refs/merge-requests/7/head", None, None).as_deref(), Some("refs/merge-requests/7/head"));
+        assert_eq!(told_ref("v1", None, Some("main")), None);
     }
 }

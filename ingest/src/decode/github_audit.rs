@@ -9,7 +9,7 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, object, outcome, scalar, time_at};
+use super::{Draft, Undecodable, github_ref, object, outcome, scalar, time_at};
 
 const EXPECTED: &str = "an entry of GitHub's audit log";
 
@@ -141,7 +141,9 @@ fn run(fields: &mut Fields, root: Value<'_>) {
     fields.text(Field::CiRunId, of("workflow_run_id"));
     fields.int(Field::CiAttempt, of("run_attempt").and_then(|text| text.parse().ok()));
     fields.text(Field::CiSha, of("head_sha"));
-    fields.text(Field::CiRef, of("head_branch").map(|branch| super::git_remote::full_ref(&branch, false)));
+    // An entry does not say where the head is, nor which branch is the default.
+    let of_event = of("event").zip(of("head_branch"));
+    fields.text(Field::CiRef, of_event.and_then(|(event, head)| github_ref::of_event(&event, &head, None)));
     fields.text(Field::CiEnvironment, of("environment_name"));
     fields.text(Field::RunnerName, of("runner_name"));
     if fields.get(Field::CiRunId).is_some() {

@@ -12,11 +12,13 @@ use engine::record::Record;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::{DERIVED_MAX, Draft, ORIGIN, Undecodable};
-use crate::receive::CHUNK;
+use super::{DERIVED_MAX, Draft, ORIGIN, Undecodable, images, leave_out};
+use crate::receive::{CHUNK, CHUNKS};
 
 /// Permissions of a token at most.
 const PERMISSIONS_MAX: usize = 64;
+/// Lines of the group of a package at most.
+const PACKAGE_LINES_MAX: usize = 8;
 
 pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let text = text(&record.body)?;
@@ -25,14 +27,16 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let mut derived = Vec::new();
     let mut secrets = None;
     let mut time = None;
+    let mut left_out = 0;
     // A log is cut into chunks; the runner's own words are in the first.
-    let mut setting_up = record.envelope.attributes.get(CHUNK).is_none_or(|chunk| chunk == "0");
+    let mut setting_up = is_first(record);
     let mut lines = text.trim_start_matches('\u{feff}').lines();
     while let Some(line) = lines.next() {
         let (stamp, line) = split_stamp(line);
         time = stamp.or(time);
         log.time = log.time.or(time);
         if derived.len() >= DERIVED_MAX {
+            left_out += usize::from(cache(line).is_some());
             continue;
         }
         if let Some((action, key)) = cache(line) {
@@ -42,7 +46,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
             continue;
         }
         if let Some(reference) = line.strip_prefix("Download action repository '") {
-            derived.extend(action(reference).map(|(action_ref, sha)| (time, Found::Action(action_ref, sha))));
+            derived.extend(action(reference).map(|found| (time, Found::Action(found))));
+        } else if let Some(reference) = line.strip_prefix("##[group]Download immutable action package '") {
+            derived.extend(package(reference, &mut lines).map(|found| (time, Found::Action(found))));
         } else if line == "##[group]GITHUB_TOKEN Permissions" {
             derived.push((time, Found::Token(permissions(&mut lines))));
         } else if let Some(source) = line.strip_prefix("Secret source: ") {
@@ -66,10 +72,11 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let mut drafts = vec![];
     for (time, found) in derived {
         let mut draft = match found {
-            Found::Action(action_ref, sha) => {
+            Found::Action(found) => {
                 let mut draft = log.derive(ORIGIN, "action.resolved", "job");
-                draft.fields.text(Field::ActionRef, Some(action_ref));
-                draft.fields.text(Field::ActionSha, Some(sha));
+                draft.fields.text(Field::ActionRef, Some(found.reference));
+                draft.fields.text(Field::ActionSha, Some(found.sha));
+                draft.fields.text(Field::ArtifactDigest, found.digest);
                 draft
             }
             Found::Token(permissions) => token(&log, &permissions),
@@ -85,13 +92,35 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     }
     log.fields.text(Field::SecretStore, secrets);
     drafts.insert(0, log);
+    leave_out(&mut drafts, left_out);
     Ok(drafts)
 }
 
+/// Whether a log begins with this chunk.
+pub(super) fn is_first(record: &Record) -> bool {
+    record.envelope.attributes.get(CHUNK).is_none_or(|chunk| chunk == "0")
+}
+
+/// Whether a log ends with this chunk.
+pub(super) fn is_last(record: &Record) -> bool {
+    let number = |name: &str| record.envelope.attributes.get(name)?.parse::<u64>().ok();
+    number(CHUNKS).is_none_or(|count| number(CHUNK).is_none_or(|chunk| chunk + 1 >= count))
+}
+
 enum Found {
-    Action(String, String),
+    Action(Action),
     Token(Vec<(String, String)>),
     Cache(&'static str, String),
+}
+
+/// An action that the runner downloaded.
+struct Action {
+    /// `owner/repo@ref`.
+    reference: String,
+    /// The commit that is.
+    sha: String,
+    /// Digest of the package it was published as, if it was.
+    digest: Option<String>,
 }
 
 /// What actions/cache and those built on it print of a cache: the key says which.
@@ -123,10 +152,30 @@ fn split_stamp(line: &str) -> (Option<Timestamp>, &str) {
 }
 
 /// `owner/repo@ref' (SHA:…)`.
-fn action(reference: &str) -> Option<(String, String)> {
+fn action(reference: &str) -> Option<Action> {
     let (action, rest) = reference.split_once('\'')?;
     let sha = rest.trim().strip_prefix("(SHA:")?.strip_suffix(')')?;
-    Some((action.to_owned(), sha.to_owned()))
+    Some(Action { reference: action.to_owned(), sha: sha.to_owned(), digest: None })
+}
+
+/// `owner/repo@ref'` and the lines of its group: of an action that is published as an immutable package the runner says
+/// version, digest and commit, a line each.
+fn package(reference: &str, lines: &mut std::str::Lines<'_>) -> Option<Action> {
+    let (action, _) = reference.split_once('\'')?;
+    let (mut sha, mut digest) = (None, None);
+    for _ in 0..PACKAGE_LINES_MAX {
+        // A line that is none of the group's is left to whoever reads on.
+        let line = lines.clone().next().map(|line| split_stamp(line).1.trim())?;
+        if let Some(commit) = line.strip_prefix("Source commit SHA: ") {
+            sha = Some(commit.to_owned());
+        } else if let Some(found) = line.strip_prefix("Digest: ") {
+            digest = Some(found.to_owned()).filter(|found| images::is_digest(found));
+        } else if !line.starts_with("Version: ") {
+            break;
+        }
+        lines.next();
+    }
+    Some(Action { reference: action.to_owned(), sha: sha?, digest })
 }
 
 /// `Name: level`, where the level is one there is.

@@ -8,8 +8,11 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
+use super::git_remote::told_ref;
 use super::github_times::{created_or_updated, subject_time};
-use super::{Draft, Undecodable, github_alerts, github_config, images, name, object, outcome, scalar, tier, time_at};
+use super::{
+    Draft, Undecodable, github_alerts, github_config, github_ref, images, name, object, outcome, scalar, tier, time_at,
+};
 
 const EXPECTED: &str = "a GitHub webhook payload";
 
@@ -33,7 +36,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         "check_run" | "check_suite" => check(&mut draft, root, event, action),
         "workflow_dispatch" | "repository_dispatch" => {
             name(&mut draft.fields, "run.dispatched", "job");
-            draft.fields.text(Field::CiRef, root.str_at(&["ref"]).or_else(|| root.str_at(&["branch"])));
+            let default = root.str_at(&["repository", "default_branch"]);
+            let named = root.str_at(&["ref"]).or_else(|| root.str_at(&["branch"]));
+            draft.fields.text(Field::CiRef, named.and_then(|name| told_ref(name, None, default)));
             draft.fields.text(Field::CiWorkflow, root.str_at(&["workflow"]));
             draft.fields.text(Field::CiTrigger, Some(event));
         }
@@ -191,7 +196,7 @@ fn change(fields: &mut Fields, root: Value<'_>) {
     fields.text(Field::ChangeHead, change.str_at(&["head", "sha"]));
     fields.text(Field::ChangeMergedBy, change.str_at(&["merged_by", "login"]));
     fields.text(Field::CiSha, change.str_at(&["head", "sha"]));
-    fields.text(Field::CiRef, change.str_at(&["head", "ref"]).map(|head| format!("refs/heads/{head}")));
+    fields.text(Field::CiRef, github_ref::of_change(change));
     fields.text(Field::Message, change.str_at(&["title"]));
 }
 
@@ -241,10 +246,6 @@ fn conclusion(fields: &mut Fields, conclusion: Option<&str>) {
     }
 }
 
-fn branch_ref(branch: Option<&str>) -> Option<String> {
-    branch.map(|branch| format!("refs/heads/{branch}"))
-}
-
 fn run(draft: &mut Draft, root: Value<'_>, action: &str) {
     let Some(run) = root.get("workflow_run") else { return generic(draft, root, "workflow_run", action) };
     let (action, time) = match action {
@@ -258,22 +259,25 @@ fn run(draft: &mut Draft, root: Value<'_>, action: &str) {
         other => (format!("run.{other}"), "updated_at"),
     };
     name(&mut draft.fields, &action, "job");
-    set_run(&mut draft.fields, run);
+    set_run(&mut draft.fields, root, run);
     let fields = &mut draft.fields;
     fields.text(Field::CiWorkflow, root.str_at(&["workflow", "name"]).or_else(|| run.str_at(&["name"])));
-    if let (Some(path), Some(branch)) = (run.str_at(&["path"]), run.str_at(&["head_branch"])) {
+    if let (Some(path), Some(git_ref)) = (run.str_at(&["path"]), fields.get_text(Field::CiRef)) {
         let path = path.split_once('@').map_or(path, |(path, _)| path);
-        fields.text(Field::CiWorkflowRef, Some(format!("{path}@refs/heads/{branch}")));
+        let workflow_ref = format!("{path}@{git_ref}");
+        fields.text(Field::CiWorkflowRef, Some(workflow_ref));
     }
     fields.text(Field::ActorId, run.str_at(&["triggering_actor", "login"]));
     conclusion(fields, run.str_at(&["conclusion"]));
     draft.time = time_at(run, &[time]).or_else(|| time_at(run, &["updated_at"]));
 }
 
-fn set_run(fields: &mut Fields, run: Value<'_>) {
+fn set_run(fields: &mut Fields, root: Value<'_>, run: Value<'_>) {
     fields.text(Field::CiRunId, scalar(run, &["id"]));
     fields.int(Field::CiAttempt, run.at(&["run_attempt"]).and_then(Value::as_i64));
-    fields.text(Field::CiRef, branch_ref(run.str_at(&["head_branch"])));
+    let default = root.str_at(&["repository", "default_branch"]);
+    fields.text(Field::CiRef, github_ref::of_run(run, root.get("repository"), default));
+    fields.int(Field::ChangeNumber, github_ref::pull_request(run));
     fields.text(Field::CiSha, run.str_at(&["head_sha"]));
     fields.text(Field::CiTrigger, run.str_at(&["event"]));
 }
@@ -292,7 +296,7 @@ fn job(draft: &mut Draft, root: Value<'_>, action: &str) {
     fields.text(Field::CiRunId, scalar(job, &["run_id"]));
     fields.text(Field::CiJobId, scalar(job, &["id"]));
     fields.int(Field::CiAttempt, job.at(&["run_attempt"]).and_then(Value::as_i64));
-    fields.text(Field::CiRef, branch_ref(job.str_at(&["head_branch"])));
+    // Neither what started the run nor whose branch `head_branch` is: a fork's `main` would look like this repository's.
     fields.text(Field::CiSha, job.str_at(&["head_sha"]));
     fields.text(Field::CiWorkflow, job.str_at(&["workflow_name"]));
     fields.text(Field::CiEnvironment, root.str_at(&["deployment", "environment"]));
@@ -328,7 +332,7 @@ fn check(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     name(fields, if action == "completed" { "check.finished" } else { "check.started" }, "job");
     fields.text(Field::CiSha, check.str_at(&["head_sha"]));
     let branch = check.str_at(&["head_branch"]).or_else(|| check.str_at(&["check_suite", "head_branch"]));
-    fields.text(Field::CiRef, branch_ref(branch));
+    fields.text(Field::CiRef, github_ref::of_check(check, branch));
     fields.text(Field::Message, check.str_at(&["name"]).or_else(|| check.str_at(&["app", "slug"])));
     if let Some((_, rest)) = check.str_at(&["details_url"]).and_then(|url| url.split_once("/actions/runs/")) {
         // …/actions/runs/RUN/job/JOB
@@ -352,10 +356,18 @@ fn set_deployment(fields: &mut Fields, root: Value<'_>) {
     fields.text(Field::CiEnvironment, environment);
     fields.text(Field::Environment, environment.map(tier));
     fields.text(Field::CiSha, deployment.str_at(&["sha"]));
-    fields.text(Field::CiRef, deployment.str_at(&["ref"]));
     fields.text(Field::ConfigId, scalar(deployment, &["id"]));
-    if let Some(run) = root.get("workflow_run").filter(|run| run.is_object()) {
-        set_run(fields, run);
+    let run = root.get("workflow_run").filter(|run| run.is_object());
+    let of_run = [&["creator", "login"][..], &["performed_via_github_app", "slug"]];
+    let of_run =
+        of_run.iter().any(|path| deployment.str_at(path).is_some_and(|name| name.starts_with("github-actions")));
+    if run.is_none() && !of_run {
+        // Somebody who may write to the repository named a branch, a tag or a commit of it.
+        let default = root.str_at(&["repository", "default_branch"]);
+        fields.text(Field::CiRef, deployment.str_at(&["ref"]).and_then(|name| told_ref(name, None, default)));
+    }
+    if let Some(run) = run {
+        set_run(fields, root, run);
         fields.text(Field::CiWorkflow, run.str_at(&["name"]));
     }
 }
@@ -400,7 +412,7 @@ fn deployment_review(draft: &mut Draft, root: Value<'_>, action: &str) {
     fields.text(Field::CiEnvironment, waiting);
     fields.text(Field::Environment, waiting.map(tier));
     if let Some(run) = root.get("workflow_run") {
-        set_run(fields, run);
+        set_run(fields, root, run);
     }
     draft.time = time_at(root, &["since"]);
 }

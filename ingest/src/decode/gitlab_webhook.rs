@@ -10,7 +10,7 @@ use engine::record::Record;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::git_remote::{self, full_ref};
+use super::git_remote::{self, full_ref, told_ref};
 use super::{Draft, Undecodable, gitlab_system, name, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "a GitLab webhook payload";
@@ -85,6 +85,28 @@ fn push(draft: &mut Draft, root: Value<'_>, kind: &str) {
     fields.text(Field::Message, last.and_then(|commit| commit.str_at(&["message"])));
 }
 
+/// The ref that holds the head of a merge request in the project that says so: its branch, or, of a fork, the one that GitLab keeps
+/// for it. A fork's branch may have any name, `main` too.
+fn of_change(change: Value<'_>, root: Value<'_>, branch: &str) -> Option<String> {
+    let id = |key: &str| scalar(change, &[key]);
+    let (source, target, own) = (id("source_project_id"), id("target_project_id"), scalar(root, &["project", "id"]));
+    if source.is_some() && (source == target || source == own) {
+        return Some(full_ref(branch, false));
+    }
+    let here = own.is_none() || own == target;
+    id("iid").filter(|_| here).map(|iid| format!("refs/merge-requests/{iid}/head"))
+}
+
+/// The ref a pipeline runs on. Of one for a merge request the name is its source branch, which may be a fork's.
+fn of_pipeline(root: Value<'_>, run: Value<'_>) -> Option<String> {
+    let name = run.str_at(&["ref"]).filter(|name| !name.is_empty())?;
+    if run.str_at(&["source"]) == Some("merge_request_event") && !name.starts_with("refs/") {
+        return of_change(root.get("merge_request").filter(|change| change.is_object())?, root, name);
+    }
+    let tag = run.get("tag").and_then(Value::as_bool) == Some(true);
+    Some(full_ref(name, tag))
+}
+
 fn merge_request(draft: &mut Draft, root: Value<'_>) {
     let Some(change) = root.get("object_attributes") else { return generic(draft, root, "merge_request") };
     let state = change.str_at(&["state"]).unwrap_or_default();
@@ -115,7 +137,8 @@ fn merge_request(draft: &mut Draft, root: Value<'_>) {
     let head = change.str_at(&["last_commit", "id"]);
     fields.text(Field::ChangeHead, head);
     fields.text(Field::CiSha, head);
-    fields.text(Field::CiRef, change.str_at(&["source_branch"]).map(|name| full_ref(name, false)));
+    let branch = change.str_at(&["source_branch"]);
+    fields.text(Field::CiRef, branch.and_then(|branch| of_change(change, root, branch)));
     fields.text(Field::Message, change.str_at(&["title"]));
     match action {
         "change.merged" => {
@@ -154,14 +177,17 @@ fn pipeline(draft: &mut Draft, root: Value<'_>) {
     let stage = set_stage(&mut draft.fields, "run", "job", run.str_at(&["status"]).unwrap_or_default());
     let fields = &mut draft.fields;
     fields.text(Field::CiRunId, scalar(run, &["id"]));
-    let tag = run.get("tag").and_then(Value::as_bool) == Some(true);
-    fields.text(Field::CiRef, run.str_at(&["ref"]).map(|name| full_ref(name, tag)));
+    fields.text(Field::CiRef, of_pipeline(root, run));
     fields.text(Field::CiSha, run.str_at(&["sha"]));
     fields.text(Field::CiTrigger, run.str_at(&["source"]));
     fields.text(Field::CiWorkflow, run.str_at(&["name"]));
     fields.int(Field::ChangeNumber, root.at(&["merge_request", "iid"]).and_then(Value::as_i64));
-    let ended = time_at(run, &["finished_at"]).filter(|_| stage == "finished");
-    draft.time = ended.or_else(|| time_at(run, &["created_at"]));
+    draft.time = match stage {
+        "finished" => time_at(run, &["finished_at"]),
+        // It is created once. A retry waits and runs again under the same `created_at`, perhaps on another day.
+        "queued" if run.str_at(&["status"]) == Some("created") => time_at(run, &["created_at"]),
+        _ => None,
+    };
 }
 
 fn job(draft: &mut Draft, root: Value<'_>) {
@@ -185,9 +211,13 @@ fn job(draft: &mut Draft, root: Value<'_>) {
     fields.text(Field::Environment, environment.map(tier));
     runner(fields, root.get("runner").filter(|runner| runner.is_object()));
     draft.time = match stage {
-        "finished" => first_time(root, &["build_finished_at", "build_finished_at_iso", "build_started_at"]),
-        "started" => first_time(root, &["build_started_at", "build_started_at_iso", "build_created_at"]),
-        _ => first_time(root, &["build_created_at", "build_created_at_iso"]),
+        "finished" => first_time(root, &["build_finished_at", "build_finished_at_iso"]),
+        "started" => first_time(root, &["build_started_at", "build_started_at_iso"]),
+        // All jobs are created with their pipeline; one of a later stage, or that somebody starts by hand, waits later.
+        _ if root.str_at(&["build_status"]) == Some("created") => {
+            first_time(root, &["build_created_at", "build_created_at_iso"])
+        }
+        _ => None,
     };
 }
 
@@ -213,7 +243,8 @@ fn deployment(draft: &mut Draft, root: Value<'_>) {
     fields.text(Field::Environment, root.str_at(&["environment_tier"]).or(environment).map(tier));
     fields.text(Field::ConfigId, scalar(root, &["deployment_id"]));
     fields.text(Field::CiJobId, scalar(root, &["deployable_id"]));
-    fields.text(Field::CiRef, root.str_at(&["ref"]).map(|name| full_ref(name, false)));
+    let default = root.str_at(&["project", "default_branch"]);
+    fields.text(Field::CiRef, root.str_at(&["ref"]).and_then(|name| told_ref(name, None, default)));
     // The whole commit is only in its address.
     let whole = root.str_at(&["commit_url"]).and_then(|url| url.rsplit_once("/commit/")).map(|(_, sha)| sha);
     fields.text(Field::CiSha, whole.or_else(|| root.str_at(&["short_sha"])));

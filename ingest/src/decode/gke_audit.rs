@@ -24,12 +24,16 @@ pub(super) fn text(root: Value<'_>) -> Option<String> {
     let target = reference(payload.str_at(&["resourceName"])?)?;
     let text = |path: &[&str]| payload.str_at(path).unwrap_or_default();
     let whole = |key: &str| payload.get(key).and_then(|value| serde_json::from_str(&value.compact()).ok());
+    // An entry has no stage. A watch is reported when it starts, and where it is once more at its end, by another entry.
+    let of_operation = |key: &str| root.at(&["operation", key]).and_then(Value::as_bool) == Some(true);
+    let ended = of_operation("last") && !of_operation("first");
+    let stage = if verb == "watch" && !ended { "ResponseStarted" } else { "ResponseComplete" };
     let (code, reason) = status(payload.at(&["status", "code"]).and_then(Value::as_i64).unwrap_or(0), verb);
     let mut event = json!({
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
         "auditID": root.str_at(&["operation", "id"]).or_else(|| root.str_at(&["insertId"])).unwrap_or_default(),
-        "stage": "ResponseComplete",
+        "stage": stage,
         "verb": verb,
         "user": {"username": text(&["authenticationInfo", "principalEmail"])},
         "objectRef": target,

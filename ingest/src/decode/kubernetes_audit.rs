@@ -1,7 +1,8 @@
 //! Kubernetes audit events (`audit.k8s.io/v1`).
 //!
 //! Source: Kubernetes `staging/src/k8s.io/apiserver/pkg/apis/audit/v1/types.go`. One request is reported at up to four
-//! stages; meaning is read from the last one. Of `sourceIPs` all but the last can be made up by the client.
+//! stages; meaning is read from the last one. Of a watch it is read from the first answer: a watch on secrets hands them over then, and
+//! ends minutes later. Of `sourceIPs` all but the last can be made up by the client.
 
 use bytes::Bytes;
 use engine::fields::{Field, Fields};
@@ -48,15 +49,23 @@ pub(super) fn drafts(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
         return Err(Undecodable::Shape { expected: EXPECTED, problem: "it has no `verb` and `auditID`" });
     };
     let target = Target::of(root);
-    const TIMES: &[&str] = &["requestReceivedTimestamp", "stageTimestamp", "timestamp"];
-    let mut draft = Draft { time: TIMES.iter().find_map(|key| time_at(root, &[key])), ..Draft::default() };
-    origin(&mut draft.fields, root, verb, &target);
-    let (action, category) = match root.str_at(&["stage"]) {
+    let stage = root.str_at(&["stage"]);
+    let watches = verb == "watch";
+    let (action, category) = match stage {
         Some("RequestReceived") => ("k8s.received".to_owned(), category(&target)),
-        Some("ResponseStarted") => ("k8s.started".to_owned(), category(&target)),
+        Some("ResponseStarted") if !watches => ("k8s.started".to_owned(), category(&target)),
+        Some("ResponseComplete") if watches => ("k8s.ended".to_owned(), category(&target)),
         _ => action(verb, &target),
     };
-    let last = !matches!(action.as_str(), "k8s.received" | "k8s.started");
+    let last = !matches!(action.as_str(), "k8s.received" | "k8s.started" | "k8s.ended");
+    // A watch goes on for minutes: each of its stages is when it is.
+    let times = if watches {
+        ["stageTimestamp", "requestReceivedTimestamp", "timestamp"]
+    } else {
+        ["requestReceivedTimestamp", "stageTimestamp", "timestamp"]
+    };
+    let mut draft = Draft { time: times.iter().find_map(|key| time_at(root, &[key])), ..Draft::default() };
+    origin(&mut draft.fields, root, verb, &target);
     let fields = &mut draft.fields;
     fields.text(Field::Action, Some(action));
     fields.text(Field::Category, Some(category));

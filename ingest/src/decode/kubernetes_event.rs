@@ -2,8 +2,9 @@
 //! applications they deploy.
 //!
 //! Sources: `k8s.io/api/core/v1` and `events/v1` (the same object under two names), External Secrets Operator, Secrets
-//! Store CSI driver, Kyverno's event controller. Events are told apart by who reports and about what; the API server
-//! drops them after an hour and may fold several into one, so they are signals, not a record.
+//! Store CSI driver, Kyverno's event controller, Gatekeeper (`--emit-admission-events`, `--emit-audit-events`). Events are told
+//! apart by who reports and about what; the API server drops them after an hour and may fold several into one, so they are
+//! signals, not a record.
 
 use bytes::Bytes;
 use engine::fields::{Field, Fields};
@@ -11,7 +12,7 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, flux, images, kubernetes_objects, object, outcome, time_at};
+use super::{Draft, Undecodable, flux, gatekeeper_audit, images, kubernetes_objects, object, outcome, time_at};
 
 const EXPECTED: &str = "a Kubernetes Event object";
 
@@ -65,9 +66,18 @@ pub(super) fn draft(root: Value<'_>) -> Result<Draft, Undecodable> {
     let group =
         about.str_at(&["apiVersion"]).and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
     let reporter = reporter.unwrap_or_default();
-    if group.ends_with("external-secrets.io") {
+    if let Some(found) = root.at(&["metadata", "annotations"]).and_then(gatekeeper_audit::annotated) {
+        // What it was applied to is told beside the event, which may be about a namespace of Gatekeeper's own.
+        found.fields.iter().for_each(|(field, value)| fields.set(field, value.clone()));
+        fields.text(Field::Reason, Some(reason));
+        gatekeeper_audit::said(fields, Some(message));
+    } else if group.ends_with("external-secrets.io") {
         synced(fields, about, reason);
-    } else if reporter.contains("secrets-store") || message.contains("secrets-store.csi.k8s.io") {
+    } else if reporter.contains("secrets-store")
+        || message.contains("secrets-store.csi.k8s.io")
+        // The kubelet repeats what the driver answered, and does not name it.
+        || message.contains("failed to mount secrets store objects")
+    {
         mounted(fields, about, reason);
     } else if reporter.starts_with("kyverno") || group.ends_with("kyverno.io") {
         evaluated(fields, root, policy, reason, message);

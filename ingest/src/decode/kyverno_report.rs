@@ -12,7 +12,10 @@ use engine::record::Record;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, images, kubernetes_event, kubernetes_objects, object, outcome, time_at};
+use super::{
+    Draft, Undecodable, images, keep_those_with_room, kubernetes_event, kubernetes_objects, leave_out, object, outcome,
+    time_at,
+};
 
 const EXPECTED: &str = "a policy report";
 
@@ -27,7 +30,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     let content = if root.get("results").is_some() { root } else { root.get("spec").unwrap_or(root) };
     let mut report = Draft::new("policy.reported", "admission");
     report.native = watched.map(|object| Bytes::from(object.compact()));
-    let results: Vec<Value<'_>> = content.get("results").into_iter().flat_map(Value::items).collect();
+    let mut results: Vec<Value<'_>> = content.get("results").into_iter().flat_map(Value::items).collect();
     let latest = results.iter().filter_map(|result| evaluated(*result)).max();
     report.time = latest.or_else(|| time_at(root, &["metadata", "creationTimestamp"]));
     let fields = &mut report.fields;
@@ -38,9 +41,14 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     }
     fields.text(Field::ActorId, reporter(root, content));
     fields.text(Field::ActorType, Some("service"));
-    let failed = |result: &Value<'_>| !passed(result.str_at(&["result"]).or_else(|| result.str_at(&["status"])));
+    let failed = |result: &Value<'_>| !passed(verdict(*result));
     fields.text(Field::Outcome, Some(outcome(!results.iter().any(failed))));
     fields.text(Field::Message, content.get("summary").map(summary));
+    let left_out = keep_those_with_room(&mut results, |result| match verdict(*result) {
+        Some("fail" | "error") => 0,
+        Some("warn") => 1,
+        _ => 2,
+    });
     let kept = [Field::K8sGroup, Field::K8sKind, Field::K8sNamespace, Field::K8sName, Field::ActorId, Field::ActorType];
     let result = |result: &Value<'_>| {
         let mut one = report.derive(&kept, "policy.evaluated", "admission");
@@ -50,7 +58,14 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     };
     let mut drafts: Vec<Draft> = results.iter().map(result).collect();
     drafts.insert(0, report);
+    leave_out(&mut drafts, left_out);
     Ok(drafts)
+}
+
+/// What a result says; of the working group's first versions, its `status`.
+fn verdict(result: Value<'_>) -> Option<&str> {
+    let text = |key: &str| result.str_at(&[key]).filter(|text| !text.is_empty());
+    text("result").or_else(|| text("status"))
 }
 
 fn is_report(root: Value<'_>) -> bool {
@@ -91,7 +106,7 @@ fn summary(counts: Value<'_>) -> String {
 /// What one rule found about one resource.
 fn evaluation(fields: &mut Fields, result: Value<'_>) {
     let text = |key: &str| result.str_at(&[key]).filter(|text| !text.is_empty());
-    let verdict = text("result").or_else(|| text("status"));
+    let verdict = verdict(result);
     fields.text(Field::Reason, verdict);
     fields.text(Field::Outcome, verdict.map(|verdict| outcome(passed(Some(verdict)))));
     let policy = text("policy").map(|policy| match text("rule").filter(|rule| *rule != policy) {

@@ -24,8 +24,8 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     // What a file of the configuration asks for, and what a start does, nobody does at that moment.
     let who = |actor| if matches!(actor, "configuration" | "program") { "service" } else { "human" };
     fields.text(Field::ActorType, actor.map(who));
-    let refused = matches!(kind, "configuration-refused" | "source-silent");
-    fields.text(Field::Outcome, Some(if refused { "failure" } else { "success" }));
+    let failed = ["configuration-refused", "source-silent", "bound-reached", "records-damaged"].contains(&kind);
+    fields.text(Field::Outcome, Some(if failed { "failure" } else { "success" }));
     let ids = ["id", "name", "incident", "pack", "set", "run", "rule", "file"];
     fields.text(Field::ConfigId, ids.iter().find_map(|key| json.str_at(&[key])));
     fields.text(Field::ConfigAttribute, json.str_at(&["verb"]).or_else(|| json.str_at(&["change", "what"])));

@@ -10,8 +10,8 @@ use engine::record::Record;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::git_remote::{full_ref, repo};
-use super::{Draft, Undecodable, gitlab_webhook, object, outcome, scalar, tier, time_at};
+use super::git_remote::{repo, told_ref};
+use super::{Draft, Undecodable, buildkite, github_ref, gitlab_webhook, object, outcome, scalar, tier, time_at};
 
 const EXPECTED: &str = "an entry of a provider's ledger";
 
@@ -125,8 +125,7 @@ fn run(fields: &mut Fields, provider: &str, scope: &str, id: &str, entry: Value<
         fields.text(Field::CiRepo, entry.str_at(&["pipeline", "repository"]).and_then(repo));
     }
     fields.text(Field::CiSha, first(entry, &[&["head_sha"], &["sha"], &["commit"]]).filter(|sha| sha != "HEAD"));
-    let branch = first(entry, &[&["head_branch"], &["ref"], &["branch"]]);
-    fields.text(Field::CiRef, branch.map(|branch| full_ref(&branch, false)));
+    fields.text(Field::CiRef, run_ref(provider, entry));
     fields.text(Field::CiTrigger, first(entry, &[&["event"], &["source"]]));
     person(
         fields,
@@ -142,6 +141,15 @@ fn run(fields: &mut Fields, provider: &str, scope: &str, id: &str, entry: Value<
     first_time(entry, &["finished_at", "updated_at", "created_at"]).or(ended)
 }
 
+/// The ref of a run, where the list tells it: GitHub's and GitLab's name branches and tags alike, and forks' branches too.
+fn run_ref(provider: &str, entry: Value<'_>) -> Option<String> {
+    match provider {
+        "github" => github_ref::of_run(entry, None, entry.str_at(&["repository", "default_branch"])),
+        "buildkite" => buildkite::build_ref(entry, entry.str_at(&["pipeline", "repository"]).and_then(repo)),
+        _ => told_ref(&first(entry, &[&["ref"]])?, entry.get("tag").and_then(Value::as_bool), None),
+    }
+}
+
 fn deployment(fields: &mut Fields, id: &str, entry: Value<'_>, status: Option<Value<'_>>) -> Option<Timestamp> {
     fields.text(Field::ConfigId, Some(id));
     let state = status.and_then(|status| status.str_at(&["state"])).or_else(|| entry.str_at(&["status"]));
@@ -153,7 +161,8 @@ fn deployment(fields: &mut Fields, id: &str, entry: Value<'_>, status: Option<Va
     fields.text(Field::Environment, entry.str_at(&["environment", "tier"]).or(environment.as_deref()).map(tier));
     fields.text(Field::CiEnvironment, environment);
     fields.text(Field::CiSha, first(entry, &[&["sha"]]));
-    fields.text(Field::CiRef, first(entry, &[&["ref"]]).map(|name| full_ref(&name, false)));
+    let tag = entry.at(&["deployable", "tag"]).and_then(Value::as_bool);
+    fields.text(Field::CiRef, first(entry, &[&["ref"]]).and_then(|name| told_ref(&name, tag, None)));
     fields.text(Field::CiRunId, first(entry, &[&["deployable", "pipeline", "id"]]));
     fields.text(Field::CiJobId, first(entry, &[&["deployable", "id"]]));
     person(fields, first(entry, &[&["creator", "login"], &["user", "username"]]));

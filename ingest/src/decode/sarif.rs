@@ -9,7 +9,7 @@ use engine::record::Record;
 use pipeproof_engine as engine;
 
 use super::scan::{self, Finding};
-use super::{DERIVED_MAX, Draft, Undecodable, git_remote, object, outcome, scalar, time_at};
+use super::{DERIVED_MAX, Draft, Undecodable, git_remote, leave_out, object, outcome, scalar, time_at};
 
 const EXPECTED: &str = "a SARIF log";
 
@@ -21,17 +21,20 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     if !root.str_at(&["version"]).is_some_and(|version| version.starts_with("2.")) {
         return Err(shape("its `version` is not 2"));
     }
-    let mut drafts = Vec::new();
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut left_out = 0;
     for one in runs.items() {
         let results = one.get("results");
         if results.is_some_and(|results| !results.is_array() && !results.is_null()) {
             return Err(shape("the `results` of a run are not a list"));
         }
-        drafts.extend(run(one));
-        if drafts.len() > DERIVED_MAX {
-            break;
+        if drafts.len() >= DERIVED_MAX {
+            left_out += 1 + results.into_iter().flat_map(Value::items).filter(|result| counts(*result)).count();
+            continue;
         }
+        drafts.extend(run(one));
     }
+    leave_out(&mut drafts, left_out);
     if drafts.is_empty() {
         // A log without a run: something was asked and nothing analysed.
         drafts.push(scan::report("unnamed tool", None));

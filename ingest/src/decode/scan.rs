@@ -4,7 +4,7 @@ use engine::fields::{Field, Fields};
 use pipeproof_engine as engine;
 
 use super::images::{self, Image};
-use super::{DERIVED_MAX, Draft, ORIGIN};
+use super::{Draft, ORIGIN, keep_those_with_room, leave_out};
 
 /// Fields of a report that each of its findings repeats.
 const REPORT: &[Field] =
@@ -41,19 +41,27 @@ pub(super) fn by(tool: &str, version: Option<&str>, action: &str) -> Draft {
     draft
 }
 
-/// The report with its findings behind it; `total` is how many there are, also beyond what is kept.
-pub(super) fn with_findings(mut report: Draft, findings: Vec<Finding<'_>>, total: usize) -> Vec<Draft> {
+/// The report with its findings behind it, the most severe ones where there are too many; `total` is how many there are.
+pub(super) fn with_findings(mut report: Draft, mut findings: Vec<Finding<'_>>, total: usize) -> Vec<Draft> {
+    let left_out = keep_those_with_room(&mut findings, |finding| rank(finding.severity));
     report.fields.int(Field::ScanFindings, i64::try_from(total).ok());
     // That the scan went well is the report's.
     let kept: Vec<Field> = ORIGIN.iter().chain(REPORT).copied().filter(|field| *field != Field::Outcome).collect();
     let mut drafts = Vec::with_capacity(findings.len() + 1);
-    for finding in findings.into_iter().take(DERIVED_MAX) {
+    for finding in findings {
         let mut draft = report.derive(&kept, "scan.found", "scan");
         set(&mut draft.fields, finding);
         drafts.push(draft);
     }
     drafts.insert(0, report);
+    leave_out(&mut drafts, left_out);
     drafts
+}
+
+/// Severities, the worst first. Of what nobody judged it is not known that it is harmless.
+fn rank(severity: &str) -> usize {
+    const ORDER: &[&str] = &["critical", "high", "unknown", "medium", "low", "info"];
+    ORDER.iter().position(|word| *word == severity).unwrap_or(ORDER.len())
 }
 
 /// Sets what is known of a finding.

@@ -13,6 +13,7 @@ use pipeproof_engine as engine;
 
 use super::disk::{Disk, DiskFile};
 use super::erased::{self, Place};
+use super::scan::{Scanned, scan_all};
 use super::{LogError, frame, hashes, retired};
 
 /// What opening found.
@@ -32,6 +33,8 @@ pub struct OpenReport {
     pub quarantined: Vec<Quarantine>,
     /// Leaf hashes that had to be computed again because the side file lacked them or was damaged.
     pub hashes_rewritten: u64,
+    /// Those among them that stood in the side file and were damaged. Others a crash explains.
+    pub hashes_damaged: u64,
     /// Segments whose header was damaged; their records were read by the file's name.
     pub bad_headers: Vec<String>,
 }
@@ -100,21 +103,12 @@ pub(crate) struct Recovered {
     pub(crate) erased: BTreeMap<u64, Hash>,
 }
 
-struct Scanned {
-    segment: Segment,
-    hashes: Vec<Option<Hash>>,
-    /// Redacted records, by their frames.
-    erased: Vec<Place>,
-    /// Largest group start of a valid frame.
-    group: u64,
-    /// Bytes of the file.
-    len: u64,
-    /// Whether the header is undamaged.
-    headed: bool,
-}
-
 /// Reads, checks and judges what is on disk.
-pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, LogError> {
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    known_durable: u64,
+    leaves: &BTreeMap<u64, Hash>,
+) -> Result<Recovered, LogError> {
     let mut report = OpenReport::default();
     let mut firsts: Vec<u64> = disk
         .list()
@@ -125,15 +119,15 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
     firsts.sort_unstable();
     report.retired = retired::read(&read_side_file(disk, retired::FILE)?);
     let erased = erased::read(&read_side_file(disk, erased::FILE)?);
-    let (mut hash_file, kept) = open_hashes(disk)?;
-    // Of a redacted record the hash is all there is: it is kept twice.
-    let known = (kept.as_slice(), &erased);
-    let mut scanned = Vec::with_capacity(firsts.len());
-    for (number, first) in firsts.iter().enumerate() {
-        let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
-        scanned.push(scan(disk, *first, limit, &erased, &mut report)?);
-    }
+    let (mut hash_file, hash_bytes) = open_hashes(disk)?;
+    let kept = hashes::read(&hash_bytes);
+    let mut known = Known { kept: &kept, bytes: &hash_bytes, erased: &erased, leaves, lost: Vec::new() };
+    let limits = firsts.iter().skip(1).copied().chain([u64::MAX]);
+    let ranges: Vec<Range<u64>> = firsts.iter().zip(limits).map(|(first, limit)| *first..limit).collect();
+    let scanned = scan_all(disk, &ranges, &kept, &erased)?;
     report.segments = scanned.len();
+    let headless = scanned.iter().filter(|scan| !scan.headed && !scan.segment.slots.is_empty());
+    report.bad_headers = headless.map(|scan| frame::segment_name(scan.segment.first)).collect();
     // What a crash left unfinished is finished before anybody reads.
     let places: Vec<Place> = scanned.iter().flat_map(|scan| scan.erased.iter().copied()).collect();
     erased::overwrite(disk, &places).map_err(|cause| LogError::io("overwrite a redacted record of", "", cause))?;
@@ -149,11 +143,11 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
         if tree.size() < scan.segment.first {
             let missing = tree.size()..scan.segment.first;
             let name = frame::segment_name(tree.size());
-            restore_leaves(&mut tree, missing.clone(), known)?;
+            restore_leaves(&mut tree, missing.clone(), &mut known);
             quarantine(&mut report, missing.start, missing.end, &name, "the segment is missing");
         }
         let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
-        judged.push(judge(scan, limit, proven, known, &mut tree, &mut report)?);
+        judged.push(judge(scan, limit, proven, &mut known, &mut tree, &mut report));
     }
     if tree.size() < proven {
         let missing = tree.size()..proven;
@@ -161,7 +155,7 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
             return Err(LogError::Behind { known: known_durable, end: tree.size() });
         }
         let name = judged.last().map_or_else(|| frame::segment_name(0), |last| frame::segment_name(last.segment.first));
-        restore_leaves(&mut tree, missing.clone(), known)?;
+        restore_leaves(&mut tree, missing.clone(), &mut known);
         if let Some(last) = judged.last_mut() {
             last.segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
             last.clean_end = false;
@@ -171,19 +165,22 @@ pub(crate) fn recover(disk: &dyn Disk, known_durable: u64) -> Result<Recovered, 
         }
         quarantine(&mut report, missing.start, missing.end, &name, "the end of the log is missing");
     }
+    if !known.lost.is_empty() {
+        return Err(LogError::HashLost { records: known.lost });
+    }
     report.records = tree.size();
     let last_first = judged.last().map_or(0, |last| last.segment.first);
     // In this order, as in a commit: a hash on disk proves that its record was synced.
     let active = reopen_last(disk, judged.last(), proven, &mut report)?;
-    report.hashes_rewritten = write_hashes(hash_file.as_mut(), &tree, &kept, last_first)?;
+    (report.hashes_rewritten, report.hashes_damaged) = write_hashes(hash_file.as_mut(), &tree, &kept, last_first)?;
     disk.sync_names().map_err(|cause| LogError::io("sync the folder of the log", "", cause))?;
     let segments = judged.into_iter().map(|judged| judged.segment).collect();
     report.redacted = erased.range(report.retired..).count() as u64;
     Ok(Recovered { tree, segments, active, hashes: hash_file, report, erased })
 }
 
-/// The side file and its entries.
-type Hashes = (Box<dyn DiskFile>, Vec<Option<Hash>>);
+/// The side file and its bytes.
+type Hashes = (Box<dyn DiskFile>, Vec<u8>);
 
 fn open_hashes(disk: &dyn Disk) -> Result<Hashes, LogError> {
     let file = match disk.open(hashes::FILE, true) {
@@ -194,7 +191,7 @@ fn open_hashes(disk: &dyn Disk) -> Result<Hashes, LogError> {
         Err(cause) => return Err(LogError::io("open", hashes::FILE, cause)),
     };
     let bytes = read_all(file.as_ref()).map_err(|cause| LogError::io("read", hashes::FILE, cause))?;
-    Ok((file, hashes::read(&bytes)))
+    Ok((file, bytes))
 }
 
 /// The bytes of a side file; none if there is none.
@@ -206,86 +203,11 @@ fn read_side_file(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, LogError> {
     bytes.map_err(|cause| LogError::io("read", name, cause))
 }
 
-fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_all(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
     let len = usize::try_from(file.size()?).map_err(std::io::Error::other)?;
     let mut bytes = vec![0; len];
     file.read_at(0, &mut bytes)?;
     Ok(bytes)
-}
-
-/// Reads one segment, up to the index at which the next one takes over.
-fn scan(
-    disk: &dyn Disk,
-    first: u64,
-    limit: u64,
-    erased: &BTreeMap<u64, Hash>,
-    report: &mut OpenReport,
-) -> Result<Scanned, LogError> {
-    let name = frame::segment_name(first);
-    let file = disk.open(&name, false).map_err(|cause| LogError::io("open", &name, cause))?;
-    let bytes = read_all(file.as_ref()).map_err(|cause| LogError::io("read", &name, cause))?;
-    // A header that was never finished belongs to a segment that holds nothing.
-    let headed = bytes.get(..frame::HEADER_BYTES).is_some_and(|header| is_header(header, first));
-    let mut scanned = Scanned {
-        segment: Segment { first, slots: Vec::new(), end: 0 },
-        hashes: Vec::new(),
-        erased: Vec::new(),
-        group: first,
-        len: bytes.len() as u64,
-        headed,
-    };
-    let mut at = frame::HEADER_BYTES.min(bytes.len());
-    scanned.segment.end = at as u64;
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let expected = scanned.segment.after();
-        // One that was being overwritten fails its checksum, and its header says as before how long it is.
-        let redacted = frame::header_of(rest).filter(|(index, ..)| *index == expected && erased.contains_key(index));
-        if let Some((index, group, len)) = redacted
-            && let Some((start, len)) = u32::try_from(at).ok().zip(u32::try_from(len).ok())
-        {
-            scanned.segment.slots.push(Slot { at: start, len });
-            scanned.hashes.push(None);
-            scanned.group = scanned.group.max(group);
-            let place = Place { segment: first, at: start, len, index, group };
-            if !is_overwritten(rest, len) {
-                scanned.erased.push(place);
-            }
-            at += frame::FRAME_BYTES + len as usize;
-            scanned.segment.end = at as u64;
-            continue;
-        }
-        let Some(found) = frame::read(rest).filter(|frame| frame.index >= expected && frame.index < limit) else {
-            let Some(skip) = rest.get(1..).and_then(|rest| frame::find(rest, expected..limit)) else { break };
-            at += 1 + skip;
-            continue;
-        };
-        for _ in expected..found.index {
-            scanned.segment.slots.push(Slot::QUARANTINED);
-            scanned.hashes.push(None);
-        }
-        let place = u32::try_from(at).ok().zip(u32::try_from(found.leaf.len()).ok());
-        scanned.segment.slots.push(place.map_or(Slot::QUARANTINED, |(at, len)| Slot { at, len }));
-        scanned.hashes.push(Some(leaf_hash(found.leaf)));
-        scanned.group = scanned.group.max(found.group);
-        at += found.bytes();
-        scanned.segment.end = at as u64;
-    }
-    if !headed && !scanned.segment.slots.is_empty() {
-        report.bad_headers.push(name);
-    }
-    Ok(scanned)
-}
-
-/// Whether a redacted frame's leaf is zeros, and its checksum says so.
-fn is_overwritten(bytes: &[u8], len: u32) -> bool {
-    let leaf = frame::read(bytes).map(|frame| frame.leaf);
-    leaf.is_some_and(|leaf| leaf.len() == len as usize && leaf.iter().all(|byte| *byte == 0))
-}
-
-/// Whether the header is that of the segment, whatever its partition.
-fn is_header(header: &[u8], first: u64) -> bool {
-    let partition = header.get(16..20).and_then(|bytes| bytes.first_chunk::<4>());
-    partition.is_some_and(|bytes| frame::header(u32::from_le_bytes(*bytes), first) == header)
 }
 
 struct Judged {
@@ -299,19 +221,19 @@ fn judge(
     scanned: Scanned,
     limit: u64,
     proven: u64,
-    (kept, erased): Known<'_>,
+    known: &mut Known<'_>,
     tree: &mut Tree,
     report: &mut OpenReport,
-) -> Result<Judged, LogError> {
+) -> Judged {
     let Scanned { mut segment, hashes, len, headed, .. } = scanned;
     let name = frame::segment_name(segment.first);
     let mut slots = Vec::with_capacity(segment.slots.len());
     let mut end = segment.slots.first().map_or(segment.end, |_| frame::HEADER_BYTES as u64);
     for (slot, computed) in segment.slots.iter().zip(hashes) {
         let index = tree.size();
-        let stored = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
+        let stored = known.stored(index);
         let durable = index < proven;
-        if let Some(hash) = erased.get(&index) {
+        if let Some(hash) = known.erased.get(&index) {
             tree.push(stored.unwrap_or(*hash));
             slots.push(Slot::QUARANTINED);
             if slot.is_readable() {
@@ -328,8 +250,8 @@ fn judge(
             }
             Some(_) => None,
         };
-        let trusted = if reason.is_some() { stored } else { computed };
-        tree.push(trusted.ok_or(LogError::HashLost { index })?);
+        let trusted = if reason.is_some() { known.leaf(index) } else { computed };
+        tree.push(trusted.unwrap_or_default());
         if let Some(reason) = reason {
             quarantine(report, index, index + 1, &name, reason);
             slots.push(Slot::QUARANTINED);
@@ -345,24 +267,53 @@ fn judge(
     if limit != u64::MAX && segment.after() < limit {
         // The next segment takes over later than this one ends: what is between is lost.
         let missing = segment.after()..limit;
-        restore_leaves(tree, missing.clone(), (kept, erased))?;
+        restore_leaves(tree, missing.clone(), known);
         segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
         quarantine(report, missing.start, missing.end, &name, "the end of the segment is damaged or missing");
     }
     let clean_end = headed || !segment.slots.is_empty();
-    Ok(Judged { segment, len, clean_end })
+    Judged { segment, len, clean_end }
 }
 
-/// Leaf hashes as the side files have them: of every record, and of those that are redacted.
-type Known<'k> = (&'k [Option<Hash>], &'k BTreeMap<u64, Hash>);
+/// Records without a hash that are named at once: whoever has more asks again.
+const LOST_NAMED_MAX: usize = 1 << 20;
 
-/// Puts leaves into the tree whose records are lost, from the side files.
-fn restore_leaves(tree: &mut Tree, records: Range<u64>, (kept, erased): Known<'_>) -> Result<(), LogError> {
-    for index in records {
-        let hash = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
-        tree.push(hash.or_else(|| erased.get(&index).copied()).ok_or(LogError::HashLost { index })?);
+/// What is known of leaf hashes apart from the records themselves.
+struct Known<'k> {
+    /// Entries of the side file.
+    kept: &'k [Option<Hash>],
+    /// Its bytes.
+    bytes: &'k [u8],
+    /// Of a redacted record the hash is all there is: it is kept twice.
+    erased: &'k BTreeMap<u64, Hash>,
+    /// What the caller knows from elsewhere.
+    leaves: &'k BTreeMap<u64, Hash>,
+    /// Records of which nobody knows the hash.
+    lost: Vec<u64>,
+}
+
+impl Known<'_> {
+    /// The hash as the side file has it.
+    fn stored(&self, index: u64) -> Option<Hash> {
+        usize::try_from(index).ok().and_then(|at| self.kept.get(at).copied().flatten())
     }
-    Ok(())
+
+    /// The hash of a record that cannot be read, from whoever has it. None is noted.
+    fn leaf(&mut self, index: u64) -> Option<Hash> {
+        let known = self.stored(index).or_else(|| self.erased.get(&index).copied());
+        let known = known.or_else(|| self.leaves.get(&index).copied()).or_else(|| hashes::mended(self.bytes, index));
+        if known.is_none() && self.lost.len() < LOST_NAMED_MAX {
+            self.lost.push(index);
+        }
+        known
+    }
+}
+
+/// Puts leaves into the tree whose records are lost.
+fn restore_leaves(tree: &mut Tree, records: Range<u64>, known: &mut Known<'_>) {
+    for index in records {
+        tree.push(known.leaf(index).unwrap_or_default());
+    }
 }
 
 fn quarantine(report: &mut OpenReport, start: u64, end: u64, segment: &str, reason: &'static str) {
@@ -381,11 +332,17 @@ fn quarantine(report: &mut OpenReport, start: u64, end: u64, segment: &str, reas
     report.quarantined.push(Quarantine { records: start..end, segment: segment.to_owned(), reason });
 }
 
-/// Makes the side file say what the tree says, and returns how many entries were wrong or missing. Those from `unsure` on are
-/// written again in any case: a sync before may have failed, and then what reads well need not be on the disk.
-fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>], unsure: u64) -> Result<u64, LogError> {
+/// Makes the side file say what the tree says, and returns how many entries were wrong or missing, and how many of them were there.
+/// Those from `unsure` on are written again in any case: a sync before may have failed, and then what reads well need not be on the
+/// disk.
+fn write_hashes(
+    file: &mut dyn DiskFile,
+    tree: &Tree,
+    kept: &[Option<Hash>],
+    unsure: u64,
+) -> Result<(u64, u64), LogError> {
     let failed = |cause| LogError::io("write", hashes::FILE, cause);
-    let mut rewritten = 0;
+    let (mut rewritten, mut damaged) = (0, 0);
     let mut entry = Vec::with_capacity(hashes::ENTRY_BYTES);
     for index in 0..tree.size() {
         let Some(hash) = tree.leaf(index) else { break };
@@ -395,6 +352,7 @@ fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>], uns
             hashes::write(&mut entry, &hash);
             file.write_at(hashes::offset(index), &entry).map_err(failed)?;
             rewritten += 1;
+            damaged += u64::from(index < kept.len() as u64);
         }
     }
     let mut entries = Vec::new();
@@ -405,7 +363,7 @@ fn write_hashes(file: &mut dyn DiskFile, tree: &Tree, kept: &[Option<Hash>], uns
         file.set_len(len).map_err(failed)?;
     }
     file.sync().map_err(failed)?;
-    Ok(rewritten)
+    Ok((rewritten, damaged))
 }
 
 /// Cuts the torn tail off the last segment, writes again what nothing proves, and syncs it. What was read may never have been

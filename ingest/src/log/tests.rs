@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use super::memory_disk::MemoryDisk;
 use super::*;
 
+mod damage;
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap()
 }
@@ -238,9 +240,9 @@ fn what_cannot_be_opened_says_so() {
     let refused = Log::open_on(Arc::new(disk.clone()), 4, small()).unwrap_err();
     assert!(matches!(refused, LogError::Behind { known: 4, end: 3 }), "{refused}");
     let (name, _) = last_segment(&disk);
-    let cut = disk.with(&name, |bytes| bytes.truncate(bytes.len() - 1)).with(hashes::FILE, |bytes| bytes[80] ^= 1);
-    let refused = Log::open_on(Arc::new(cut), 3, small()).unwrap_err();
-    assert!(matches!(refused, LogError::HashLost { index: 2 }), "{refused}");
+    let cut = disk.with(&name, |bytes| bytes.truncate(bytes.len() - 1)).with(hashes::FILE, |bytes| bytes[80] ^= 3);
+    let refused = Log::open_on(Arc::new(cut.clone()), 3, small()).unwrap_err();
+    assert!(matches!(&refused, LogError::HashLost { records } if *records == [2]), "{refused}");
     let fresh = Log::open_on(Arc::new(disk.without(hashes::FILE)), 3, small()).unwrap();
     assert_eq!((fresh.report.records, fresh.report.hashes_rewritten), (3, 3));
 }

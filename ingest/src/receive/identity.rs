@@ -16,6 +16,8 @@ use crate::unwrap::{cloudevents, numbered};
 
 /// Attribute: number of a job log's chunk, from 0.
 pub(crate) const CHUNK: &str = "joblog.chunk";
+/// Attribute: how many chunks a job's log was cut into, where it is more than one.
+pub(crate) const CHUNKS: &str = "joblog.chunks";
 /// Headers kept as attributes. No other header is kept: they carry credentials.
 const HEADERS: &[&str] = &[
     "x-github-event",
@@ -180,17 +182,33 @@ fn log_entry(item: &[u8]) -> Option<String> {
     Some(format!("{}/{}/{}", text("logName")?, text("timestamp")?, text("insertId")?))
 }
 
-/// The id of an Azure log entry. Of Key Vault `properties.id` is the secret's.
+/// The id of an Azure log entry. `properties.id` is that of a sign-in or of a change of the directory, and elsewhere of what the entry is
+/// about: a secret of Key Vault, a person at risk, whatever a policy looked at, which the next entry is about as well.
 fn azure(item: &[u8]) -> Option<String> {
     let at = |path: &[&str]| path.iter().try_fold(item, |value, key| loose_member(value, key));
     let text = |path: &[&str]| match at(path)? {
         [b'"', inner @ .., b'"'] if !inner.is_empty() => String::from_utf8(skim::unescape(inner).into_owned()).ok(),
+        // Results are numbers in one service and text in the next.
+        number @ [b'-' | b'0'..=b'9', ..] => String::from_utf8(number.to_vec()).ok(),
         _ => None,
     };
-    let own = text(&["properties", "id"]).or_else(|| text(&["eventdataid"])).or_else(|| text(&["id"]));
-    own.filter(|id| !id.contains("://")).or_else(|| {
-        let call = [text(&["correlationid"])?, text(&["operationname"])?, text(&["time"])?];
-        Some(call.join("/"))
+    // A row of Log Analytics names its table; its category may be a part of the directory.
+    let kind = text(&["type"]).or_else(|| text(&["category"])).or_else(|| text(&["category", "value"]));
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
+    let time = || ["time", "timegenerated", "activitydatetime"].iter().find_map(|key| text(&[key]));
+    let own = text(&["properties", "id"]).or_else(|| text(&["id"]));
+    if kind.contains("risk") {
+        // One person or detection, told of again whenever it changes.
+        return Some(format!("{}/{}", own?, time()?));
+    }
+    let of_directory =
+        kind.is_empty() || kind.contains("signin") || kind == "auditlogs" || text(&["activitydisplayname"]).is_some();
+    let own = text(&["eventdataid"]).or_else(|| own.filter(|id| of_directory && !id.contains("://")));
+    own.or_else(|| {
+        // A call of several resources has one correlation id, and its start and its end may have the same time.
+        let call = [text(&["correlationid"])?, text(&["operationname"])?, time()?];
+        let about = [&["resourceid"][..], &["resulttype"]].into_iter().filter_map(text);
+        Some(call.into_iter().chain(about).collect::<Vec<_>>().join("/"))
     })
 }
 

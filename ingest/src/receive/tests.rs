@@ -1,5 +1,7 @@
 //! Requests good and bad: what is taken, as which records, and what is refused with which answer.
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -451,11 +453,11 @@ fn records_are_cut_exactly_where_they_no_longer_fit() {
     let json = bearer(SourceType::Json);
     let sent = |len: usize| json.body(format!("\"{}\"", "x".repeat(len - 2))).unwrap().remove(0);
     let overhead = sent(1000).encode().unwrap().len() - 1000;
-    let whole = sent(engine::record::RECORD_BYTES_MAX - overhead);
-    assert_eq!(whole.encode().unwrap().len(), engine::record::RECORD_BYTES_MAX);
+    let whole = sent(engine::record::ITEM_BYTES_MAX - overhead);
+    assert_eq!(whole.encode().unwrap().len(), engine::record::ITEM_BYTES_MAX);
     assert!(!whole.envelope.attributes.contains_key("truncated.bytes"));
-    let cut = sent(engine::record::RECORD_BYTES_MAX - overhead + 1);
-    assert_eq!(cut.encode().unwrap().len(), engine::record::RECORD_BYTES_MAX);
+    let cut = sent(engine::record::ITEM_BYTES_MAX - overhead + 1);
+    assert_eq!(cut.encode().unwrap().len(), engine::record::ITEM_BYTES_MAX);
     assert!(cut.envelope.attributes.contains_key("truncated.bytes"));
     let umlauts = json.body(format!("\"{}\"", "ü".repeat(1 << 20))).unwrap().remove(0);
     assert!(std::str::from_utf8(&umlauts.body).is_ok(), "characters stay whole");

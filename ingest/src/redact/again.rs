@@ -233,7 +233,7 @@ fn places_move_along() {
     let password = "p".repeat(400);
     let text =
         format!("{one} https://u:{password}@{password}@h {two} https://{one}:x-oauth-basic@h x-api-key: 12345678");
-    let output = redactor().scan_text(text.as_bytes());
+    let output = redactor().scan_text(text.as_bytes(), &mut OpenKey::default());
     let text = String::from_utf8(output.bytes).unwrap();
     assert_eq!(output.found.len(), 7, "{text}");
     let gone =

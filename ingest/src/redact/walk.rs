@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::detectors::{Family, Hit};
 use super::kubernetes::Place;
+use super::pem::OpenKey;
 use super::spine::Spine;
 use super::{Output, Redactor};
 use crate::skim;
@@ -41,6 +42,8 @@ const KEY_BYTES_MAX: usize = 512;
 struct Walk<'a> {
     redactor: &'a Redactor,
     shape: Shape,
+    /// The private key that is open where the walk is: arrays and records hold its lines one by one.
+    open_key: &'a mut OpenKey,
     text: &'a [u8],
     levels: Vec<Level>,
     /// Levels below the last one kept; they share it.
@@ -50,9 +53,10 @@ struct Walk<'a> {
     copied: usize,
 }
 
-/// Redacts a JSON body.
-pub(crate) fn redact(redactor: &Redactor, text: &[u8], shape: Shape) -> Output {
-    let mut walk = Walk { redactor, shape, text, levels: Vec::new(), beyond: 0, out: Output::default(), copied: 0 };
+/// Redacts a JSON body. `open_key` is the private key that the body before left open, and then the one that this one does.
+pub(crate) fn redact(redactor: &Redactor, text: &[u8], shape: Shape, open_key: &mut OpenKey) -> Output {
+    let out = Output::default();
+    let mut walk = Walk { redactor, shape, open_key, text, levels: Vec::new(), beyond: 0, out, copied: 0 };
     walk.run();
     walk.copy_to(text.len());
     walk.out
@@ -132,7 +136,8 @@ impl Walk<'_> {
         if between.len() < 16 || between.iter().all(|byte| byte.is_ascii_whitespace() || b"{}[],:".contains(byte)) {
             return;
         }
-        let hits = self.redactor.detectors.scan(between);
+        let hits = self.redactor.detectors.scan(between, self.open_key);
+        self.open_key.began_at(String::new);
         for hit in hits {
             self.copy_to(range.start + hit.range.start);
             self.copied = range.start + hit.range.end;
@@ -156,7 +161,7 @@ impl Walk<'_> {
             level.key = range.start + 1..range.start + 1 + inner.len();
         }
         let text = skim::unescape(inner);
-        let (plain, mut hits) = self.redactor.detectors.look(&text);
+        let (plain, mut hits) = self.look(&text, key);
         let text = plain.map_or(text, Cow::Owned);
         if !key && let Some(hit) = self.named(&text).or_else(|| self.found_by_scanner(&text, &hits)) {
             hits = vec![hit];
@@ -176,6 +181,26 @@ impl Walk<'_> {
         self.out.found.extend(found);
         write_string(&mut self.out.bytes, &redacted);
         end
+    }
+
+    /// What is in a string. One that stands elsewhere than the open private key is none of its lines.
+    fn look(&mut self, text: &[u8], key: bool) -> (Option<Vec<u8>>, Vec<Hit>) {
+        let detectors = &self.redactor.detectors;
+        if self.open_key.is_open() {
+            let path = self.path();
+            if !key && self.open_key.goes_on_at(&path) {
+                let found = detectors.look(text, self.open_key);
+                self.open_key.began_at(|| path);
+                return found;
+            }
+        }
+        let mut other = OpenKey::default();
+        let found = detectors.look(text, &mut other);
+        if other.is_open() && !key {
+            other.began_at(|| self.path());
+            *self.open_key = other;
+        }
+        found
     }
 
     /// A value that is a secret by the name of its member.

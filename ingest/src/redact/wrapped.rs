@@ -13,6 +13,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::detectors::{Detectors, Family, Hit};
+use super::pem::OpenKey;
 
 /// How many times a text may be wrapped.
 pub(crate) const DEPTH_MAX: usize = 2;
@@ -24,6 +25,10 @@ const RUN_BYTES_MAX: usize = 64 << 10;
 const RUN_BYTES_SHARED: usize = 8 << 10;
 /// A line of base64 at least this long may go on in the next one: encoders break at 60, 64 or 76.
 const LINE_CHARS_MIN: usize = 60;
+/// Most bytes of one thing that a log writes before a line.
+const PREFIX_BYTES_MAX: usize = 80;
+/// Most such things before one line.
+const PREFIXES_MAX: usize = 4;
 
 /// What the text inside must contain, as it is usually written.
 const INNER: &[&str] = &[
@@ -56,10 +61,13 @@ const INNER: &[&str] = &[
     "glffct-",
     "AccountKey=",
     "SharedAccessKey=",
-    "pypi-AgEIcHlwaS",
+    "glwt-",
+    "GR1348941",
+    "pypi-Ag",
     "sk_live_",
     "rk_live_",
     "sk_test_",
+    "rk_test_",
     "whsec_",
     "xoxb-",
     "xoxp-",
@@ -70,10 +78,14 @@ const INNER: &[&str] = &[
     "hooks.slack.com",
     "npm_",
     "hvs.",
+    "hvb.",
+    "hvr.",
     "\"isSecret\":true",
     "eyJhbGci",
     "eyJ0eXAi",
     "eyJraWQi",
+    "eyJ4NXQi",
+    "uthorization: B",
 ];
 
 #[derive(Debug)]
@@ -137,7 +149,7 @@ impl Wrapped {
             for shift in 0..4 {
                 let inner = self.decode(chars.get(shift..).unwrap_or_default());
                 let mut inside = Vec::new();
-                detectors.scan_depth(&inner, wraps, &mut inside);
+                detectors.scan_depth(&inner, wraps, &mut OpenKey::default(), &mut inside);
                 if inside.is_empty() {
                     continue;
                 }
@@ -203,37 +215,69 @@ fn line_run(text: &[u8], floor: usize, around: Range<usize>) -> Range<usize> {
     start..end + padding.min(2)
 }
 
-/// The run that is the whole next line, when this one is long and ends its line.
+/// The run that is the whole next line, when this one is long and ends its line. What a log writes before a line is no part
+/// of it: known by its form, or as wide as before this one.
 fn next_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
     if part.len() < LINE_CHARS_MIN {
         return None;
     }
     let rest = text.get(part.end..)?;
+    let rest = rest.get(colour_len(rest)..)?;
     let rest = rest.strip_prefix(b"\r").unwrap_or(rest).strip_prefix(b"\n")?;
     let line_start = text.len() - rest.len();
-    let start = line_start + stamp_len(rest);
-    let next = line_run(text, start, start..start);
-    let ends_line = text.get(next.end).is_none_or(|byte| matches!(byte, b'\r' | b'\n'));
-    (next.start == start && !next.is_empty() && ends_line).then_some(next)
+    let before = text.get(..part.start)?;
+    let column = before.iter().rev().take(PREFIX_BYTES_MAX).take_while(|byte| **byte != b'\n').count();
+    let run_at = |start: usize| {
+        // The place before a run is none of it.
+        let glued = start > line_start && text.get(start - 1).is_some_and(|byte| is_base64(*byte));
+        let next = line_run(text, start, start..start);
+        let after = text.get(next.end..).unwrap_or_default();
+        let ends_line = matches!(after.get(colour_len(after)), None | Some(b'\r' | b'\n'));
+        (!glued && next.start == start && !next.is_empty() && ends_line).then_some(next)
+    };
+    run_at(line_start + prefix_len(rest)).or_else(|| {
+        let same_line = rest.get(..column)?.iter().all(|byte| *byte != b'\n');
+        // As wide, and no longer than this one: encoders break where a line is full.
+        if same_line { run_at(line_start + column).filter(|next| next.len() <= part.len()) } else { None }
+    })
 }
 
 /// The run that is the whole previous line, when it is long and this one starts its line.
 fn previous_line(text: &[u8], floor: usize, part: &Range<usize>) -> Option<Range<usize>> {
     let before = text.get(floor..part.start)?;
     let line_start = floor + before.iter().rposition(|byte| *byte == b'\n')? + 1;
-    if line_start + stamp_len(text.get(line_start..)?) != part.start {
-        return None;
-    }
+    let starts_line = line_start + prefix_len(text.get(line_start..)?) == part.start;
     let line_end = line_start - 1;
     let line_end = line_end - usize::from(text.get(floor..line_end)?.ends_with(b"\r"));
+    let line_end = line_end
+        - COLOUR_ENDS
+            .iter()
+            .find(|end| text.get(floor..line_end).is_some_and(|line| line.ends_with(end)))
+            .map_or(0, |end| end.len());
     let before = text.get(floor..line_end)?;
     let previous_start = before.iter().rposition(|byte| *byte == b'\n').map_or(floor, |newline| floor + newline + 1);
-    let start = previous_start + stamp_len(text.get(previous_start..line_end)?);
+    let start = previous_start + prefix_len(text.get(previous_start..line_end)?);
     let run = line_run(text, floor, line_end..line_end);
-    (run.end == line_end && run.start == start && run.len() >= LINE_CHARS_MIN).then_some(run)
+    let as_wide = run.start.saturating_sub(previous_start) == part.start - line_start && run.len() >= part.len();
+    let whole = (starts_line && run.start == start) || as_wide;
+    (run.end == line_end && whole && run.len() >= LINE_CHARS_MIN).then_some(run)
 }
 
-/// Length of a job log's time stamp (`2025-03-15T01:02:03.1234567Z `) at the start of a line.
+/// Length of what logs write before a line: several things where one log is read by another.
+fn prefix_len(line: &[u8]) -> usize {
+    let mut at = 0;
+    for _ in 0..PREFIXES_MAX {
+        let rest = line.get(at..).unwrap_or_default();
+        let len = [stamp_len, bracket_len, escape_len, service_len].iter().map(|len| len(rest)).max().unwrap_or(0);
+        if len == 0 {
+            break;
+        }
+        at += len;
+    }
+    at
+}
+
+/// A job log's time stamp (`2025-03-15T01:02:03.1234567Z `); GitLab's runner adds number and kind of its stream (`00O `).
 fn stamp_len(line: &[u8]) -> usize {
     let is_stamp = line.get(..20).is_some_and(|head| {
         head.iter().enumerate().all(|(at, byte)| match at {
@@ -248,7 +292,46 @@ fn stamp_len(line: &[u8]) -> usize {
         return 0;
     }
     let head = line.get(..32).unwrap_or(line);
-    head.windows(2).position(|pair| pair == b"Z ").map_or(0, |at| at + 2)
+    let len = head.windows(2).position(|pair| pair == b"Z ").map_or(0, |at| at + 2);
+    match line.get(len..) {
+        Some([one, two, b'O' | b'E', b' ' | b'+', ..]) if one.is_ascii_hexdigit() && two.is_ascii_hexdigit() => len + 4,
+        _ => len,
+    }
+}
+
+/// `[2026-11-20T10:00:00.120Z] ` of Jenkins' Timestamper, `[pod/app/main] ` of kubectl.
+fn bracket_len(line: &[u8]) -> usize {
+    let head = line.get(..PREFIX_BYTES_MAX).unwrap_or(line);
+    if head.first() != Some(&b'[') {
+        return 0;
+    }
+    head.windows(2).position(|pair| pair == b"] ").map_or(0, |at| at + 2)
+}
+
+/// What sets a time (`ESC _bk;t=1764583200000 BEL` of Buildkite) or a colour.
+fn escape_len(line: &[u8]) -> usize {
+    let head = line.get(..PREFIX_BYTES_MAX).unwrap_or(line);
+    let end = match head {
+        [0x1b, b'_', ..] => head.iter().position(|byte| *byte == 0x07),
+        [0x1b, b'[', ..] => head.iter().position(u8::is_ascii_alphabetic),
+        _ => None,
+    };
+    end.map_or(0, |at| at + 1)
+}
+
+/// What ends a colour behind a line.
+const COLOUR_ENDS: [&[u8]; 2] = [b"\x1b[0m", b"\x1b[m"];
+
+fn colour_len(text: &[u8]) -> usize {
+    COLOUR_ENDS.iter().find(|end| text.starts_with(end)).map_or(0, |end| end.len())
+}
+
+/// `app_1  | ` of Docker Compose.
+fn service_len(line: &[u8]) -> usize {
+    let head = line.get(..PREFIX_BYTES_MAX).unwrap_or(line);
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b' ');
+    let len = head.iter().take_while(|byte| name(byte)).count();
+    if len > 0 && line.get(len..).is_some_and(|rest| rest.starts_with(b"| ")) { len + 2 } else { 0 }
 }
 
 #[cfg(test)]
@@ -274,5 +357,22 @@ mod tests {
         assert_eq!(stamp_len(b"2025-10-25T14:46:09Z x"), 21);
         assert_eq!(stamp_len(b"2025-10-25"), 0);
         assert_eq!(stamp_len(b"abcdefghijklmnopqrstuvwxyz"), 0);
+        assert_eq!(stamp_len(b"2025-10-25T14:46:09.695365Z 00O+x"), 32);
+    }
+
+    #[test]
+    fn what_logs_write_before_a_line() {
+        for prefix in [
+            "2025-10-25T14:46:09.6953658Z ",
+            "[2026-11-20T10:00:00.120Z] ",
+            "\u{1b}_bk;t=1764583200000\u{7}",
+            "app_1  | ",
+            "app_1  | 2025-10-25T14:46:09.6953658Z ",
+            "[pod/app-7d4b9c/main] \u{1b}[0;32m",
+            "",
+        ] {
+            assert_eq!(prefix_len(format!("{prefix}Z2hwX2Fi").as_bytes()), prefix.len(), "{prefix:?}");
+        }
+        assert_eq!(prefix_len(b"a|b"), 0);
     }
 }

@@ -1,10 +1,18 @@
 //! Splunk's HTTP Event Collector (Splunk Enterprise, "Format events for HTTP Event Collector").
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::wrappers::Peel;
 use super::{Item, lines as lines_of, split};
 use crate::skim;
+
+/// What a client asks about acknowledgements (`/services/collector/ack`): the ids it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Acks {
+    /// The ids.
+    pub acks: Vec<u64>,
+}
 
 /// Members of an event that say where it was read, kept as attributes.
 const KEPT: &[(&str, &str)] = &[

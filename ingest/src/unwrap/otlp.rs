@@ -4,6 +4,7 @@
 //! is the event, written as one object with the names of OTLP's JSON form and attributes as plain members.
 
 mod messages;
+mod wire;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,58 +12,120 @@ use bytes::Bytes;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use prost::Message;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use self::messages::{AnyValue, ExportLogsServiceRequest, KeyValue, LogRecord, Scope, any_value};
+use self::messages::{AnyValue, KeyValue, LogRecord, Resource, Scope, any_value};
+use self::wire::NotOtlp;
 use super::Item;
 use super::wrappers::Peel;
+use crate::skim;
 
 /// Deepest value of an attribute or body that is read; what is deeper is left out as null.
 const DEPTH_MAX: usize = 32;
+/// Largest message that is decoded whole, bytes. No log record in reach of a record of ours is larger.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How much of a name goes with every record of a service.
+const NAME_CHARS_MAX: usize = 512;
+
+/// `ExportLogsServiceRequest.resource_logs`.
+const RESOURCE_LOGS: usize = 1;
+/// `ResourceLogs.resource` and `.scope_logs`.
+const RESOURCE: usize = 1;
+const SCOPE_LOGS: usize = 2;
+/// `ScopeLogs.scope` and `.log_records`.
+const SCOPE: usize = 1;
+const LOG_RECORDS: usize = 2;
 
 /// Log records in Protocol Buffers. A body that is none stays one item.
+///
+/// They are read one by one: two bytes of a body can be a message of hundreds in memory, and a request has room for millions.
 pub(super) fn protobuf(peel: &mut Peel, body: &Bytes) {
-    let Ok(request) = ExportLogsServiceRequest::decode(body.clone()) else {
-        return peel.push(body.clone(), &Item::unread("not_otlp"));
+    let before = peel.out.len();
+    if wire::each(body, RESOURCE_LOGS, |logs| resource_logs(peel, &logs)).is_err() {
+        peel.out.truncate(before);
+        peel.push(body.clone(), &Item::unread("not_otlp"));
+    }
+}
+
+fn resource_logs(peel: &mut Peel, logs: &Bytes) -> Result<(), NotOtlp> {
+    if peel.is_full() {
+        return Ok(());
+    }
+    let mut resource = Resource::default();
+    wire::each(logs, RESOURCE, |part| Ok(resource.merge(within(part)?)?))?;
+    let resource = attributes(&resource.attributes);
+    wire::each(logs, SCOPE_LOGS, |logs| {
+        let mut scope = None;
+        wire::each(&logs, SCOPE, |part| Ok(Scope::merge(scope.get_or_insert_default(), within(part)?)?))?;
+        let scope = scope.as_ref().map(shown);
+        wire::each(&logs, LOG_RECORDS, |record| {
+            if peel.is_full() {
+                return Ok(());
+            }
+            if record.len() > MESSAGE_BYTES_MAX {
+                peel.push(record, &Item::unread("large_log_record"));
+                return Ok(());
+            }
+            push(peel, read(&LogRecord::decode(record)?), &resource, scope.as_ref());
+            Ok(())
+        })
+    })
+}
+
+/// A message that may be decoded whole.
+fn within(message: Bytes) -> Result<Bytes, NotOtlp> {
+    if message.len() > MESSAGE_BYTES_MAX { Err(NotOtlp) } else { Ok(message) }
+}
+
+/// Log records in JSON. Names are lowerCamelCase, ids hexadecimal, 64-bit numbers text or numbers.
+pub(super) fn json(peel: &mut Peel, text: &Bytes) {
+    let is_json = serde_json::from_slice::<IgnoredAny>(text).is_ok();
+    let Some(all) = skim::member(text, "resourceLogs").filter(|all| is_json && all.starts_with(b"[")) else {
+        return peel.push(text.clone(), &Item::unread("not_otlp"));
     };
-    for resource_logs in request.resource_logs {
-        let resource = attributes(&resource_logs.resource.unwrap_or_default().attributes);
-        for scope_logs in resource_logs.scope_logs {
-            let scope = scope_logs.scope.as_ref().map(scope);
-            for record in &scope_logs.log_records {
-                push(peel, read(record), &resource, scope.as_ref());
+    for resource_logs in list_of(peel, Some(all)) {
+        let resource = skim::member(resource_logs, "resource").map(parsed).unwrap_or_default();
+        let resource = named(resource.get("attributes"));
+        for scope_logs in list_of(peel, skim::member(resource_logs, "scopeLogs")) {
+            let scope = skim::member(scope_logs, "scope").map(|scope| {
+                let scope = parsed(scope);
+                let named = |name: &str| {
+                    let text = scope.get(name)?.as_str().filter(|text| !text.is_empty())?;
+                    Some((name.to_owned(), Value::from(text)))
+                };
+                ["name", "version"].into_iter().filter_map(named).collect::<Map<_, _>>()
+            });
+            for record in list_of(peel, skim::member(scope_logs, "logRecords")) {
+                if record.len() > MESSAGE_BYTES_MAX {
+                    peel.push(Bytes::copy_from_slice(record), &Item::unread("large_log_record"));
+                } else {
+                    push(peel, read_json(&parsed(record)), &resource, scope.as_ref());
+                }
             }
         }
     }
 }
 
-/// Log records in JSON. Names are lowerCamelCase, ids hexadecimal, 64-bit numbers text or numbers.
-pub(super) fn json(peel: &mut Peel, text: &Bytes) {
-    let Ok(request) = serde_json::from_slice::<Value>(text) else {
-        return peel.push(text.clone(), &Item::unread("not_otlp"));
-    };
-    let Some(all) = request.get("resourceLogs").and_then(Value::as_array) else {
-        return peel.push(text.clone(), &Item::unread("not_otlp"));
-    };
-    for resource_logs in all {
-        let resource = named(resource_logs.get("resource").and_then(|resource| resource.get("attributes")));
-        for scope_logs in list(resource_logs.get("scopeLogs")) {
-            let scope = scope_logs.get("scope").map(|scope| {
-                let mut shown = Map::new();
-                for name in ["name", "version"] {
-                    if let Some(text) =
-                        scope.get(name).filter(|text| text.as_str().is_some_and(|text| !text.is_empty()))
-                    {
-                        shown.insert(name.to_owned(), text.clone());
-                    }
-                }
-                shown
-            });
-            for record in list(scope_logs.get("logRecords")) {
-                push(peel, read_json(record), &resource, scope.as_ref());
-            }
-        }
+/// The elements of a list, none if it is no list. More than a request may hold fill it.
+fn list_of<'t>(peel: &mut Peel, list: Option<&'t [u8]>) -> Vec<&'t [u8]> {
+    if peel.is_full() {
+        return Vec::new();
     }
+    let list = list.unwrap_or_default();
+    let elements = skim::elements(list, peel.items_max).unwrap_or_default();
+    if elements.len() > peel.items_max {
+        peel.refuse();
+        return Vec::new();
+    }
+    elements.into_iter().filter_map(|element| list.get(element)).collect()
+}
+
+/// A value of a text that is JSON. Null if it is too large to be read whole.
+fn parsed(text: &[u8]) -> Value {
+    let text = if text.len() > MESSAGE_BYTES_MAX { b"null" } else { text };
+    serde_json::from_slice(text).unwrap_or_default()
 }
 
 /// A log record in either form.
@@ -86,10 +149,10 @@ fn push(peel: &mut Peel, log: Log, resource: &Map<String, Value>, scope: Option<
     }
     let mut about = Item::default();
     if let Some(service) = resource.get("service.name").and_then(Value::as_str) {
-        about.attributes.push(("otlp.service", service.to_owned()));
+        about.attributes.push(("otlp.service", service.chars().take(NAME_CHARS_MAX).collect()));
     }
     if !log.event_name.is_empty() {
-        about.attributes.push(("otlp.event_name", log.event_name.clone()));
+        about.attributes.push(("otlp.event_name", log.event_name.chars().take(NAME_CHARS_MAX).collect()));
     }
     if peel.kind().name() != "otlp" {
         match &log.body {
@@ -153,7 +216,7 @@ fn read(record: &LogRecord) -> Log {
     }
 }
 
-fn scope(scope: &Scope) -> Map<String, Value> {
+fn shown(scope: &Scope) -> Map<String, Value> {
     let parts = [("name", &scope.name), ("version", &scope.version)];
     parts
         .into_iter()

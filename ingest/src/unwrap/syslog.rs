@@ -2,7 +2,7 @@
 //! its header.
 
 use bytes::Bytes;
-use engine::record::RECORD_BYTES_MAX;
+use engine::record::ITEM_BYTES_MAX;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
@@ -12,7 +12,7 @@ use crate::syslog::{Frames, parse};
 
 /// The messages of a stream, counted or line by line.
 pub(super) fn messages(peel: &mut Peel, text: &Bytes, received: Timestamp) {
-    let mut frames = Frames::new(RECORD_BYTES_MAX);
+    let mut frames = Frames::new(ITEM_BYTES_MAX);
     frames.push(text);
     while let Some(frame) = frames.next_frame().or_else(|| frames.last_frame()) {
         if peel.is_full() {

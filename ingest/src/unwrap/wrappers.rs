@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 use super::encoded::{self, Budget, Decoded};
 use super::{Item, UNREAD, cloudevents, is_one_container, numbered, split};
 use crate::limits::Limits;
+use crate::receive::Refusal;
 use crate::skim;
 
 /// How many wrappers may be around an item: EventBridge in SNS in SQS in Firehose, and room for more.
@@ -45,6 +46,10 @@ pub(super) struct Peel {
     plain: bool,
     kind: SourceType,
     pub(super) items_max: usize,
+    too_many: bool,
+    /// What all items hold. What goes with every item of a message is copied for each.
+    bytes: usize,
+    bytes_max: usize,
     budget: Budget,
     /// The id of the last message, and how many items it carried besides the first.
     last_id: Option<(String, usize)>,
@@ -160,6 +165,9 @@ impl Peel {
             plain: is_plain(kind),
             kind,
             items_max: limits.items_max,
+            too_many: false,
+            bytes: 0,
+            bytes_max: limits.inflated_bytes_max.saturating_mul(2),
             budget: Budget::new(limits),
             last_id: None,
             out: Vec::new(),
@@ -168,7 +176,23 @@ impl Peel {
 
     /// Whether enough is there to refuse the whole.
     pub(super) fn is_full(&self) -> bool {
-        self.out.len() > self.items_max
+        self.refusal().is_some()
+    }
+
+    /// Why the whole is refused, if it is.
+    pub(super) const fn refusal(&self) -> Option<Refusal> {
+        if self.too_many || self.out.len() > self.items_max {
+            Some(Refusal::Items(self.items_max))
+        } else if self.bytes > self.bytes_max {
+            Some(Refusal::TooLarge { bytes: self.bytes, limit: self.bytes_max })
+        } else {
+            None
+        }
+    }
+
+    /// There are more items than a request may hold, though not all of them are kept.
+    pub(super) const fn refuse(&mut self) {
+        self.too_many = true;
     }
 
     /// The type that items are of.
@@ -194,6 +218,8 @@ impl Peel {
                 last => *last = Some((id.clone(), 0)),
             }
         }
+        let beside = item.attributes.iter().map(|(_, value)| value.len()).sum::<usize>();
+        self.bytes = self.bytes.saturating_add(item.bytes.len() + beside);
         self.out.push(item);
     }
 

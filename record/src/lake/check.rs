@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::durable::{STAGED, sync_folder_of};
+use super::tip::{LOG, checkpoint_name, commit_name};
 use super::{LakeError, Snapshot, Table};
-use crate::store::SqliteStore;
+use crate::store::{SqliteStore, StoredFinding};
 
 /// Findings that are compared at once.
 const FINDINGS: usize = 1_000;
+/// Findings that are named at most.
+const DIFFERING: usize = 100;
 
 /// File beside a table's log: a line `NAME SHA256` for each file of the log.
 const COMMITS: &str = "_commits";
@@ -21,7 +25,7 @@ const COMMITS: &str = "_commits";
 pub(super) fn note_commits(folder: &Path) -> io::Result<()> {
     let noted = noted_commits(folder)?;
     let mut lines = String::new();
-    for entry in fs::read_dir(folder.join("_delta_log"))? {
+    for entry in fs::read_dir(folder.join(LOG))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if is_commit(&name) && !noted.contains_key(&name) {
             lines.push_str(&commit_line(folder, &name)?);
@@ -30,10 +34,32 @@ pub(super) fn note_commits(folder: &Path) -> io::Result<()> {
     append(folder, &lines)
 }
 
-/// Adds the digest of one commit.
+/// Adds the digest of one commit, and of the checkpoint behind it if there is one.
 pub(super) fn note_commit(folder: &Path, version: u64) -> io::Result<()> {
-    let name = format!("{version:020}.json");
-    append(folder, &commit_line(folder, &name)?)
+    let mut lines = commit_line(folder, &commit_name(version))?;
+    let checkpoint = checkpoint_name(version);
+    if folder.join(LOG).join(&checkpoint).exists() {
+        lines.push_str(&commit_line(folder, &checkpoint)?);
+    }
+    append(folder, &lines)
+}
+
+/// Forgets the digests of other files than these.
+pub(super) fn keep_noted(folder: &Path, is_kept: impl Fn(&str) -> bool) -> io::Result<()> {
+    let mut noted = noted_commits(folder)?;
+    let before = noted.len();
+    noted.retain(|name, _| is_kept(name));
+    if noted.len() == before {
+        return Ok(());
+    }
+    let path = folder.join(COMMITS);
+    let staged = folder.join(format!(".{COMMITS}.{STAGED}"));
+    let lines: String = noted.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect();
+    let mut file = File::create(&staged)?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&staged, &path)?;
+    sync_folder_of(&path)
 }
 
 fn is_commit(name: &str) -> bool {
@@ -42,7 +68,7 @@ fn is_commit(name: &str) -> bool {
 }
 
 fn commit_line(folder: &Path, name: &str) -> io::Result<String> {
-    let bytes = fs::read(folder.join("_delta_log").join(name))?;
+    let bytes = fs::read(folder.join(LOG).join(name))?;
     Ok(format!("{name} {}\n", hex::encode(Sha256::digest(&bytes))))
 }
 
@@ -53,14 +79,15 @@ fn append(folder: &Path, lines: &str) -> io::Result<()> {
     File::options().create(true).append(true).open(folder.join(COMMITS))?.write_all(lines.as_bytes())
 }
 
-fn noted_commits(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+/// The digests of a table's commits and checkpoints, by the names of their files.
+pub(super) fn noted_commits(folder: &Path) -> io::Result<BTreeMap<String, String>> {
     let text = match fs::read(folder.join(COMMITS)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         read => String::from_utf8_lossy(&read?).into_owned(),
     };
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     // A line that was cut by a crash is no line.
-    let whole = lines.filter(|(_, digest)| digest.len() == 64);
+    let whole = lines.filter(|(name, digest)| is_commit(name) && digest.len() == 64);
     Ok(whole.map(|(name, digest)| (name.to_owned(), digest.to_owned())).collect())
 }
 
@@ -70,8 +97,13 @@ fn damaged_commits(folder: &Path) -> Vec<Damage> {
         Err(error) => return vec![Damage { path: folder.join(COMMITS), why: error.to_string() }],
     };
     let damaged = noted.iter().filter_map(|(name, digest)| {
-        let path = folder.join("_delta_log").join(name);
+        let path = folder.join(LOG).join(name);
         let why = match fs::read(&path) {
+            // It may have been forgotten since the digests were read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let still = noted_commits(folder).is_ok_and(|noted| noted.contains_key(name));
+                still.then(|| error.to_string())?
+            }
             Err(error) => error.to_string(),
             Ok(bytes) if hex::encode(Sha256::digest(&bytes)) == *digest => return None,
             Ok(_) => "it is not the commit that was written".to_owned(),
@@ -79,6 +111,19 @@ fn damaged_commits(folder: &Path) -> Vec<Damage> {
         Some(Damage { path, why })
     });
     damaged.collect()
+}
+
+/// The start of a data file's digest, as its name says it.
+pub(super) fn digest_in_name(path: &Path) -> Option<&str> {
+    let named = path.file_stem()?.to_str()?.rsplit('-').next()?;
+    (named.len() == 12 && named.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(named)
+}
+
+/// SHA-256 of a file, hexadecimal.
+pub(super) fn sha256(mut file: File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut file, &mut hash)?;
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// A file of the lake that is not what was written.
@@ -91,29 +136,27 @@ pub struct Damage {
 }
 
 impl Snapshot {
-    /// Ids of the findings of the lake that the store does not tell alike. What the store has beyond them is not looked at: the
-    /// lake follows it.
+    /// How many findings the lake has, and the ids of those that the store does not tell alike, a hundred at most. What the store has
+    /// beyond them is not looked at: the lake follows it.
     ///
     /// # Errors
     /// [`LakeError`] for what cannot be read on either side.
-    pub async fn differing_findings(&self, store: &SqliteStore) -> Result<Vec<String>, LakeError> {
-        let mut differing = Vec::new();
+    pub async fn differing_findings(&self, store: &SqliteStore) -> Result<(u64, Vec<String>), LakeError> {
+        let (mut count, mut differing) = (0, Vec::new());
         let (mut after, mut stored) = (0, VecDeque::new());
         for finding in self.findings()? {
             let finding = finding?;
+            count += 1;
             if stored.is_empty() {
                 stored.extend(store.findings_after(after, FINDINGS).await?);
             }
-            let Some(other) = stored.pop_front() else {
-                differing.push(finding.id);
-                continue;
-            };
-            after = other.seq;
-            if other.finding != finding {
+            let other = stored.pop_front();
+            after = other.as_ref().map_or(after, |other: &StoredFinding| other.seq);
+            if other.is_none_or(|other| other.finding != finding) && differing.len() < DIFFERING {
                 differing.push(finding.id);
             }
         }
-        Ok(differing)
+        Ok((count, differing))
     }
 
     /// Reads every commit and every data file and compares them with their digests. Blocks, and returns what is damaged or
@@ -122,12 +165,11 @@ impl Snapshot {
     pub fn damaged_files(&self) -> Vec<Damage> {
         let mut damaged: Vec<_> = self.tables.values().flat_map(|pinned| damaged_commits(&pinned.folder)).collect();
         for path in Table::ALL.iter().flat_map(|table| self.files(*table)) {
-            let named = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.rsplit('-').next());
-            let why = match std::fs::read(path) {
+            let why = match File::open(path).and_then(sha256) {
                 Err(error) => Some(error.to_string()),
-                Ok(bytes) => {
-                    let digest = hex::encode(Sha256::digest(&bytes).get(..6).unwrap_or_default());
-                    (named != Some(digest.as_str())).then(|| "its content is not what its name says".to_owned())
+                Ok(digest) => {
+                    let is_named = digest_in_name(path).is_some_and(|named| digest.starts_with(named));
+                    (!is_named).then(|| "its content is not what its name says".to_owned())
                 }
             };
             damaged.extend(why.map(|why| Damage { path: path.clone(), why }));

@@ -6,7 +6,6 @@
 //! nobody waits for it: the table is free meanwhile, and what was replaced in that time is not committed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +16,14 @@ use arrow_schema::SchemaRef;
 use deltalake::kernel::Remove;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::vacuum::{Clock, VacuumMode};
+use engine::failpoint::Failpoint;
 use engine::time::Timestamp;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 
 use super::columns::Table;
 use super::delta::{LakeTable, NewFile, Replacing, least};
-use super::parquet_file::{Effort, ParquetFile};
+use super::parquet_file::{Effort, ParquetFile, batches};
 use super::replay::append_of;
 use super::{LakeError, check};
 
@@ -163,6 +162,7 @@ impl LakeTable {
         let (delta, metrics) = vacuum.with_commit_properties(properties).await.map_err(done)?;
         self.delta = delta;
         self.vacuumed = Some(now);
+        Failpoint::LakeAfterVacuum.pass();
         let noted = check::note_commits(&self.folder);
         noted.map_err(|source| LakeError::Folder { path: self.folder.clone(), source })?;
         if !metrics.files_deleted.is_empty() {
@@ -196,7 +196,7 @@ fn merged(schema: &SchemaRef, paths: &[PathBuf], given_up: &AtomicBool) -> Resul
     let mut file = ParquetFile::new(schema, Effort::Kept)?;
     let mut rows = 0;
     for path in paths {
-        for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {
+        for batch in batches(path)? {
             if given_up.load(Ordering::Relaxed) {
                 return Err(ParquetError::General("nobody waits for it any more".to_owned()));
             }
@@ -269,7 +269,7 @@ mod tests {
         for at in 16..20 {
             lake.append_events(0, at * 4, at * 4 + 4, rows(at * 4, at * 4 + 4)).await.unwrap();
         }
-        assert!(lake.tidy(START).await.unwrap() >= 16);
+        assert!(lake.tidy(START, Duration::ZERO).await.unwrap() >= 16);
         assert_eq!(lake.pin().redacted(0).unwrap().len(), 2);
     }
 

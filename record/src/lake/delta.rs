@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::columns::Table;
-use super::durable::DurableFileSystem;
-use super::{LakeError, PinnedTable, check};
+use super::durable::{DurableFileSystem, make_folder};
+use super::{LakeError, PinnedTable, check, tip};
 
 /// A Parquet file ready to be added.
 pub(super) struct NewFile {
@@ -55,6 +55,8 @@ pub(super) struct LakeTable {
     is_stale: bool,
     /// When files that nothing refers to were last removed by this process.
     pub(super) vacuumed: Option<Timestamp>,
+    /// The version at which old ones are looked for next.
+    pub(super) forget_at: u64,
     /// Versions that somebody in this process may hold, with what they hold.
     held: Vec<(u64, Weak<[PathBuf]>)>,
 }
@@ -63,11 +65,21 @@ impl LakeTable {
     /// Opens the table in its folder under `lake`, creating it if it is not there.
     pub(super) async fn open(lake: &Path, table: Table) -> Result<Self, LakeError> {
         let (folder, builder) = builder(lake, table)?;
+        let on_folder = |source| LakeError::Folder { path: folder.clone(), source };
+        for torn in tip::move_torn_aside(&folder).map_err(on_folder)? {
+            let path = torn.path.display().to_string();
+            tracing::warn!(path, why = torn.why, "moved the torn end of a lake table aside: it is written again");
+        }
         let delta = builder.build().map_err(LakeError::delta("open", table))?;
         let exists = delta.verify_deltatable_existence().await.map_err(LakeError::delta("open", table))?;
         let delta = if exists {
             let mut delta = delta;
-            delta.load().await.map_err(LakeError::delta("open", table))?;
+            if let Err(error) = delta.load().await {
+                return Err(match tip::damaged_commit(&folder).map_err(on_folder)? {
+                    Some(tip::Torn { path, why }) => LakeError::Commit { table: table.name(), path, why },
+                    None => LakeError::delta("open", table)(error),
+                });
+            }
             delta
         } else {
             CreateBuilder::new()
@@ -79,7 +91,16 @@ impl LakeTable {
                 .map_err(LakeError::delta("create", table))?
         };
         let transactions = HashMap::new();
-        let mut this = Self { table, folder, delta, transactions, is_stale: false, vacuumed: None, held: Vec::new() };
+        let mut this = Self {
+            table,
+            folder,
+            delta,
+            transactions,
+            is_stale: false,
+            vacuumed: None,
+            forget_at: 0,
+            held: Vec::new(),
+        };
         this.add_missing_columns().await?;
         check::note_commits(&this.folder).map_err(|source| LakeError::Folder { path: this.folder.clone(), source })?;
         Ok(this)
@@ -214,7 +235,7 @@ impl LakeTable {
         let position = i64::try_from(version).map_err(|_| LakeError::Position { table: self.table.name(), version })?;
         let properties = CommitProperties::default()
             .with_application_transaction(Transaction::new(application, position))
-            // A pinned version stays readable; retention decides about old ones.
+            // A pinned version stays readable; `history` decides about old ones.
             .with_cleanup_expired_logs(Some(false));
         let operation = DeltaOperation::Write {
             mode: SaveMode::Append,
@@ -322,7 +343,7 @@ pub(super) fn least(table: Table, stats: Option<&str>) -> u64 {
 fn builder(lake: &Path, table: Table) -> Result<(PathBuf, DeltaTableBuilder), LakeError> {
     let folder = lake.join(table.name());
     let create = |source| LakeError::Folder { path: folder.clone(), source };
-    std::fs::create_dir_all(&folder).map_err(create)?;
+    make_folder(&folder).map_err(create)?;
     let folder = std::fs::canonicalize(&folder).map_err(create)?;
     let url = Url::from_directory_path(&folder).map_err(|()| LakeError::NoUrl { path: folder.clone() })?;
     let store = Arc::new(DurableFileSystem::default());

@@ -212,8 +212,12 @@ fn staged_name(name: &str) -> String {
 
 /// Creates the folders above a file, each synced into the one above it.
 fn make_folder_of(path: &FilePath) -> io::Result<()> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    if folder.is_dir() {
+    path.parent().map_or(Ok(()), make_folder)
+}
+
+/// Creates a folder and those above it, each synced into the one above it.
+pub(super) fn make_folder(folder: &FilePath) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
     }
     make_folder_of(folder)?;
@@ -229,8 +233,10 @@ fn sync_file_and_folder(path: &FilePath) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-fn sync_folder_of(path: &FilePath) -> io::Result<()> {
+/// Makes the name of a file durable, or that it has none any more.
+pub(super) fn sync_folder_of(path: &FilePath) -> io::Result<()> {
     match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }

@@ -34,7 +34,7 @@ pub struct CheckpointRow {
 }
 
 /// A row of a numbered feed.
-pub(super) trait FeedRow: Sized {
+pub(crate) trait FeedRow: Sized {
     const TABLE: Table;
     fn seq(&self) -> u64;
     /// The time whose day the row is filed under.

@@ -13,15 +13,19 @@ mod delta;
 mod durable;
 mod events;
 mod feeds;
+mod history;
 mod known;
+mod lapse;
 mod parquet_file;
 mod redact;
 mod replay;
+mod tip;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use arrow_schema::ArrowError;
 use deltalake::DeltaTableError;
@@ -32,7 +36,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use self::delta::{LakeTable, NewFile, group};
-use self::feeds::FeedRow;
+use self::history::KEPT_VERSIONS;
+use self::lapse::Lapse;
 use crate::store::{DeliveryChange, SqliteStore, StoreError, StoredFinding, StoredStep, StoredWindow};
 
 pub(crate) use body::{cut_columns, whole_body};
@@ -43,6 +48,7 @@ pub(crate) use events::NO_ITEM;
 pub(crate) use events::batch as events_batch;
 pub use events::{EventRow, LeafColumns, event_rows, whole_envelope};
 pub use feeds::CheckpointRow;
+pub(crate) use feeds::FeedRow;
 pub use parquet_file::parquet_bytes;
 pub use redact::{Redacted, RedactedRecord, Redaction};
 pub use replay::{Choice, Findings, Records, Skip, StoredRecord};
@@ -78,6 +84,16 @@ pub enum LakeError {
         /// Why.
         #[source]
         source: Box<DeltaTableError>,
+    },
+    /// A commit further up than the last one is not what was written. Nothing was touched.
+    #[error("commit {} of the lake table `{table}` is damaged: {why}; restore it from a backup", path.display())]
+    Commit {
+        /// Which table.
+        table: &'static str,
+        /// The commit's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// A data file cannot be written.
     #[error("cannot write {path} of the lake table `{table}`")]
@@ -221,6 +237,7 @@ struct Shared {
     /// One writer at a time per table, in the order of [`Table::ALL`].
     tables: Vec<Mutex<LakeTable>>,
     snapshot: RwLock<Snapshot>,
+    lapse: Mutex<Lapse>,
 }
 
 impl Lake {
@@ -231,7 +248,7 @@ impl Lake {
     /// [`LakeError`].
     pub async fn open(folder: &Path) -> Result<Self, LakeError> {
         let on_folder = |source| LakeError::Folder { path: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(on_folder)?;
+        durable::make_folder(folder).map_err(on_folder)?;
         let folder = std::fs::canonicalize(folder).map_err(on_folder)?;
         let removed = delta::remove_staged(&folder).map_err(on_folder)?;
         if removed > 0 {
@@ -244,7 +261,8 @@ impl Lake {
             snapshot.tables.insert(table, open.pinned()?);
             tables.push(Mutex::new(open));
         }
-        let shared = Shared { folder, tables, snapshot: RwLock::new(snapshot) };
+        let lapse = Mutex::new(Lapse::load(&folder));
+        let shared = Shared { folder, tables, snapshot: RwLock::new(snapshot), lapse };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -411,12 +429,15 @@ impl Lake {
         Ok(copied)
     }
 
-    /// Merges small files of each table, and once a day removes what no version of the week before `now` refers to. Versions that
-    /// are pinned meanwhile stay readable, and appends do not wait. Returns how many files were merged. May be dropped at any time.
+    /// Merges small files of each table, once a day removes what no version of the week before `now` refers to, and forgets the
+    /// commits of old versions. Versions that are pinned meanwhile stay readable, and appends do not wait. `awake` is how long this
+    /// process has run, by a clock that nobody sets: a week is not over because the other one was put forward. Returns how many files
+    /// were merged. May be dropped at any time.
     ///
     /// # Errors
     /// [`LakeError`]; what was done before it stays.
-    pub async fn tidy(&self, now: Timestamp) -> Result<usize, LakeError> {
+    pub async fn tidy(&self, now: Timestamp, awake: Duration) -> Result<usize, LakeError> {
+        let now = self.shared.lapse.lock().await.until(now, awake);
         let mut merged = 0;
         for &table in Table::ALL {
             let next = self.table(table)?.lock().await.next_merge().await?;
@@ -431,6 +452,10 @@ impl Lake {
             };
             if open.vacuum(now).await? || count > 0 {
                 self.publish(table, &mut open)?;
+            }
+            let forgotten = open.forget_versions(KEPT_VERSIONS).await?;
+            if forgotten > 0 {
+                tracing::debug!(table = table.name(), files = forgotten, "removed commits of old versions");
             }
             merged += count;
         }

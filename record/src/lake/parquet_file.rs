@@ -1,19 +1,27 @@
-//! Writing a batch as one Parquet file in memory.
+//! Writing a batch as one Parquet file in memory, and reading files within bounded memory.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-/// Rows of one row group: small enough that a reader of bodies up to 1 MiB keeps within memory.
+/// Rows of one row group at most.
 const ROW_GROUP_ROWS: usize = 16_384;
 /// Uncompressed bytes of one row group.
 const ROW_GROUP_BYTES: usize = 64 << 20;
+/// Uncompressed bytes of rows that are read at once, about.
+const BATCH_BYTES: i64 = 16 << 20;
+/// Rows that are read at once at most.
+const BATCH_ROWS: usize = 1_024;
 /// Uncompressed bytes of one page: what is compressed at once.
 const PAGE_BYTES: usize = 8 << 20;
 /// Columns whose values are long or random: no dictionary.
@@ -69,6 +77,22 @@ impl ParquetFile {
     pub(super) fn finish(self) -> Result<Vec<u8>, ParquetError> {
         self.0.into_inner()
     }
+}
+
+/// The rows of a file, a batch at a time: fewer in a batch where rows are large, since one may hold a document of 16 MiB.
+pub(super) fn batches(path: &Path) -> Result<ParquetRecordBatchReader, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let rows = batch_rows(builder.metadata());
+    builder.with_batch_size(rows).build()
+}
+
+/// How many rows of a file make a batch of about [`BATCH_BYTES`], by its largest row group.
+pub(super) fn batch_rows(metadata: &ParquetMetaData) -> usize {
+    let of_group = |group: &RowGroupMetaData| {
+        let per_row = group.total_byte_size() / group.num_rows().max(1);
+        usize::try_from(BATCH_BYTES / per_row.max(1)).unwrap_or(BATCH_ROWS)
+    };
+    metadata.row_groups().iter().map(of_group).min().unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS)
 }
 
 fn properties(effort: Effort) -> Result<WriterProperties, ParquetError> {

@@ -27,8 +27,9 @@ use pipeproof_engine as engine;
 use super::columns::Table;
 use super::compact::{most, under};
 use super::delta::{LakeTable, NewFile, Replacing, least};
-use super::parquet_file::{Effort, ParquetFile};
+use super::parquet_file::{Effort, ParquetFile, batches};
 use super::replay::append_of;
+use super::tip::TORN;
 use super::{Lake, LakeError, Snapshot};
 
 /// Columns of `events` that a redacted row keeps: where it stands, where it came from and when, and its leaf hash.
@@ -228,8 +229,10 @@ impl LakeTable {
                 let mut gone = false;
                 for entry in fs::read_dir(folder)? {
                     let path = entry?.path();
-                    let is_old = path.extension().is_some_and(|ending| ending == "parquet") && !live.contains(&path);
-                    if is_old && holds(table, &path, &what)? {
+                    let ends = |with: &str| path.extension().is_some_and(|ending| ending == with);
+                    let is_old = ends("parquet") && !live.contains(&path);
+                    // What a power cut left of a file cannot be read, and may hold such a row all the same.
+                    if ends(TORN) || (is_old && holds(table, &path, &what)?) {
                         fs::remove_file(&path)?;
                         (removed, gone) = (removed + 1, true);
                     }
@@ -396,7 +399,7 @@ fn rewrite(table: Table, path: &Path, redaction: &Redaction) -> Result<Option<Re
     let schema: SchemaRef = table.stored_schema();
     let mut file = ParquetFile::new(&schema, Effort::Kept)?;
     let (mut rows, mut redacted) = (0, 0);
-    for batch in ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?.build()? {
+    for batch in batches(path)? {
         let batch = under(&schema, &batch?)?;
         let mask = redaction.rows(table, &batch)?;
         let without = redaction.without(table, &batch, &mask)?;

@@ -25,6 +25,7 @@ use super::body::{cut_columns, whole_body};
 use super::columns::Table;
 use super::delta::folder_name;
 use super::events::whole_envelope;
+use super::parquet_file::batch_rows;
 use super::{LakeError, Snapshot, delta};
 
 /// What a record is made of, beside the values that its body leaves out.
@@ -363,7 +364,8 @@ fn reader(path: &Path, table: Table, columns: &[&str]) -> Result<ParquetRecordBa
     if !columns.iter().all(|name| has(name) || LATER.contains(name)) {
         return Err(LakeError::Schema { table: table.name(), column: columns.join(", "), why: "is missing in a file" });
     }
-    builder.with_projection(mask).with_batch_size(ROWS).build().map_err(fail)
+    let rows = ROWS.min(batch_rows(builder.metadata()));
+    builder.with_projection(mask).with_batch_size(rows).build().map_err(fail)
 }
 
 fn unreadable(path: &Path, source: ParquetError) -> LakeError {

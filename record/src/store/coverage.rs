@@ -8,11 +8,26 @@ use engine::record::Position;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use serde::Serialize;
+use sqlx::Connection as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::checksum::{self, check};
 use super::findings::{column, json, seq, time};
 use super::{SqliteStore, StoreError, limit, number, unsigned};
+
+/// Cursor that says below which index verdicts were forgotten, before the number of a partition.
+const BELOW: &str = "duplicates.below.";
+/// Cursor that says how many.
+pub(super) const FORGOTTEN: &str = "duplicates.forgotten.";
+
+/// What stays of duplicate verdicts that nobody asks for any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ForgottenDuplicates {
+    /// On records before this index.
+    pub below: u64,
+    /// How many of these were repetitions.
+    pub count: u64,
+}
 
 /// A dead letter with its place in the feed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,14 +67,27 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn duplicates_in(&self, partition: u32, range: Range<u64>) -> Result<Vec<Duplicate>, StoreError> {
+        self.duplicates(partition, range, usize::MAX).await
+    }
+
+    /// The first `rows` records from `from` on that repeat an earlier one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn duplicates_from(&self, partition: u32, from: u64, rows: usize) -> Result<Vec<Duplicate>, StoreError> {
+        self.duplicates(partition, from..u64::MAX >> 1, rows).await
+    }
+
+    async fn duplicates(&self, partition: u32, range: Range<u64>, most: usize) -> Result<Vec<Duplicate>, StoreError> {
         let doing = "read duplicate verdicts";
         let rows = sqlx::query(
             "SELECT * FROM duplicates
-             WHERE partition = ? AND record_index >= ? AND record_index < ? ORDER BY record_index",
+             WHERE partition = ? AND record_index >= ? AND record_index < ? ORDER BY record_index LIMIT ?",
         )
         .bind(partition)
         .bind(number("index", range.start)?)
         .bind(number("index", range.end)?)
+        .bind(limit(most))
         .fetch_all(self.readers())
         .await
         .map_err(StoreError::on(doing))?;
@@ -81,19 +109,53 @@ impl SqliteStore {
         Ok(self.duplicates_in(partition, range).await?.iter().map(|duplicate| duplicate.index).collect())
     }
 
-    /// Forgets the verdicts on records before `index`, which nobody asks for once they are archived.
+    /// Forgets the verdicts on records before `index`, which nobody asks for once these are archived and no longer in the log. How
+    /// many there were stays. Returns how many went.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Database`]; nothing was forgotten then.
     pub async fn forget_duplicates(&self, partition: u32, index: u64) -> Result<u64, StoreError> {
+        let before = self.forgotten_duplicates(partition).await?;
+        if index <= before.below {
+            return Ok(0);
+        }
+        let on = || StoreError::on("forget duplicate verdicts");
         let mut writer = self.writer().await;
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(on())?;
         let gone = sqlx::query("DELETE FROM duplicates WHERE partition = ? AND record_index < ?")
             .bind(partition)
             .bind(number("index", index)?)
-            .execute(&mut *writer)
+            .execute(&mut *transaction)
             .await
-            .map_err(StoreError::on("forget duplicate verdicts"))?;
-        Ok(gone.rows_affected())
+            .map_err(on())?
+            .rows_affected();
+        for (name, value) in [(BELOW, index), (FORGOTTEN, before.count + gone)] {
+            let name = format!("{name}{partition}");
+            checksum::check_before(&mut transaction, &checksum::CURSORS, &[name.as_str().into()]).await?;
+            sqlx::query(
+                "INSERT INTO cursors (name, seq) VALUES (?, ?)
+                 ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, checksum = NULL",
+            )
+            .bind(name)
+            .bind(number("number of repetitions", value)?)
+            .execute(&mut *transaction)
+            .await
+            .map_err(on())?;
+        }
+        checksum::seal(&mut transaction, &[&checksum::CURSORS]).await.map_err(on())?;
+        transaction.commit().await.map_err(on())?;
+        Ok(gone)
+    }
+
+    /// What stays of the verdicts that were forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::DamagedRow`].
+    pub async fn forgotten_duplicates(&self, partition: u32) -> Result<ForgottenDuplicates, StoreError> {
+        Ok(ForgottenDuplicates {
+            below: self.cursor(&format!("{BELOW}{partition}")).await?,
+            count: self.cursor(&format!("{FORGOTTEN}{partition}")).await?,
+        })
     }
 
     /// Dead letters after number `seq`, oldest first; of one source if it is named.

@@ -74,12 +74,15 @@ impl SqliteStore {
             "SELECT (SELECT count(*) FROM findings), (SELECT count(*) FROM incidents),
              (SELECT count(*) FROM incidents WHERE is_over = 0), (SELECT count(*) FROM outbox),
              d.queued, d.retry, d.delivered, d.dead,
-             (SELECT count(*) FROM duplicates), (SELECT count(*) FROM dead_letters)
+             (SELECT count(*) FROM duplicates)
+             + (SELECT coalesce(sum(seq), 0) FROM cursors WHERE substr(name, 1, length(?1)) = ?1),
+             (SELECT count(*) FROM dead_letters)
              FROM (SELECT count(*) FILTER (WHERE state = 'queued') AS queued,
                           count(*) FILTER (WHERE state = 'retry') AS retry,
                           count(*) FILTER (WHERE state = 'delivered') AS delivered,
                           count(*) FILTER (WHERE state = 'dead') AS dead FROM deliveries) d",
         )
+        .bind(super::coverage::FORGOTTEN)
         .fetch_one(self.readers())
         .await
         .map_err(StoreError::on("count what it holds"))?;

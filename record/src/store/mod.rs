@@ -30,7 +30,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, SqlitePool};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use coverage::{StoredDeadLetter, StoredWindow};
+pub use coverage::{ForgottenDuplicates, StoredDeadLetter, StoredWindow};
 pub use deliveries::{Attempt, AttemptOutcome, Delivery, DeliveryChange, DeliveryFilter, DeliveryState, Due};
 pub use excepted::StoredExcepted;
 pub use findings::{FindingFilter, IncidentFilter, StoredFinding, StoredIncident, StoredMessage, StoredStep};

@@ -577,3 +577,23 @@ async fn a_store_of_the_version_before_is_taken_over() {
     store.commit(&batch(3, 4)).await.unwrap();
     assert_eq!(open(&dir).await.position(0).await.unwrap(), 4);
 }
+
+#[tokio::test]
+async fn verdicts_that_were_forgotten_are_counted_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let repeated =
+        |indexes: &[u64]| indexes.iter().map(|index| Duplicate { index: *index, first: 0 }).collect::<Vec<_>>();
+    store.commit(&Commit { duplicates: repeated(&[1, 4, 6, 9]), ..batch(0, 12) }).await.unwrap();
+    assert_eq!(store.forget_duplicates(0, 5).await.unwrap(), 2);
+    assert_eq!(store.forget_duplicates(0, 5).await.unwrap(), 0);
+    assert_eq!(store.forget_duplicates(0, 3).await.unwrap(), 0, "never back");
+    assert_eq!(store.forget_duplicates(0, 7).await.unwrap(), 1);
+    for store in [store, open(&dir).await] {
+        assert_eq!(store.forgotten_duplicates(0).await.unwrap(), ForgottenDuplicates { below: 7, count: 3 });
+        assert_eq!(store.forgotten_duplicates(1).await.unwrap(), ForgottenDuplicates::default());
+        assert_eq!(store.duplicates_from(0, 0, 10).await.unwrap(), repeated(&[9]));
+        assert_eq!(store.counts().await.unwrap().duplicates, 4);
+        assert_eq!(store.problems().await.unwrap(), [] as [&str; 0]);
+    }
+}

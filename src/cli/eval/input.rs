@@ -151,7 +151,7 @@ fn next_line<'t>(
     if read as u64 == limit && text.last() != Some(&b'\n') {
         // Longer than a record may be: the rest of the line goes by unread.
         *bytes += skip_line(reader)?;
-        return Ok(Some(Err("longer than 1 MiB")));
+        return Ok(Some(Err("longer than 16 MiB")));
     }
     Ok(Some(Ok(text.trim_ascii())))
 }

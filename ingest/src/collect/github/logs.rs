@@ -84,7 +84,8 @@ impl following::Runs for JobLogs {
                     attempt: job.get("run_attempt").and_then(Value::as_i64).unwrap_or(1),
                     name: text("name"),
                     workflow: text("workflow_name"),
-                    reference: text("head_branch").map(|branch| format!("refs/heads/{branch}")),
+                    // A job does not say whose branch `head_branch` is: it may be a fork's, or a tag.
+                    reference: None,
                     sha: text("head_sha"),
                     address: None,
                 });

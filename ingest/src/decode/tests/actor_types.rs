@@ -186,9 +186,7 @@ fn who_is_behind_the_samples_is_printed() {
     for folder in folders {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let row = FOLDERS.iter().find(|(folder, ..)| *folder == name);
-        // What the table of folders leaves out may be AWS events in another wrapper.
         let row = row.map(|(_, kind, members, _)| (kind.parse::<SourceType>().unwrap(), *members));
-        let row = row.or_else(|| (name == "aws_eventbridge").then_some((SourceType::AwsCloudtrail, &[][..])));
         let Some((kind, members)) = row else {
             println!("left out: {name} is of no source type");
             continue;

@@ -91,9 +91,6 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
         (SourceType::Okta, Part::Outcome) if told("\"UNKNOWN\"") || told("\"CHALLENGE\"") || told("\"SKIPPED\"") => {
             Some("Okta says that it does not know")
         }
-        (SourceType::Cloudevents, Part::Time) if without(&["time"]) => Some("`time` is optional, and not given"),
-        (SourceType::Cloudevents, Part::Outcome) => Some("CloudEvents have no attribute for an outcome"),
-        (SourceType::Cloudevents, Part::Join) => Some("the data is of a shop or a test, none of the taxonomy"),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! What every fixture of these sources decodes to, held against the reviewed `NAME.fields.ndjson` beside it: one line for
+//! What every fixture of this package decodes to, held against the reviewed `NAME.fields.ndjson` beside it: one line for
 //! each event, or for the reason why a record is a dead letter.
 
 use std::path::PathBuf;
@@ -9,8 +9,9 @@ use engine::source::SourceType;
 use pipeproof_engine as engine;
 use serde_json::{Map, Value, json};
 
-use super::super::decode;
+use super::super::{Undecodable, decode};
 use super::record;
+use super::samples::{received, receiver, samples};
 
 /// Fixture and the source type its lines are of.
 pub(super) const FIXTURES: &[(&str, SourceType)] = &[
@@ -52,12 +53,41 @@ pub(super) fn path(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).join(name)
 }
 
-fn lines(kind: SourceType, text: &str) -> Vec<Value> {
-    let one = |(number, line): (usize, &str)| match decode(Position::default(), &record(kind, &[], line.to_owned())) {
+/// A file of fixtures and what its lines, or the chunks of its text, decode to.
+pub(super) struct Decoded {
+    /// Folder and name, without its ending.
+    pub(super) name: String,
+    pub(super) kind: SourceType,
+    pub(super) items: Vec<Result<Vec<Event>, Undecodable>>,
+}
+
+/// Every file: those whose lines are records as they stand, and those that are received first.
+pub(super) fn all() -> Vec<Decoded> {
+    let mut all: Vec<Decoded> = Vec::new();
+    for (name, kind) in FIXTURES {
+        let text = std::fs::read_to_string(path(&format!("{name}.ndjson"))).unwrap();
+        let items =
+            text.lines().map(|line| decode(Position::default(), &record(*kind, &[], line.to_owned()))).collect();
+        all.push(Decoded { name: (*name).to_owned(), kind: *kind, items });
+    }
+    let receiver = receiver();
+    for sample in samples() {
+        let name = sample.file.rsplit_once('.').map_or(sample.file, |(name, _)| name).to_owned();
+        if all.last().is_none_or(|last| last.name != name) {
+            all.push(Decoded { name, kind: sample.kind, items: Vec::new() });
+        }
+        let records = received(&receiver, &sample, true);
+        all.last_mut().unwrap().items.extend(records.iter().map(|record| decode(Position::default(), record)));
+    }
+    all
+}
+
+fn lines(items: &[Result<Vec<Event>, Undecodable>]) -> Vec<Value> {
+    let one = |(number, item): (usize, &Result<Vec<Event>, Undecodable>)| match item {
         Ok(events) => events.iter().map(|event| shown(number + 1, event)).collect(),
         Err(error) => vec![json!({"line": number + 1, "dead letter": error.to_string()})],
     };
-    text.lines().enumerate().flat_map(one).collect()
+    items.iter().enumerate().flat_map(one).collect()
 }
 
 fn shown(line: usize, event: &Event) -> Value {
@@ -73,8 +103,9 @@ fn shown(line: usize, event: &Event) -> Value {
 #[test]
 fn every_fixture_decodes_to_its_reviewed_snapshot() {
     let write = std::env::var_os("PIPEPROOF_WRITE_SNAPSHOTS").is_some();
-    for (name, kind) in FIXTURES {
-        let found = lines(*kind, &std::fs::read_to_string(path(&format!("{name}.ndjson"))).unwrap());
+    let all = all();
+    for Decoded { name, items, .. } in &all {
+        let found = lines(items);
         let snapshot = path(&format!("{name}.fields.ndjson"));
         if write {
             let text: String = found.iter().map(|line| format!("{line}\n")).collect();
@@ -87,5 +118,13 @@ fn every_fixture_decodes_to_its_reviewed_snapshot() {
             assert_eq!(found, expected, "{name}");
         }
         assert_eq!(found.len(), expected.len(), "{name}: number of events");
+    }
+    for folder in std::fs::read_dir(path("")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.strip_prefix(path("")).unwrap().to_string_lossy().into_owned();
+            let payload = [".ndjson", ".log"].iter().find_map(|end| name.strip_suffix(end));
+            let Some(payload) = payload.filter(|name| !name.ends_with(".fields")) else { continue };
+            assert!(all.iter().any(|known| known.name == payload), "{name} is held by no snapshot");
+        }
     }
 }

@@ -307,7 +307,8 @@ fn job_logs_tell_actions_token_and_leaks() {
         engine::record::Redacted { family: "authorization-header".to_owned(), fingerprint: "00".to_owned(), count: 1 },
     ];
     let events = decode(Position::default(), &record).unwrap();
-    assert_eq!(events.len(), 4);
+    assert_eq!(events.len(), 5);
+    assert_fields(&events[4], &[("action", "leak.detected"), ("leak.type", "authorization-header")]);
     assert_fields(
         &events[0],
         &[

@@ -40,7 +40,26 @@ fn the_sources_own_ids() {
             "id:l/t/i",
         ),
         (SourceType::AzureSignin, r#"{"correlationId":"c","properties":{"id":"s-1"}}"#, "id:s-1"),
+        (SourceType::AzureSignin, r#"{"category":"ServicePrincipalSignInLogs","properties":{"id":"s-1"}}"#, "id:s-1"),
+        (SourceType::AzureSignin, r#"{"Type":"AuditLogs","Category":"UserManagement","Id":"d-1"}"#, "id:d-1"),
+        (
+            SourceType::AzureSignin,
+            r#"{"category":"UserManagement","activityDisplayName":"Add user","id":"d-1"}"#,
+            "id:d-1",
+        ),
         (SourceType::AzureActivity, r#"{"event_data_id":"e-1"}"#, "id:e-1"),
+        // Not the id of what the entry is about: a policy looks at one resource again and again, in one call at several.
+        (
+            SourceType::AzureActivity,
+            r#"{"category":"Policy","time":"t","operationName":"audit","correlationId":"c","resourceId":"/r","resultType":0,"properties":{"id":"p"}}"#,
+            "id:c/audit/t//r/0",
+        ),
+        (
+            SourceType::AzureSignin,
+            r#"{"category":"RiskyUsers","time":"t","operationName":"Risky user","properties":{"id":"u"}}"#,
+            "id:u/t",
+        ),
+        (SourceType::AzureSignin, r#"{"Type":"AADUserRiskEvents","TimeGenerated":"t","Id":"r"}"#, "id:r/t"),
         (
             SourceType::AzureKeyvault,
             r#"{"time":"t","OperationName":"SecretGet","correlationId":"c","properties":{"id":"https://v/secrets/s"}}"#,

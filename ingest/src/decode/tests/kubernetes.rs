@@ -95,6 +95,90 @@ fn kubernetes_admissions_name_every_image() {
 }
 
 #[test]
+fn a_watch_on_secrets_reads_them_when_it_starts() {
+    let secrets = json!({"resource": "secrets", "namespace": "shop"});
+    let stage = |stage: &str, at: &str| json!({"stage": stage, "stageTimestamp": at, "responseStatus": {"code": 200}});
+    let (start, end) = ("2025-03-15T10:00:00.000002Z", "2025-03-15T10:09:59.000001Z");
+    let started = kubernetes("watch", secrets.clone(), stage("ResponseStarted", start)).remove(0);
+    assert_fields(&started, &[("action", "secret.read"), ("secret.path", "shop"), ("outcome", "success")]);
+    let ended = kubernetes("watch", secrets.clone(), stage("ResponseComplete", end)).remove(0);
+    assert_fields(&ended, &[("action", "k8s.ended"), ("k8s.verb", "watch")]);
+    assert_eq!([started.time.to_string(), ended.time.to_string()], [start, end]);
+    // What is answered at once has one stage, at the time it was asked for.
+    let read = kubernetes("list", secrets, stage("ResponseComplete", end)).remove(0);
+    assert_fields(&read, &[("action", "secret.read")]);
+    assert_eq!(read.time.to_string(), "2025-03-15T10:00:00.000001Z");
+    let exec = json!({"resource": "pods", "subresource": "exec", "namespace": "shop", "name": "web-1"});
+    assert_fields(&kubernetes("create", exec, stage("ResponseStarted", start))[0], &[("action", "k8s.started")]);
+    // GKE writes no stage: an entry of the start, and where there are two, one of the end.
+    let entry = |operation: serde_json::Value| {
+        let body = json!({"insertId": "i", "timestamp": "2025-03-15T10:00:00Z", "operation": operation,
+            "protoPayload": {"serviceName": "k8s.io", "methodName": "io.k8s.core.v1.secrets.watch", "resourceName": "core/v1/namespaces/shop/secrets"}});
+        decoded(SourceType::KubernetesAudit, &[], body.to_string()).remove(0)
+    };
+    for (operation, action) in [
+        (json!({"id": "o", "first": true, "last": true}), "secret.read"),
+        (json!({"id": "o", "first": true}), "secret.read"),
+        (json!(null), "secret.read"),
+        (json!({"id": "o", "last": true}), "k8s.ended"),
+    ] {
+        assert_fields(&entry(operation), &[("action", action), ("secret.path", "shop")]);
+    }
+}
+
+#[test]
+fn events_of_gatekeeper_and_of_the_csi_driver_say_what_they_decided() {
+    let event = |more: serde_json::Value| {
+        let mut body = json!({"apiVersion": "v1", "kind": "Event", "type": "Warning", "lastTimestamp": "2025-03-15T10:00:00Z",
+            "metadata": {"name": "e", "namespace": "gatekeeper-system"}, "source": {"component": "gatekeeper-webhook"},
+            "involvedObject": {"kind": "Pod", "name": "web", "namespace": "gatekeeper-system"}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        decoded(SourceType::KubernetesEvent, &[], body.to_string()).remove(0)
+    };
+    // As `pkg/webhook/policy.go` and `pkg/audit/manager.go` annotate them.
+    let annotated = |process: &str, kind: &str, action: &str, reason: &str| {
+        event(
+            json!({"reason": reason, "message": "Admission webhook \"validation.gatekeeper.sh\" denied request, Resource Namespace: shop, Constraint: signed, Message: not signed",
+            "metadata": {"namespace": "gatekeeper-system", "annotations": {"process": process, "event_type": kind,
+                "constraint_kind": "K8sSigned", "constraint_name": "signed", "constraint_action": action, "resource_kind": "Pod",
+                "resource_namespace": "shop", "resource_name": "web", "request_username": "ann@example.com"}}}),
+        )
+    };
+    let denied = annotated("admission", "violation", "deny", "FailedAdmission");
+    assert_fields(
+        &denied,
+        &[
+            ("action", "admission.decided"),
+            ("k8s.decision", "deny"),
+            ("outcome", "failure"),
+            ("k8s.policy", "K8sSigned/signed"),
+            ("k8s.namespace", "shop"),
+            ("k8s.kind", "pods"),
+            ("k8s.user", "ann@example.com"),
+            ("signature.status", "missing"),
+            ("reason", "FailedAdmission"),
+        ],
+    );
+    assert_eq!(denied.time.to_string(), "2025-03-15T10:00:00Z");
+    assert_fields(
+        &annotated("admission", "violation", "dryrun", "DryrunViolation"),
+        &[("action", "policy.evaluated"), ("k8s.decision", "allow"), ("k8s.object.enforcement", "dryrun")],
+    );
+    assert_fields(
+        &annotated("audit", "violation_audited", "deny", "AuditViolation"),
+        &[("action", "policy.evaluated"), ("k8s.decision", "-"), ("outcome", "failure")],
+    );
+    let failed = event(json!({"reason": "FailedMount", "source": {"component": "kubelet"},
+        "message": "MountVolume.SetUp failed for volume \"s\" : rpc error: code = Unknown desc = failed to mount secrets store objects for pod shop/web, err: x"}));
+    assert_fields(&failed, &[("action", "secret.mounted"), ("category", "secret"), ("outcome", "failure")]);
+    let rotated = event(
+        json!({"reason": "SecretRotationComplete", "type": "Normal", "source": {"component": "csi-secrets-store-rotation"},
+        "message": "successfully rotated K8s secret db"}),
+    );
+    assert_fields(&rotated, &[("action", "secret.rotated"), ("outcome", "success")]);
+}
+
+#[test]
 fn kubernetes_policies_and_secrets() {
     let hook = json!({"resource": "validatingwebhookconfigurations", "name": "policy", "apiGroup": "admissionregistration.k8s.io"});
     let object = |policy: &str| json!({"requestObject": {"kind": "ValidatingWebhookConfiguration", "webhooks": [{"failurePolicy": "Fail"}, {"failurePolicy": policy}]}});

@@ -11,13 +11,12 @@ use engine::record::Position;
 use engine::source::SourceType;
 use pipeproof_engine as engine;
 
+use super::cloud_snapshots::{self, Decoded};
+use super::decoded;
 use super::ocsf_schema::faults;
-use super::samples::{receive, receiver};
-use super::snapshots::fixtures;
-use super::{cloud_snapshots, decoded, record};
+use super::samples::receiver;
+use super::snapshots::{fixtures, received};
 
-/// Events a snapshot shows of a type or file. All are held against the schema.
-const SHOWN_MAX: usize = 40;
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ocsf.md");
 const HEAD: &str = "# Events as OCSF
 
@@ -59,20 +58,15 @@ fn groups() -> Vec<Group> {
             continue;
         };
         for file in files {
-            let named = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-            let event = named.filter(|_| kind == SourceType::GithubWebhook);
-            let body = std::fs::read(&file).unwrap();
-            for record in receive(&receiver, kind, event.as_deref(), body.into()).unwrap() {
+            for record in received(&receiver, kind, &file) {
                 events.extend(super::super::decode(Position::default(), &record).unwrap_or_default());
             }
         }
         groups.push(Group { kind, snapshot: folder.join("ocsf.txt"), events });
     }
-    for (name, kind) in cloud_snapshots::FIXTURES {
-        let text = std::fs::read_to_string(cloud_snapshots::path(&format!("{name}.ndjson"))).unwrap();
-        let decoded = |line: &str| super::super::decode(Position::default(), &record(*kind, &[], line.to_owned()));
-        let events = text.lines().flat_map(|line| decoded(line).unwrap_or_default()).collect();
-        groups.push(Group { kind: *kind, snapshot: cloud_snapshots::path(&format!("{name}.ocsf.txt")), events });
+    for Decoded { name, kind, items } in cloud_snapshots::all() {
+        let events = items.into_iter().flat_map(Result::unwrap_or_default).collect();
+        groups.push(Group { kind, snapshot: cloud_snapshots::path(&format!("{name}.ocsf.txt")), events });
     }
     groups
 }
@@ -83,15 +77,13 @@ fn every_fixture_is_valid_ocsf_and_as_reviewed() {
     let (mut wrong, mut differ, mut seen) = (BTreeMap::new(), Vec::new(), 0);
     for group in groups() {
         let mut shown = String::new();
-        for (number, event) in group.events.iter().enumerate() {
+        for event in &group.events {
             let object = ocsf::object(event);
             seen += 1;
             for fault in faults(&object) {
                 *wrong.entry(format!("{}: {fault}", group.kind)).or_insert(0) += 1;
             }
-            if number < SHOWN_MAX {
-                writeln!(shown, "{object}").unwrap();
-            }
+            writeln!(shown, "{object}").unwrap();
         }
         if write {
             std::fs::write(&group.snapshot, &shown).unwrap();
@@ -103,7 +95,7 @@ fn every_fixture_is_valid_ocsf_and_as_reviewed() {
     println!("{seen} events were held against the schema");
     assert!(wrong.is_empty(), "not valid: {wrong:#?}");
     assert!(differ.is_empty(), "not as reviewed: {differ:#?}");
-    assert!(seen > 700);
+    assert!(seen > 1_000);
 }
 
 #[test]

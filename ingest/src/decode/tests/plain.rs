@@ -177,8 +177,8 @@ proptest! {
     /// Text made of the words that lines of logs are told by.
     #[test]
     fn no_decoder_panics_on_lines(words in proptest::collection::vec(proptest::sample::select(WORDS), 0..12)) {
-        for kind in [SourceType::Jenkins, SourceType::GitlabJoblog, SourceType::GithubJoblog] {
-            drop(decode(Position::default(), &record(kind, &[], words.concat())));
+        for kind in SourceType::ALL {
+            drop(decode(Position::default(), &record(*kind, &[], words.concat())));
         }
     }
 
@@ -267,7 +267,7 @@ fn gates() -> Vec<(SourceType, serde_json::Value)> {
     all
 }
 
-fn shape() -> impl Strategy<Value = serde_json::Value> {
+pub(super) fn shape() -> impl Strategy<Value = serde_json::Value> {
     const NAMES: &[&str] = &[
         "object_attributes",
         "project",

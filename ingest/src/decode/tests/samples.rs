@@ -1,18 +1,21 @@
 //! Every line of the package's own fixtures goes through receiving and decoding, and the counts are printed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use engine::event::Event;
+use engine::fields::Field;
 use engine::record::{CollectionMode, Position, Record};
 use engine::source::SourceType;
 use pipeproof_engine as engine;
 
 use super::RECEIVED;
+use super::measured::{FOLDERS, kind_of, payload};
 use crate::receive::{Limits, Receiver, ReceiverKeys, Refusal, Request, SourceSettings};
 use crate::redact::Spine;
 use crate::skim;
+use crate::unwrap::{self, Framing};
 
 fn folder() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures").into()
@@ -34,7 +37,7 @@ const FILES: &[(&str, SourceType, Option<&str>, Option<&str>)] = &[
 ];
 
 pub(super) struct Sample {
-    file: &'static str,
+    pub(super) file: &'static str,
     pub(super) kind: SourceType,
     pub(super) event: Option<String>,
     pub(super) body: Bytes,
@@ -61,7 +64,7 @@ pub(super) fn receiver() -> Receiver {
     Receiver::new(ReceiverKeys { redaction: [1; 32], dedup: [2; 32] }, Limits::default())
 }
 
-fn received(receiver: &Receiver, sample: &Sample, named: bool) -> Vec<Record> {
+pub(super) fn received(receiver: &Receiver, sample: &Sample, named: bool) -> Vec<Record> {
     let event = sample.event.as_deref().filter(|_| named);
     receive(receiver, sample.kind, event, sample.body.clone()).unwrap()
 }
@@ -176,22 +179,121 @@ fn spine_values(value: &serde_json::Value, path: &[&str], out: &mut Vec<String>)
     }
 }
 
+/// Where fixtures and samples of one type or another lie, a folder each.
+fn sample_folders() -> Vec<PathBuf> {
+    let mut folders = vec![folder(), folder().join("../../../tests/fixtures")];
+    match std::env::var_os("PIPEPROOF_SAMPLES_DIR") {
+        Some(samples) => folders.push(samples.into()),
+        None => println!("PIPEPROOF_SAMPLES_DIR names no folder of samples: fixtures alone are read"),
+    }
+    folders
+}
+
+/// The items of all samples of all types, as they are before redaction.
+pub(crate) fn items_of_all_types() -> Vec<(String, SourceType, Bytes)> {
+    let mut all = Vec::new();
+    for folder in sample_folders() {
+        let mut types: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        types.sort();
+        for of_type in types.into_iter().filter(|path| path.is_dir()) {
+            let name = of_type.file_name().unwrap().to_string_lossy().into_owned();
+            let row = FOLDERS.iter().find(|(folder, ..)| *folder == name);
+            let (kind, members) = match (row, name.replace('_', ".").parse::<SourceType>()) {
+                (Some((_, kind, members, _)), _) => (kind.parse().unwrap(), *members),
+                (None, Ok(kind)) => (kind, &[][..]),
+                (None, Err(_)) => continue,
+            };
+            for file in files_below(&of_type) {
+                let shown = format!("{name}/{}", file.file_name().unwrap().to_string_lossy());
+                let bytes = Bytes::from(std::fs::read(&file).unwrap());
+                if kind.info().free_text {
+                    all.push((shown, kind, bytes));
+                    continue;
+                }
+                let lines = file.extension().is_some_and(|end| end == "ndjson");
+                let bodies: Vec<&[u8]> =
+                    if lines { bytes.split(|byte| *byte == b'\n').collect() } else { vec![&bytes] };
+                for body in bodies.into_iter().filter(|body| !body.trim_ascii().is_empty()) {
+                    let body = Bytes::copy_from_slice(payload(body, members));
+                    let kind = kind_of(kind, &body).unwrap_or(kind);
+                    let items = unwrap::items(kind, Framing::Values, &body, &Limits::default()).unwrap();
+                    all.extend(items.into_iter().map(|item| (shown.clone(), kind, item.bytes)));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else if [".ndjson", ".json", ".log", ".csv"].iter().any(|end| name.ends_with(end))
+            && !name.contains(".fields.")
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Fields that join run, token, secret, image and deployment.
+const JOINING: &[Field] = &[
+    Field::ActorId,
+    Field::CiRepo,
+    Field::CiRunId,
+    Field::CiJobId,
+    Field::CiSha,
+    Field::TokenId,
+    Field::SecretPath,
+    Field::ArtifactDigest,
+    Field::ArtifactName,
+    Field::SignatureIdentity,
+    Field::K8sName,
+    Field::CloudRole,
+    Field::ConfigId,
+    Field::RunnerName,
+];
+
 #[test]
 fn no_declared_spine_field_of_any_sample_changes() {
     let receiver = receiver();
-    let mut seen = 0;
-    for sample in samples().into_iter().filter(|sample| !sample.kind.info().free_text) {
-        let (after, _) = receiver.redactor().body(sample.kind, &sample.body);
-        let before: serde_json::Value = serde_json::from_slice(&sample.body).unwrap();
-        let after: serde_json::Value = serde_json::from_slice(&after).unwrap();
-        for path in Spine::of(sample.kind).paths {
-            let parts: Vec<&str> = path.split('.').collect();
-            let [mut one, mut two] = [vec![], vec![]];
-            spine_values(&before, &parts, &mut one);
-            spine_values(&after, &parts, &mut two);
-            assert_eq!(one, two, "{path} in {}", sample.file);
-            seen += one.len();
+    let mut seen: BTreeMap<SourceType, (usize, usize, usize)> = BTreeMap::new();
+    for (file, kind, body) in items_of_all_types() {
+        let (after, _) = receiver.redactor().body(kind, &body);
+        let seen = seen.entry(kind).or_default();
+        seen.0 += 1;
+        if let (Ok(before), Ok(after)) =
+            (serde_json::from_slice::<serde_json::Value>(&body), serde_json::from_slice::<serde_json::Value>(&after))
+        {
+            for path in Spine::of(kind).paths {
+                let parts: Vec<&str> = path.split('.').collect();
+                let [mut one, mut two] = [vec![], vec![]];
+                spine_values(&before, &parts, &mut one);
+                spine_values(&after, &parts, &mut two);
+                assert_eq!(one, two, "{path} in {file}");
+                seen.1 += one.len();
+            }
+        }
+        // Whatever a decoder makes of it.
+        let decoded = |body: Bytes| super::super::decode(Position::default(), &super::record(kind, &[], body));
+        let (Ok(before), Ok(after)) = (decoded(body), decoded(after)) else { continue };
+        assert_eq!(before.len(), after.len(), "{file}");
+        for (one, two) in before.iter().zip(&after) {
+            for field in JOINING {
+                let value = |event: &Event| event.fields.get(*field).map(ToString::to_string);
+                assert_eq!(value(one), value(two), "{} in {file}", field.name());
+                seen.2 += usize::from(one.fields.get(*field).is_some());
+            }
         }
     }
-    assert!(seen > 100, "{seen} values were compared");
+    println!("type: items, values of the declared spine, joining fields\n{seen:#?}");
+    let without = |kind: &&SourceType| seen.get(kind).is_none_or(|(_, _, fields)| *fields == 0);
+    let missing: Vec<_> = SourceType::ALL.iter().filter(|kind| kind.is_external()).filter(without).collect();
+    println!("without a sample: {missing:?}");
+    assert!(seen.len() >= 30 && seen.values().map(|(_, values, _)| values).sum::<usize>() > 1_000);
 }

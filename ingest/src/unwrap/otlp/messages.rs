@@ -4,6 +4,7 @@
 use prost::Message;
 
 /// `ExportLogsServiceRequest`.
+#[cfg(test)]
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ExportLogsServiceRequest {
     #[prost(message, repeated, tag = "1")]
@@ -11,6 +12,7 @@ pub(super) struct ExportLogsServiceRequest {
 }
 
 /// `ResourceLogs`.
+#[cfg(test)]
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ResourceLogs {
     #[prost(message, optional, tag = "1")]
@@ -27,6 +29,7 @@ pub(super) struct Resource {
 }
 
 /// `ScopeLogs`.
+#[cfg(test)]
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ScopeLogs {
     #[prost(message, optional, tag = "1")]

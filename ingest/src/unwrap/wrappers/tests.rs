@@ -67,6 +67,57 @@ fn wrappers_by_their_shape() {
 }
 
 #[test]
+fn audit_devices_of_vault_by_file_socket_and_syslog_give_the_same_entries() {
+    let entry =
+        r#"{"time":"2026-11-20T09:50:00.1Z","type":"request","auth":{"policies":["a b: [c]"]},"request":{"id":"r-1"}}"#;
+    let lines = [
+        // A file and a socket: as it is.
+        entry.to_owned(),
+        format!("<134>1 2026-11-20T09:50:00.1Z vault-0 vault 123 - - {entry}"),
+        format!("<134>1 2026-11-20T09:50:00.1Z vault-0 vault 123 - - \u{feff}{entry}"),
+        // To the local daemon, without and with the host that a relay adds.
+        format!("<134>Nov 20 09:50:00 vault[123]: {entry}"),
+        format!("<134>Nov 20 09:50:00 vault-0 vault[123]: {entry}"),
+        format!("<134>2026-11-20T09:50:00Z vault-0 vault[123]: {entry}"),
+        format!("<134>Nov 20 09:50:00 vault-0 vault: {entry}"),
+    ];
+    let framing = Framing::Syslog { year: 2026 };
+    for line in &lines {
+        for ended in [format!("{line}\n"), format!("{line}\n\n"), format!("{} {line}", line.len())] {
+            let found = of(SourceType::VaultAudit, framing, &ended);
+            assert_eq!(found.iter().map(|item| &item.bytes[..]).collect::<Vec<_>>(), [entry.as_bytes()], "{ended}");
+        }
+    }
+    assert_eq!(of(SourceType::VaultAudit, framing, &lines.join("\n")).len(), lines.len());
+    assert_eq!(texts(SourceType::VaultAudit, &format!("{entry}\n{entry}\n")), [entry, entry]);
+}
+
+#[test]
+fn clusters_of_all_clouds_give_the_same_kind_of_event() {
+    let event = r#"{"auditID":"1","stage":"ResponseComplete","verb":"get"}"#;
+    let quoted = serde_json::to_string(event).unwrap();
+    let logs = format!(
+        r#"{{"messageType":"DATA_MESSAGE","logGroup":"/aws/eks/prod/cluster","logStream":"kube-apiserver-audit-1","logEvents":[{{"id":"7","timestamp":1,"message":{quoted}}}]}}"#
+    );
+    let aks = format!(
+        r#"{{"records":[{{"category":"kube-audit","properties":{{"log":{quoted},"stream":"stdout","pod":"p"}}}}]}}"#
+    );
+    for body in [
+        logs.clone(),
+        format!(r#"{{"awslogs":{{"data":"{}"}}}}"#, gzip(&logs)),
+        format!(r#"{{"requestId":"r","timestamp":1,"records":[{{"data":"{}"}}]}}"#, gzip(&logs)),
+        aks.clone(),
+        format!(r#"{{"message":{{"data":"{}","messageId":"1"}},"subscription":"s"}}"#, STANDARD.encode(event)),
+    ] {
+        assert_eq!(texts(SourceType::KubernetesAudit, &body), [event], "{body}");
+    }
+    // GKE's entry is read as it is.
+    let gke = r#"{"insertId":"i","logName":"projects/p/logs/cloudaudit.googleapis.com%2Fdata_access","protoPayload":{"methodName":"io.k8s.core.v1.secrets.get"}}"#;
+    let pushed = format!(r#"{{"message":{{"data":"{}","messageId":"1"}},"subscription":"s"}}"#, STANDARD.encode(gke));
+    assert_eq!(texts(SourceType::KubernetesAudit, &pushed), [gke]);
+}
+
+#[test]
 fn a_kept_delivery_has_its_name_and_id() {
     let body = r#"{"id":1,"guid":"g-1","event":"ping","request":{"headers":{},"payload":{"zen":"x"}},"response":{}}"#;
     let items = of(SourceType::GithubWebhook, Framing::Values, body);

@@ -1,20 +1,26 @@
 //! Whether what is stored still agrees with itself: leaves derived again from the lake, trees from the leaves, findings from the
-//! records, and the counts of all of them against each other. It changes nothing.
+//! records, repetitions from their items, the registry from its records, and what store and lake both tell against each other. It
+//! changes nothing, and goes through everything a part at a time.
+
+mod records;
+mod repetitions;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeproof_engine::merkle::leaf_hash;
-use pipeproof_engine::record::encode_parts;
+use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::rule::Rule;
 use pipeproof_engine::time::Timestamp;
-use pipeproof_record::lake::{RedactedRecord, Skip, Snapshot};
+use pipeproof_record::lake::{RedactedRecord, Snapshot};
+use pipeproof_record::store::ForgottenDuplicates;
 use pipeproof_reports::checkpoint::Checkpoint;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::backtest::{self, Deciding, Line, Request, Summary};
+use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
 
 /// How long it waits for the lake to take in what is there.
@@ -48,12 +54,14 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
     if !shared.flush_lake(FLUSH).await {
         return Err(NodeError::part("check the data")("the lake has not taken in what was received: try again"));
     }
+    // Nothing is retired or forgotten while it is looked at.
+    let _turn = shared.copying.lock().await;
     let archived = *shared.archived.borrow();
     let lake = shared.lake.pin();
-    let mut checks = vec![store(shared).await?];
-    let repeated = shared
+    let mut checks = vec![store(shared).await?, logs(shared)];
+    let forgotten = shared
         .store
-        .duplicate_indexes(PARTITION, 0..archived)
+        .forgotten_duplicates(PARTITION)
         .await
         .map_err(NodeError::part("read which records repeat others"))?;
     let (shared, handle) = (Arc::clone(shared), Handle::current());
@@ -66,14 +74,33 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
                 BTreeMap::new()
             }
         };
-        checks.extend(redactions(&shared, &redacted, &repeated));
-        checks.push(leaves(&shared, &lake, archived, (&repeated, &redacted)));
+        let looked_at =
+            Looked { shared: &shared, lake: &lake, archived, redacted: &redacted, forgotten, handle: &handle };
+        checks.extend(records::redactions(&looked_at));
+        checks.push(records::leaves(&looked_at));
+        checks.push(repetitions::check(&looked_at));
         checks.push(checkpoints(&shared));
-        checks.push(told_alike(&shared, &lake, &handle));
+        checks.push(told::findings(&looked_at));
+        checks.push(told::feeds(&looked_at));
+        checks.push(told::dead_letters(&looked_at));
+        checks.push(told::registry(&looked_at));
         checks.push(findings(&shared, &lake, !redacted.is_empty(), &handle));
         checks
     };
     tokio::task::spawn_blocking(work).await.map_err(NodeError::part("check the data"))
+}
+
+/// What is looked at.
+struct Looked<'a> {
+    shared: &'a Shared,
+    lake: &'a Snapshot,
+    /// Records that were archived when the lake was pinned.
+    archived: u64,
+    /// Records without payload.
+    redacted: &'a BTreeMap<u64, RedactedRecord>,
+    /// Verdicts that nobody asks for any more.
+    forgotten: ForgottenDuplicates,
+    handle: &'a Handle,
 }
 
 async fn store(shared: &Shared) -> Result<Check, NodeError> {
@@ -84,104 +111,24 @@ async fn store(shared: &Shared) -> Result<Check, NodeError> {
     Ok(Check::of("store", &problems, "the database is whole".to_owned()))
 }
 
+/// What of the logs was found damaged when they were opened: it is set aside, and the records of it are not read.
+fn logs(shared: &Shared) -> Check {
+    let mut problems = Vec::new();
+    for (name, report) in &shared.damage {
+        problems.extend(report.quarantined.iter().map(|it| {
+            format!("{} of the {name}, {}: {}", damage::named(it.records.start, it.records.end), it.segment, it.reason)
+        }));
+        problems.extend(
+            report.bad_headers.iter().map(|segment| format!("the header of {segment} of the {name} is damaged")),
+        );
+    }
+    Check::of("logs", &problems, "what was read when they were opened was what had been written".to_owned())
+}
+
 fn files(lake: &Snapshot) -> Check {
     let damaged = lake.damaged_files();
     let problems: Vec<_> = damaged.iter().map(|damage| format!("{}: {}", damage.path.display(), damage.why)).collect();
     Check::of("lake files", &problems, "every data file is what was written".to_owned())
-}
-
-/// Every record that is no repetition is in the lake, once, in order, and its leaf is the one in the tree.
-fn leaves(
-    shared: &Shared,
-    lake: &Snapshot,
-    archived: u64,
-    (repeated, redacted): (&BTreeSet<u64>, &BTreeMap<u64, RedactedRecord>),
-) -> Check {
-    let check = "leaves";
-    let mut problems = Vec::new();
-    let mut next = 0;
-    let mut count = 0_u64;
-    let records = match lake.records(PARTITION, &Skip::default()) {
-        Ok(records) => records,
-        Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
-    };
-    for stored in records {
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(error) => {
-                problems.push(crate::chain(&error));
-                break;
-            }
-        };
-        let index = stored.index;
-        if index < next {
-            problems.push(format!("record {index} is in the lake twice or out of order"));
-            continue;
-        }
-        problems.extend(missing(shared, next..index, (repeated, redacted)));
-        next = index + 1;
-        count += 1;
-        let leaf = encode_parts(stored.envelope.as_bytes(), &stored.salt, &stored.body);
-        let same = leaf.is_ok_and(|leaf| shared.log.leaf_hash(index) == Some(leaf_hash(&leaf)));
-        if !same {
-            problems.push(format!("record {index} of the lake is not the leaf in the tree"));
-        }
-    }
-    problems.extend(missing(shared, next..archived.max(next), (repeated, redacted)));
-    let left_out = repeated.len();
-    let without = redacted.len();
-    let fine = format!(
-        "{count} records of the lake are the tree's leaves; {left_out} repeat others, {without} have no payload any more"
-    );
-    Check::of(check, &problems, fine)
-}
-
-/// Every redaction was carried through: the log has no payload there, and the lake the leaf hash that the tree has. None, if there were
-/// none.
-fn redactions(shared: &Shared, redacted: &BTreeMap<u64, RedactedRecord>, repeated: &BTreeSet<u64>) -> Option<Check> {
-    let registry = shared.registry();
-    if registry.redactions.is_empty() && redacted.is_empty() {
-        return None;
-    }
-    let mut problems = Vec::new();
-    let mut told = Vec::new();
-    for (order, ordered) in &registry.redactions {
-        if ordered.done.is_none() {
-            problems.push(format!("the redaction ordered by record {order} is not done"));
-            continue;
-        }
-        told.push(format!("{:?} {}", ordered.order.records, ordered.note(*order)));
-        for index in &ordered.order.records {
-            if shared.log.read(*index, 1, 1).is_ok_and(|leaves| leaves.first().is_some_and(|(at, _)| at == index)) {
-                problems.push(format!("record {index} is redacted, and the log has its payload"));
-            }
-            if !redacted.contains_key(index) && !repeated.contains(index) {
-                problems.push(format!("record {index} is redacted, and the lake does not say so"));
-            }
-        }
-    }
-    for (index, record) in redacted {
-        if shared.log.leaf_hash(*index) != Some(record.leaf_hash) {
-            problems.push(format!("the leaf hash of the redacted record {index} is not the one in the tree"));
-        }
-        if registry.redaction_of(*index).is_none() {
-            problems.push(format!("the lake says that record {index} is redacted, and no record of the log orders it"));
-        }
-    }
-    Some(Check::of("redacted records", &problems, told.join("; ")))
-}
-
-fn missing(
-    shared: &Shared,
-    range: std::ops::Range<u64>,
-    (repeated, redacted): (&BTreeSet<u64>, &BTreeMap<u64, RedactedRecord>),
-) -> Vec<String> {
-    let lost = range.filter(|index| !repeated.contains(index) && !redacted.contains_key(index));
-    lost.map(|index| match shared.log.read(index, 1, 1).ok().and_then(|leaves| leaves.first().map(|(at, _)| *at)) {
-        Some(found) if found == index => format!("record {index} is in the log and not in the lake"),
-        _ => format!("record {index} is lost as data: a gap"),
-    })
-    .collect()
 }
 
 /// Every sealed checkpoint is signed by our key, and the tree still has its root.
@@ -221,34 +168,6 @@ fn checkpoints(shared: &Shared) -> Check {
     Check::of("checkpoints", &problems, format!("{count} sealed checkpoints hold against the tree"))
 }
 
-/// The lake tells every finding once, and as the store does.
-fn told_alike(shared: &Shared, lake: &Snapshot, handle: &Handle) -> Check {
-    let check = "findings in the lake";
-    let mut ids = BTreeSet::new();
-    let mut problems = Vec::new();
-    let findings = match lake.findings() {
-        Ok(findings) => findings,
-        Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
-    };
-    for finding in findings {
-        match finding {
-            Ok(finding) if ids.contains(&finding.id) => problems.push(format!("finding {} is there twice", finding.id)),
-            Ok(finding) => drop(ids.insert(finding.id)),
-            Err(error) => {
-                problems.push(crate::chain(&error));
-                break;
-            }
-        }
-    }
-    match handle.block_on(lake.differing_findings(&shared.store)) {
-        Ok(differing) => {
-            problems.extend(differing.iter().map(|id| format!("finding {id} is not told alike by store and lake")));
-        }
-        Err(error) => problems.push(crate::chain(&error)),
-    }
-    Check::of(check, &problems, format!("{} findings, each once, as in the store", ids.len()))
-}
-
 /// The records of the lake, evaluated again under the rules that were in force, give the findings that are stored.
 fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Handle) -> Check {
     let check = "findings derived again";
@@ -285,6 +204,9 @@ fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Hand
                     "; {redacted} rest on redacted records and are not compared, {may_differ} of rules that remember differ, \
                      which redacted records may explain"
                 ));
+            }
+            if !differing.is_empty() {
+                shared.violated(Invariant::FoundAsReference);
             }
             Check::of(check, &differing, fine)
         }
