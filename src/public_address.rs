@@ -65,7 +65,8 @@ pub(crate) fn checked(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` is not an address such as https://pipeproof.example");
     let url: Url = text.parse().map_err(|_| wrong())?;
     let plain = url.path().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte));
-    let alone = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    let alone =
+        url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
     if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !plain || !alone {
         return Err(wrong());
     }

@@ -235,10 +235,11 @@ mod tests {
             let sender = Sender { source: &source, base: BASE, token: "ppt_token", secret: "the secret" };
             for step in steps(kind).iter().filter(|step| step.at.contains("pipeproof.yaml")) {
                 // The secrets lie elsewhere here, and who shows certificates has to be asked for one.
-                let text = sender.filled(step.text).split("{env: ").enumerate().fold(String::new(), |text, (at, part)| {
-                    let rest = part.split_once('}').map_or(part, |(_, rest)| rest);
-                    if at == 0 { part.to_owned() } else { format!("{text}{{file: {}}}{rest}", secret.display()) }
-                });
+                let text =
+                    sender.filled(step.text).split("{env: ").enumerate().fold(String::new(), |text, (at, part)| {
+                        let rest = part.split_once('}').map_or(part, |(_, rest)| rest);
+                        if at == 0 { part.to_owned() } else { format!("{text}{{file: {}}}{rest}", secret.display()) }
+                    });
                 let text = format!("version: 1\ntls: {{cert: /c.pem, key: /k.pem, client_ca: /a.pem}}\n{text}");
                 let path = folder.path().join("pipeproof.yaml");
                 std::fs::write(&path, &text).unwrap();

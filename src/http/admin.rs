@@ -110,8 +110,7 @@ pub(crate) async fn rotate_source(
 fn described(shared: &Shared, source: &SourceRecord, token: &str) -> Value {
     let (base, hint) = shared.public.base();
     let (name, kind, generation) = (&source.name, source.source_type, source.generation);
-    let secret =
-        authentic::has_secret(kind).then(|| sender_secret(&shared.secret_keys.source, kind, name, generation));
+    let secret = authentic::has_secret(kind).then(|| sender_secret(&shared.secret_keys.source, kind, name, generation));
     let sender = Sender { source, base: &base, token, secret: secret.as_deref().unwrap_or_default() };
     json!({
         "name": name, "type": kind, "url": sender.url(), "token": token, "secret": secret,

@@ -134,13 +134,10 @@ receivers:
 
 pub(super) const ADMISSION: &[Step] = &[shell("an AdmissionReview with its answer, from what handles it", POST)];
 
-pub(super) const OPA: &[Step] =
-    &[yaml("OPA's configuration", include_str!("../../deploy/sources/opa.yaml"))];
+pub(super) const OPA: &[Step] = &[yaml("OPA's configuration", include_str!("../../deploy/sources/opa.yaml"))];
 
-pub(super) const GATEKEEPER: &[Step] = &[yaml(
-    FLUENT_BIT,
-    fluent_bit_container!("/var/log/containers/gatekeeper-*_gatekeeper-system_*.log"),
-)];
+pub(super) const GATEKEEPER: &[Step] =
+    &[yaml(FLUENT_BIT, fluent_bit_container!("/var/log/containers/gatekeeper-*_gatekeeper-system_*.log"))];
 
 pub(super) const ARGOCD: &[Step] = &[yaml(
     "argocd-notifications-secret and argocd-notifications-cm",
@@ -152,7 +149,6 @@ pub(super) const FLUX: &[Step] = &[yaml("kubectl apply -f -", include_str!("../.
 pub(super) const FALCO: &[Step] =
     &[yaml("falcosidekick's configuration", include_str!("../../deploy/sources/falcosidekick.yaml"))];
 
-pub(super) const TETRAGON: &[Step] =
-    &[yaml(FLUENT_BIT, fluent_bit_file!("/var/run/cilium/tetragon/tetragon.log"))];
+pub(super) const TETRAGON: &[Step] = &[yaml(FLUENT_BIT, fluent_bit_file!("/var/run/cilium/tetragon/tetragon.log"))];
 
 pub(super) const TRACEE: &[Step] = &[yaml(FLUENT_BIT, fluent_bit_container!("/var/log/containers/tracee-*.log"))];

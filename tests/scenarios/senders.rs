@@ -314,8 +314,7 @@ fn requests(printed: &Printed) -> Vec<Sent> {
             let hook = printed.part("Receiver URL");
             let body = first("circleci_webhook/completed.ndjson");
             let signature = format!("v1={}", mac(hook.setting("Secret token").as_bytes(), &[&body]));
-            let headers =
-                [JSON, ("circleci-event-type", "workflow-completed"), ("circleci-signature", &signature)];
+            let headers = [JSON, ("circleci-event-type", "workflow-completed"), ("circleci-signature", &signature)];
             vec![sent(hook.setting("Receiver URL"), &headers, body, "hmac")]
         }
         T::CircleciAudit => vec![printed.part("curl").curl(&fixture("circleci_audit/streamed.ndjson"))],
@@ -368,7 +367,8 @@ fn requests(printed: &Printed) -> Vec<Sent> {
         T::OpaDecision => {
             let service = &printed.yaml("decision_logs")[0];
             let own = &service["services"]["pipeproof"];
-            let (url, resource) = (own["url"].as_str().unwrap(), service["decision_logs"]["resource"].as_str().unwrap());
+            let (url, resource) =
+                (own["url"].as_str().unwrap(), service["decision_logs"]["resource"].as_str().unwrap());
             let bearer = format!("Bearer {}", own["credentials"]["bearer"]["token"].as_str().unwrap());
             let body = [b"[".as_slice(), &decoded("opa_decision/after-documentation.ndjson"), b"]"].concat();
             let headers = [JSON, ("content-encoding", "gzip"), ("authorization", &bearer)];
@@ -380,7 +380,10 @@ fn requests(printed: &Printed) -> Vec<Sent> {
             let service = &documents(objects[1]["data"]["service.webhook.pipeproof"].as_str().unwrap())[0];
             documents(objects[1]["data"]["template.pipeproof"].as_str().unwrap());
             let text = |value: &Value| value.as_str().unwrap().replace("$pipeproof-token", token);
-            let headers: Vec<(String, String)> = service["headers"].as_array().unwrap().iter()
+            let headers: Vec<(String, String)> = service["headers"]
+                .as_array()
+                .unwrap()
+                .iter()
                 .map(|header| (text(&header["name"]), text(&header["value"])))
                 .collect();
             let body = decoded("argocd/after-source.ndjson");
@@ -413,7 +416,9 @@ fn requests(printed: &Printed) -> Vec<Sent> {
         T::KubernetesAdmission => vec![printed.part("curl").curl(&decoded("k8s_admissionreview/after-api.ndjson"))],
         T::HardenRunner => vec![printed.part("curl").curl(&decoded("harden_runner/after-source.ndjson"))],
         T::SigstoreBundle => vec![printed.part("curl").curl(&fixture("sigstore_bundle/happy-path-v0.3.json"))],
-        T::RekorEntry => vec![printed.part("curl").curl(&first("rekor_entry/sigstore-conformance-tlog-entries.ndjson"))],
+        T::RekorEntry => {
+            vec![printed.part("curl").curl(&first("rekor_entry/sigstore-conformance-tlog-entries.ndjson"))]
+        }
         T::IntotoStatement => vec![printed.part("curl").curl(&first("intoto_statement/slsa-verifier.ndjson"))],
         T::SbomCyclonedx => vec![printed.part("curl").curl(&first("sbom_cyclonedx/bom-examples.ndjson"))],
         T::SbomSpdx => vec![printed.part("curl").curl(&first("sbom_spdx/spdx-examples.ndjson"))],
@@ -451,8 +456,8 @@ async fn send(client: &reqwest::Client, sent: &Sent) -> (u16, String) {
 /// Nothing that a reader would have to replace, and could overlook.
 fn is_whole(printed: &Printed) {
     const PLACEHOLDERS: &[&str] = &[
-        "TYPE", "NAME", "SOURCE", "TOKEN", "SECRET", "HOST", "PORT", "OWNER", "REPO", "BUCKET", "REGION", "ACCOUNT", "PROJECT",
-        "ACME", "RUN", "JOB", "KEY", "RESOURCE", "ARTIFACT", "ORG",
+        "TYPE", "NAME", "SOURCE", "TOKEN", "SECRET", "HOST", "PORT", "OWNER", "REPO", "BUCKET", "REGION", "ACCOUNT",
+        "PROJECT", "ACME", "RUN", "JOB", "KEY", "RESOURCE", "ARTIFACT", "ORG",
     ];
     let kind = printed.kind;
     let text = &printed.whole;
@@ -477,7 +482,12 @@ fn is_whole(printed: &Printed) {
             }
             Some("sh") => {
                 let checked = std::process::Command::new("sh").args(["-n", "-c", &part.text]).output().unwrap();
-                assert!(checked.status.success(), "{kind}: {}: {}", part.text, String::from_utf8_lossy(&checked.stderr));
+                assert!(
+                    checked.status.success(),
+                    "{kind}: {}: {}",
+                    part.text,
+                    String::from_utf8_lossy(&checked.stderr)
+                );
             }
             None => {}
             Some(other) => panic!("{kind}: {other} is not checked"),
@@ -604,7 +614,10 @@ async fn with_tls_the_public_listener_is_printed_and_never_the_door_of_commands(
         let printed = printed(&server, kind);
         assert!(!printed.whole.contains("http://"), "{kind}: {}", printed.whole);
         let door = server.url().rsplit(':').next().unwrap();
-        assert!(!printed.whole.contains(&format!(":{door}")) && !printed.whole.contains(&format!("port: {door}")), "{kind}");
+        assert!(
+            !printed.whole.contains(&format!(":{door}")) && !printed.whole.contains(&format!("port: {door}")),
+            "{kind}"
+        );
         // One of each way to name an address.
         if matches!(kind, SourceType::GithubWebhook | SourceType::VaultAudit | SourceType::Otlp | SourceType::Flux) {
             for request in requests(&printed) {
@@ -628,7 +641,11 @@ async fn a_public_url_is_what_is_printed_and_a_reload_changes_it() {
     let client = authority.client(None);
     for kind in external() {
         let printed = printed(&server, kind);
-        assert!(!printed.whole.contains("127.0.0.1") && !printed.whole.contains("public_url"), "{kind}: {}", printed.whole);
+        assert!(
+            !printed.whole.contains("127.0.0.1") && !printed.whole.contains("public_url"),
+            "{kind}: {}",
+            printed.whole
+        );
         for mut request in requests(&printed) {
             // Fluent Bit and GitHub's stream write the port, which is https's.
             request.url = request.url.replace("pipeproof.example:443", "pipeproof.example");

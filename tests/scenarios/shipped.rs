@@ -199,7 +199,7 @@ fn level<'a>(policy: &'a Value, verb: &str, group: &str, resource: &str) -> &'a 
                     && (listed.is_empty() || listed.iter().any(|item| fits(item.as_str().unwrap_or_default())))
             })
     };
-    let rule = list(&policy["rules"]).iter().find(|rule| names(&rule["verbs"], verb) && resources(rule));
+    let rule = list(&policy["rules"]).iter().find(|&rule| names(&rule["verbs"], verb) && resources(rule));
     rule.map_or("None", |rule| rule["level"].as_str().unwrap())
 }
 
@@ -217,7 +217,10 @@ fn the_audit_policy_has_bodies_logged_where_decoders_read_them_and_of_secrets_no
         }
         if group.ends_with("gatekeeper.sh") || group.ends_with("kyverno.io") {
             let status = level(policy, "update", &group, "anything/status");
-            assert!(group == "config.gatekeeper.sh" || status == "Metadata", "{group}: a status is no change: {status}");
+            assert!(
+                group == "config.gatekeeper.sh" || status == "Metadata",
+                "{group}: a status is no change: {status}"
+            );
         }
     }
     for resource in constant("kubernetes_objects.rs", "WORKLOADS") {
@@ -359,7 +362,8 @@ fn terraform_is_balanced_and_refers_to_what_it_declares() {
     }
     assert!(seen >= 4, "{seen} files of Terraform");
     if has_tool("terraform") {
-        let checked = Command::new("terraform").args(["fmt", "-check", "-diff"]).arg(root().join("deploy/sources")).output();
+        let checked =
+            Command::new("terraform").args(["fmt", "-check", "-diff"]).arg(root().join("deploy/sources")).output();
         let checked = checked.unwrap();
         let said = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
         assert!(checked.status.success(), "{said}");
