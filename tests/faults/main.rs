@@ -59,6 +59,7 @@ const GROUPS: &[&str] = &[
     "power",
     "torn",
     "flips",
+    "told",
     "tampered",
     "full",
     "failing",
