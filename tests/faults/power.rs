@@ -40,7 +40,7 @@ pub(crate) async fn goes_off(seed: u64, cuts: usize) -> Row {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new().padded(1_500);
     // The log goes as soon as it may, so that lake and store alone have what it had.
-    world.extra = "seal_every: 1s\nlog: {segment_bytes: 262144, keep_bytes: 0, retire_every: 1s}\n".to_owned();
+    world.extra = "seal_every: 1s\nlog: {segment_bytes: 1048576, keep_bytes: 0, retire_every: 1s}\n".to_owned();
     let trace = world.folder().join("trace");
     let data = world.data.clone();
     fs::create_dir_all(&data).unwrap();
@@ -110,8 +110,8 @@ async fn run(world: &mut World, data: &Path) -> Option<Vec<std::ops::Range<u64>>
         started => started.unwrap_or_else(|refused| panic!("the server does not start: {refused:?}")),
     };
     let mut batches = Vec::new();
-    for number in 0..40 {
-        let (numbers, body) = world.generator.batch(40);
+    for number in 0..48 {
+        let (numbers, body) = world.generator.batch(80);
         let status = world.generator.send_again(&server, numbers.clone(), body).await;
         assert!(status.is_some_and(|status| status.is_success()), "{status:?}");
         batches.push(numbers);
