@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
 use pipeproof_engine::commit::SourceWindow;
@@ -192,7 +191,8 @@ async fn write_down(
 
 /// Those of the records that are held nowhere else, with the times between which they were received.
 async fn lost(shared: &Shared, ranges: &[(u64, u64)]) -> Result<Vec<Lost>, NodeError> {
-    let sql = Sql::over(&shared.lake.pin(), None, Limits::EVIDENCE);
+    let lake = shared.lake.pin();
+    let sql = Sql::over(&lake, None, Limits::EVIDENCE);
     let sql = sql.await.map_err(NodeError::part("look for damaged records in the lake"))?;
     let mut lost = Vec::new();
     for &(first, end) in ranges {
@@ -345,11 +345,6 @@ pub(crate) fn without((first, end): (u64, u64), others: &[(u64, u64)]) -> Vec<(u
         left.push((from, end));
     }
     left
-}
-
-/// Whether an index is in one of the ranges.
-pub(crate) fn is_in(index: u64, ranges: &[(u64, u64)]) -> bool {
-    ranges.iter().any(|(first, end)| (*first..*end).contains(&index))
 }
 
 #[cfg(test)]

@@ -271,6 +271,10 @@ async fn gaps(
             ),
         })
         .collect();
+    // Before this one nobody knows any more which records repeated others.
+    let forgotten = shared.store.forgotten_duplicates(PARTITION).await;
+    let below = forgotten.map_err(part("read which records repeat others"))?.below;
+    let within = within.start.max(below)..within.end;
     // As of any time: a record at the edge of the export may have been received before its neighbours.
     let whole = Sql::over(lake, None, Limits::EVIDENCE).await.map_err(part("open the lake"))?;
     let held = damage::in_lake(&whole, within.start, within.end).await?;

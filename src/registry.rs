@@ -79,6 +79,13 @@ pub(crate) struct Damaged {
     pub(crate) lost: Vec<(Lost, Timestamp)>,
 }
 
+impl Damaged {
+    /// Whether a record is held nowhere.
+    pub(crate) fn is_lost(&self, index: u64) -> bool {
+        self.lost.iter().any(|(lost, _)| (lost.first..lost.end).contains(&index))
+    }
+}
+
 /// The set of rules in force, and how it came to be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RulesInForce {

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use crate::backtest::{self, Deciding, Line, Request, Summary};
 use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
+use crate::registry::Damaged;
 
 /// How long it waits for the lake to take in what is there.
 const FLUSH: Duration = Duration::from_secs(120);
@@ -64,6 +65,7 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
         .forgotten_duplicates(PARTITION)
         .await
         .map_err(NodeError::part("read which records repeat others"))?;
+    let damaged = shared.registry().damaged.get(damage::LOG).cloned().unwrap_or_default();
     let (shared, handle) = (Arc::clone(shared), Handle::current());
     let work = move || {
         checks.push(files(&lake));
@@ -74,8 +76,15 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
                 BTreeMap::new()
             }
         };
-        let looked_at =
-            Looked { shared: &shared, lake: &lake, archived, redacted: &redacted, forgotten, handle: &handle };
+        let looked_at = Looked {
+            shared: &shared,
+            lake: &lake,
+            archived,
+            redacted: &redacted,
+            forgotten,
+            damaged: &damaged,
+            handle: &handle,
+        };
         checks.extend(records::redactions(&looked_at));
         checks.push(records::leaves(&looked_at));
         checks.push(repetitions::check(&looked_at));
@@ -100,6 +109,8 @@ struct Looked<'a> {
     redacted: &'a BTreeMap<u64, RedactedRecord>,
     /// Verdicts that nobody asks for any more.
     forgotten: ForgottenDuplicates,
+    /// What is on record as lost.
+    damaged: &'a Damaged,
     handle: &'a Handle,
 }
 

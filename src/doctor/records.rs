@@ -11,6 +11,7 @@ use pipeproof_record::lake::Skip;
 use pipeproof_record::store::StoreError;
 
 use super::{Check, Looked, NAMED};
+use crate::damage;
 use crate::node::PARTITION;
 
 /// Verdicts that are read at once.
@@ -127,13 +128,23 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
         walk.problems.add(|| crate::chain(&error));
     }
     let forgotten = looked.forgotten;
-    if walk.absent != forgotten.count {
+    // Where verdicts are forgotten a record that is on record as lost cannot be told from a repetition, but its repetition may stand for
+    // it in the lake.
+    let mut lost = 0;
+    for (gap, _) in looked.damaged.lost.iter().filter(|(gap, _)| gap.first < forgotten.below) {
+        lost += gap.end.min(forgotten.below) - gap.first;
+        walk.lost = true;
+        let named = damage::named(gap.first, gap.end);
+        walk.problems.add(|| format!("{named}: lost as data, a gap that is on record"));
+    }
+    let explained = forgotten.count..=forgotten.count + lost;
+    if !explained.contains(&walk.absent) {
         let (absent, known, below) = (walk.absent, forgotten.count, forgotten.below);
         walk.problems.add(|| {
             format!("of the records before {below}, {absent} are not in the lake, and {known} were repetitions")
         });
     }
-    walk.lost |= walk.absent > forgotten.count;
+    walk.lost |= walk.absent > forgotten.count + lost;
     for (is_violated, invariant) in [(walk.twice, Invariant::StoredOnce), (walk.lost, Invariant::AcknowledgedIsStored)]
     {
         if is_violated {
@@ -179,8 +190,11 @@ impl Walk<'_> {
 
     /// Comes to a record that is in the lake.
     fn meets(&mut self, index: u64) -> Result<(), StoreError> {
-        if self.verdicts.peek()?.is_some_and(|verdict| verdict.index == index) {
-            self.verdicts.take()?;
+        let verdict = self.verdicts.peek()?.copied().filter(|verdict| verdict.index == index);
+        let Some(verdict) = verdict else { return Ok(()) };
+        self.verdicts.take()?;
+        // It stands for what it repeats.
+        if !self.looked.damaged.is_lost(verdict.first) {
             self.problems.add(|| format!("record {index} is in the lake, and is known to repeat another"));
         }
         Ok(())

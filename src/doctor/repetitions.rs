@@ -31,7 +31,11 @@ pub(super) fn check(looked: &Looked<'_>) -> Check {
     let check = "repetitions";
     match compared(looked) {
         Ok((problems, compared, not)) => {
-            let more = if not == 0 { String::new() } else { format!("; {not} are redacted or cannot be read") };
+            let more = if not == 0 {
+                String::new()
+            } else {
+                format!("; {not} are redacted, or cannot be read, or what they repeat cannot")
+            };
             let fine = format!("{compared} of the log are of the same items as the records they repeat{more}");
             Check::of(check, &problems, fine)
         }
@@ -64,7 +68,9 @@ fn compared(looked: &Looked<'_>) -> Result<(Vec<String>, u64, u64), String> {
                 continue;
             };
             let first = first(looked, verdict.first, &items);
-            if matches!(first, First::Redacted) || looked.redacted.contains_key(&verdict.index) {
+            // What it repeats may be lost, which is told elsewhere: then there is nothing to compare it with.
+            let is_gone = matches!(first, First::Redacted) || looked.damaged.is_lost(verdict.first);
+            if is_gone || looked.redacted.contains_key(&verdict.index) {
                 not += 1;
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use pipeproof_engine::record::{Authenticity, CollectionMode};
 use pipeproof_ingest::authentic::{self, ClientCertificate, presented as token};

@@ -73,9 +73,10 @@ where
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(io), TowerToHyperService::new(answers)));
     let mut stopping = shared.stopping.subscribe();
+    let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stopping.wait_for(|stop| *stop) => {
+        () = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -239,7 +239,10 @@ impl Inputs {
 
     pub(super) fn tell(&self, source: &str, name: &str, change: impl FnOnce(&mut State)) {
         let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
-        change(states.entry((source.to_owned(), name.to_owned())).or_default());
+        // One that has ended meanwhile is not told of any more.
+        if let Some(state) = states.get_mut(&(source.to_owned(), name.to_owned())) {
+            change(state);
+        }
     }
 }
 

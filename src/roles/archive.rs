@@ -1,26 +1,25 @@
 //! The archive role: follows detection through the same log and writes what it passed into the lake, repetitions left out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use pipeproof_engine::commit::Duplicate;
 use pipeproof_engine::control::OWN_SOURCE;
 use pipeproof_engine::event::{Event, EventId};
 use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::fields::Fields;
-use pipeproof_engine::record::{Authenticity, CollectionMode, LeafParts, Position, RecordError};
+use pipeproof_engine::record::{Authenticity, CollectionMode, LeafParts, Position, Record, RecordError};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::enrich::Decoder;
-use pipeproof_record::lake::{EventRow, LeafColumns, event_rows};
+use pipeproof_record::lake::{EventRow, LeafColumns, Snapshot, event_rows};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::detect::decode_leaf;
 use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
-use crate::registry::{Damaged, is_source_name};
+use crate::registry::is_source_name;
 
 /// Records of one append at most.
 const APPEND_RECORDS: usize = 20_000;
@@ -96,13 +95,21 @@ async fn rows(
         .duplicates_in(PARTITION, from..to)
         .await
         .map_err(NodeError::part("read which records repeat others"))?;
-    let left_out = left_out(shared, &repeated).await?;
+    let damaged = shared.registry().damaged.get(damage::LOG).cloned().unwrap_or_default();
+    let repeated: BTreeMap<u64, bool> =
+        repeated.iter().map(|duplicate| (duplicate.index, damaged.is_lost(duplicate.first))).collect();
     let decoder = Arc::clone(decoder);
-    let now = shared.clock.now();
+    let mut stand_ins = StandIns { lake: shared.lake.pin(), now: shared.clock.now(), taken: BTreeSet::new() };
     let decode = move || -> Result<Vec<EventRow>, NodeError> {
         let mut decoder = decoder.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rows = Vec::with_capacity(leaves.len());
-        for (index, leaf) in leaves.iter().filter(|(index, _)| !left_out.contains(index)) {
+        for (index, leaf) in &leaves {
+            // The lake does without repetitions: it has what they repeat, unless that was lost.
+            match repeated.get(index) {
+                Some(true) if stand_ins.takes(leaf)? => {}
+                Some(_) => continue,
+                None => {}
+            }
             let position = Position { partition: PARTITION, index: *index };
             let of_record = match decode_leaf(&mut decoder, *index, leaf) {
                 Ok(decoded) => {
@@ -110,7 +117,7 @@ async fn rows(
                     event_rows(position, leaf, &decoded.record, events)
                 }
                 // Detection left it out, and counted that. Here it is kept: once the log is retired, nobody else has it.
-                Err(reason) => unread(position, leaf, &reason, now).map(|row| vec![row]),
+                Err(reason) => unread(position, leaf, &reason, stand_ins.now).map(|row| vec![row]),
             };
             rows.extend(of_record.map_err(|error| {
                 NodeError::part("take a record of the log into the lake")(format!(
@@ -125,32 +132,24 @@ async fn rows(
     Ok((to, rows?))
 }
 
-/// The repetitions that the lake does without: it has what they repeat. Where that is lost to damage, the first repetition which is
-/// not stands for it.
-async fn left_out(shared: &Shared, repeated: &[Duplicate]) -> Result<BTreeSet<u64>, NodeError> {
-    let damaged = shared.registry().damaged.get(damage::LOG).cloned().unwrap_or_default();
-    let lost = repeated.iter().map(|duplicate| duplicate.first).filter(|first| is_lost(*first, &damaged));
-    let Some((earliest, end)) = lost.min().zip(repeated.last().map(|duplicate| duplicate.index + 1)) else {
-        return Ok(repeated.iter().map(|duplicate| duplicate.index).collect());
-    };
-    let all = shared.store.duplicates_in(PARTITION, earliest..end).await;
-    Ok(others_stand_for(repeated, &all.map_err(NodeError::part("read which records repeat others"))?, &damaged))
+/// Repetitions of records that are lost to damage: the first one that comes stands for its item.
+struct StandIns {
+    /// As far as the archive has come.
+    lake: Snapshot,
+    now: Timestamp,
+    /// Items of what is on its way into the lake.
+    taken: BTreeSet<(String, String)>,
 }
 
-fn is_lost(index: u64, damaged: &Damaged) -> bool {
-    damaged.lost.iter().any(|(lost, _)| (lost.first..lost.end).contains(&index))
-}
-
-/// Those of the repetitions whose item another record stands for; `all` are the repetitions since the first lost record.
-fn others_stand_for(repeated: &[Duplicate], all: &[Duplicate], damaged: &Damaged) -> BTreeSet<u64> {
-    let mut stands = BTreeMap::new();
-    for duplicate in all.iter().filter(|duplicate| !damage::is_in(duplicate.index, &damaged.records)) {
-        stands.entry(duplicate.first).or_insert(duplicate.index);
+impl StandIns {
+    /// Whether the lake has no record of this one's item yet.
+    fn takes(&mut self, leaf: &Bytes) -> Result<bool, NodeError> {
+        let Ok(Record { envelope, .. }) = Record::decode(leaf) else { return Ok(false) };
+        let until = self.now.max(envelope.received);
+        let known = self.lake.known_items(&envelope.source, until, &HashSet::from([envelope.item.clone()]));
+        let known = known.map_err(NodeError::part("ask the lake for the item of a lost record"))?;
+        Ok(known.is_empty() && self.taken.insert((envelope.source, envelope.item)))
     }
-    let others = repeated.iter().filter(|duplicate| {
-        !is_lost(duplicate.first, damaged) || stands.get(&duplicate.first) != Some(&duplicate.index)
-    });
-    others.map(|duplicate| duplicate.index).collect()
 }
 
 /// The row of a record whose envelope this version cannot read: as a dead letter, with the exact leaf, and what of the envelope can be
@@ -189,23 +188,10 @@ fn part<T: DeserializeOwned>(envelope: &Value, name: &str) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use pipeproof_engine::control::Lost;
     use pipeproof_engine::record::encode_parts;
     use pipeproof_record::lake::whole_envelope;
 
     use super::*;
-
-    #[test]
-    fn the_first_repetition_that_is_there_stands_for_a_lost_record() {
-        let (from, to) = (Timestamp::from_secs(1), Timestamp::from_secs(2));
-        let damaged =
-            Damaged { records: vec![(8, 11), (20, 21)], lost: vec![(Lost { first: 10, end: 11, from, to }, to)] };
-        let repeats = |index, first| Duplicate { index, first };
-        // 10 is lost, and so is its first repetition; 9 was damaged too, but the lake has it.
-        let all = [repeats(15, 9), repeats(20, 10), repeats(30, 10), repeats(40, 10), repeats(41, 3)];
-        assert_eq!(others_stand_for(&all, &all, &damaged), BTreeSet::from([15, 20, 40, 41]));
-        assert_eq!(others_stand_for(&all[3..], &all, &damaged), BTreeSet::from([40, 41]), "30 was archived before");
-    }
 
     #[test]
     fn a_record_of_another_version_is_kept_whole_as_a_dead_letter() {
@@ -213,7 +199,7 @@ mod tests {
         let envelope = br#"{"source":"hooks","type":"of-tomorrow","received":"2026-01-01T00:00:00Z","auth":"hmac","item":"id:1","quantum":true}"#;
         let leaf = Bytes::from(encode_parts(envelope, &[7; 16], b"body").unwrap());
         let position = Position { partition: PARTITION, index: 4 };
-        assert!(pipeproof_engine::record::Record::decode(&leaf).is_err(), "this version cannot read it");
+        assert!(Record::decode(&leaf).is_err(), "this version cannot read it");
         let row = unread(position, &leaf, "unknown field `quantum`", now).unwrap();
         assert_eq!((&*row.source, row.source_type, row.auth), ("hooks", SourceType::Json, Authenticity::Hmac));
         assert_eq!(row.received, Timestamp::parse("2026-01-01T00:00:00Z").unwrap());

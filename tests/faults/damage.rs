@@ -20,10 +20,11 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::{PATIENCE, Server, wait};
+use crate::process::{PATIENCE, wait};
 use crate::receiver::Manner;
 use crate::row::Row;
 use crate::specimen::{killed_specimen, places, specimen, specimen_to_flip};
+use crate::world::World;
 
 /// Every file under a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
@@ -214,15 +215,25 @@ pub(crate) async fn told(seed: u64) -> Row {
             said.contains("is lost as data: a gap") && said.contains("the record is damaged"),
             format!("the doctor: {said}"),
         );
-        let stored = world.stored(&server).await;
+        let stored = world.stored().await.times;
         row.stored = stored.len() as u64;
         row.expect(stored.len() == 59 && !stored.contains_key(&victim), "something else is missing");
         row.bytes_corrupt_detected = 1;
         row.alerts_delivered = receiver.taken().len() as u64;
-        row.alerts_required = server.number("messages").await;
+        row.alerts_dup_wire = receiver.repeated();
+        row.alerts_dup_key = receiver.same_under_other_keys();
+        let all = server.rows("SELECT count(*) FROM findings").await;
+        row.alerts_required = all[0][0].as_u64().unwrap_or(0);
+        row.expect(
+            row.alerts_delivered == row.alerts_required && row.alerts_dup_key == 0,
+            "not every finding was told once",
+        );
+        row.expect(receiver.invalid().is_empty(), format!("{:?}", receiver.invalid()));
         row.expect(server.terminate().await, "no orderly end");
     }
     (row.sent, row.acked) = (60, 60);
+    (row.counted.events, row.counted.alerts) = (true, true);
+    row.lost_acked = 60 - row.stored;
     row.say("ready again, a metric, a finding delivered once over two starts, a gap, and the doctor names it");
     row
 }

@@ -159,7 +159,7 @@ async fn goes_on(world: &mut World, acknowledged: &BTreeSet<u64>) -> Result<(), 
     if !server.settled().await {
         return Err("not everything durable was evaluated and archived in time".to_owned());
     }
-    let stored = world.stored(&server).await;
+    let stored = world.stored().await.times;
     let lost: Vec<_> = acknowledged.iter().filter(|number| !stored.contains_key(number)).take(5).collect();
     let twice: Vec<_> = stored.iter().filter(|(_, times)| **times > 1).map(|(number, _)| number).take(5).collect();
     if !lost.is_empty() || !twice.is_empty() {

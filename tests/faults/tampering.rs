@@ -115,13 +115,13 @@ pub(crate) async fn edited(seed: u64) -> Row {
             "two records exchanged" => exchange_records(&world.data).to_string(),
             "a finding edited" => {
                 in_store(&world.data, "UPDATE findings SET title = 'nothing happened' WHERE seq = 2").await;
-                "2".to_owned()
+                "findings".to_owned()
             }
             "two findings exchanged" => {
                 let exchange = "UPDATE findings SET seq = -1 WHERE seq = 2; UPDATE findings SET seq = 2 WHERE seq = 3; \
                                 UPDATE findings SET seq = 3 WHERE seq = -1";
                 in_store(&world.data, exchange).await;
-                "2".to_owned()
+                "findings".to_owned()
             }
             _ => {
                 in_store(&world.data, "DELETE FROM findings WHERE seq = 2").await;

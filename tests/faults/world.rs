@@ -197,7 +197,11 @@ impl World {
         let read = move || {
             let mut stored = Stored::default();
             for record in lake.records(0, &Skip::default()).unwrap() {
-                let record = record.unwrap();
+                let Ok(record) = record else {
+                    // What is behind it cannot be read either, and counts as lost.
+                    stored.altered.push(u64::MAX);
+                    break;
+                };
                 let envelope: Value = serde_json::from_str(&record.envelope).unwrap();
                 if envelope["source"] != "gen" {
                     continue;

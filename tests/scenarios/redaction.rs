@@ -171,7 +171,11 @@ async fn send_records_about_secrets(server: &Server, needles: &mut Vec<(String, 
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let cluster = token_of(&server.add_source("cluster", "kubernetes.audit", &[]));
     let (data, plain) = (encode(&word("data", "secret data")), word("stringData", "secret stringData"));
-    needles.push(("base64 in data".to_owned(), data.clone()));
+    let admitted = encode(&word("an admission", "secret admitted"));
+    needles.extend(
+        [("base64 in data", &data), ("base64 in an admission", &admitted)]
+            .map(|(name, text)| (name.to_owned(), text.clone())),
+    );
     let event = json!({"kind": "EventList", "items": [{"kind": "Event", "auditID": "s1", "stage": "ResponseComplete", "verb": "create",
         "objectRef": {"resource": "secrets", "namespace": "x", "name": "y"},
         "requestObject": {"kind": "Secret", "metadata": {"name": "y"}, "data": {"pw": data}, "stringData": {"pw": plain}}}]});
@@ -179,11 +183,7 @@ async fn send_records_about_secrets(server: &Server, needles: &mut Vec<(String, 
     let admission = token_of(&server.add_source("admission", "kubernetes.admission", &[]));
     let review = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {"uid": "u1", "operation": "CREATE",
         "kind": {"kind": "Secret"}, "resource": {"resource": "secrets"}, "object": {"kind": "Secret", "metadata": {"name": "y"},
-        "data": {"pw": encode(&word("an admission", "secret admitted"))}}}});
-    needles.push((
-        "base64 in an admission".to_owned(),
-        review["request"]["object"]["data"]["pw"].as_str().unwrap().to_owned(),
-    ));
+        "data": {"pw": admitted}}}});
     server.send("admission", &admission, review.to_string()).await.expect(200);
 }
 

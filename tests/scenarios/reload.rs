@@ -64,7 +64,7 @@ async fn ways_in_start_and_end_with_the_configuration() {
     arrives(&server, "first", "first.before").await;
     let mut open = say(kept, "kept.before");
     arrives(&server, "kept", "kept.before").await;
-    let mut ending = say(gone, "gone.before");
+    let ending = say(gone, "gone.before");
     arrives(&server, "gone", "gone.before").await;
 
     read_again(&server, &[files("second", &two), syslog("kept", kept), syslog("new", new)].concat());
@@ -83,7 +83,7 @@ async fn ways_in_start_and_end_with_the_configuration() {
     eventually("the connection is closed", || async {
         let mut said = Ok(());
         for _ in 0..2 {
-            said = writeln!(ending, "<13>1 - host app - - - x");
+            said = writeln!(&ending, "<13>1 - host app - - - x");
         }
         said.is_err().then_some(())
     })

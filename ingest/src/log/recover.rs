@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use engine::merkle::{Hash, Tree, leaf_hash};
+use engine::merkle::{Hash, Tree};
 use pipeproof_engine as engine;
 
 use super::disk::{Disk, DiskFile};

@@ -91,8 +91,10 @@ pub(super) fn json(peel: &mut Peel, text: &Bytes) {
         for scope_logs in list_of(peel, skim::member(resource_logs, "scopeLogs")) {
             let scope = skim::member(scope_logs, "scope").map(|scope| {
                 let scope = parsed(scope);
-                let text = |name| scope.get(name)?.as_str().filter(|text| !text.is_empty());
-                let named = |name: &str| Some((name.to_owned(), Value::from(text(name)?)));
+                let named = |name: &str| {
+                    let text = scope.get(name)?.as_str().filter(|text| !text.is_empty())?;
+                    Some((name.to_owned(), Value::from(text)))
+                };
                 ["name", "version"].into_iter().filter_map(named).collect::<Map<_, _>>()
             });
             for record in list_of(peel, skim::member(scope_logs, "logRecords")) {

@@ -25,7 +25,11 @@ fn a_private_key_of_which_each_line_is_an_item_goes_whole() {
     let otlp = format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{}]}}]}}]}}", otlp.join(","));
     for (framing, kind, body) in [
         (Framing::HecRaw, SourceType::Json, format!("before\n{}\nafter\n", lines.join("\n"))),
-        (Framing::Syslog { year: 2026 }, SourceType::Json, syslog),
+        (
+            Framing::Syslog { received: pipeproof_engine::time::Timestamp::from_secs(1_795_694_400) },
+            SourceType::Json,
+            syslog,
+        ),
         (Framing::Values, SourceType::Json, docker),
         (Framing::Hec, SourceType::Json, hec),
         (Framing::Bulk, SourceType::Json, bulk),

@@ -81,7 +81,7 @@ fn audit_devices_of_vault_by_file_socket_and_syslog_give_the_same_entries() {
         format!("<134>2026-11-20T09:50:00Z vault-0 vault[123]: {entry}"),
         format!("<134>Nov 20 09:50:00 vault-0 vault: {entry}"),
     ];
-    let framing = Framing::Syslog { year: 2026 };
+    let framing = Framing::Syslog { received: Timestamp::from_secs(1_795_694_400) };
     for line in &lines {
         for ended in [format!("{line}\n"), format!("{line}\n\n"), format!("{} {line}", line.len())] {
             let found = of(SourceType::VaultAudit, framing, &ended);
