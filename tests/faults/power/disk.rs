@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path};
 
 use rand::Rng as _;
@@ -228,7 +229,12 @@ impl Disk {
                 Entry::Folder(inner) => self.leave_folder(*inner, &to.join(name), left, random),
                 // Shared memory between processes; no process is left.
                 Entry::File(_) if name.ends_with("-shm") => {}
-                Entry::File(file) => fs::write(to.join(name), self.files[*file].left(left, random)).unwrap(),
+                Entry::File(file) => {
+                    let path = to.join(name);
+                    fs::write(&path, self.files[*file].left(left, random)).unwrap();
+                    // Keys that others may read are refused.
+                    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+                }
             }
         }
     }
