@@ -57,13 +57,22 @@ pub(super) struct Disk {
     files: Vec<Content>,
     folders: Vec<Names>,
     open: HashMap<u64, Open>,
-    /// Syncs of files whose name has this in it do nothing.
-    unsynced: Option<&'static str>,
+    /// Syncs of this kind do nothing where the path has this in it.
+    unsynced: Option<(Part, &'static str)>,
+}
+
+/// What a sync makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What is in a file.
+    Content,
+    /// What is in a folder.
+    Names,
 }
 
 impl Disk {
-    /// An empty folder at `root`. With `unsynced` it is as if the program never synced what has that in its path.
-    pub(super) fn new(root: &Path, unsynced: Option<&'static str>) -> Self {
+    /// An empty folder at `root`. With `unsynced` it is as if the program never synced that of what has this in its path.
+    pub(super) fn new(root: &Path, unsynced: Option<(Part, &'static str)>) -> Self {
         let root = root.to_str().unwrap().to_owned();
         Self { root, files: Vec::new(), folders: vec![Names::default()], open: HashMap::new(), unsynced }
     }
@@ -93,7 +102,9 @@ impl Disk {
     }
 
     fn ignores(&self, entry: Entry) -> bool {
-        self.unsynced.is_some_and(|unsynced| self.path_of(entry).contains(unsynced))
+        let is_of =
+            |part: Part| matches!((part, entry), (Part::Content, Entry::File(_)) | (Part::Names, Entry::Folder(_)));
+        self.unsynced.is_some_and(|(part, within)| is_of(part) && self.path_of(entry).contains(within))
     }
 
     /// Does what the call did.
