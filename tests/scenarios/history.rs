@@ -61,7 +61,8 @@ fn folders(root: &Path, prefix: &str, kind_of: impl Fn(&str) -> Option<String>) 
     let mut found: Vec<Folder> = Vec::new();
     let mut all: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     all.sort();
-    for path in all.into_iter().filter(|path| path.is_dir()) {
+    // What build tools print is of no source.
+    for path in all.into_iter().filter(|path| path.is_dir() && !path.ends_with("build_logs")) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let has_payloads = files(&path).iter().any(|file| is_payload(file));
         if !has_payloads {

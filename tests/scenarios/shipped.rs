@@ -199,7 +199,7 @@ fn level<'a>(policy: &'a Value, verb: &str, group: &str, resource: &str) -> &'a 
                     && (listed.is_empty() || listed.iter().any(|item| fits(item.as_str().unwrap_or_default())))
             })
     };
-    let rule = list(&policy["rules"]).iter().find(|rule| names(&rule["verbs"], verb) && resources(rule));
+    let rule = list(&policy["rules"]).iter().find(|&rule| names(&rule["verbs"], verb) && resources(rule));
     rule.map_or("None", |rule| rule["level"].as_str().unwrap())
 }
 
@@ -346,7 +346,8 @@ fn terraform_is_balanced_and_refers_to_what_it_declares() {
         assert_eq!(declared, used, "{name}: variables that are declared, and those that are used");
         // Every resource that is referred to is declared.
         let blocks = |kind: &str| -> BTreeSet<String> {
-            let blocks = text.split(&format!("\n{kind} \"")).skip(1);
+            let opening = format!("\n{kind} \"");
+            let blocks = text.split(&opening).skip(1);
             blocks.map(|block| block.split('"').step_by(2).take(2).collect::<Vec<_>>().join(".")).collect()
         };
         let (resources, data) = (blocks("resource"), blocks("data"));

@@ -22,6 +22,8 @@ use crate::skim;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/samples.md");
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+/// Folder of what build tools print: ordinary lines for redaction, of no source.
+pub(super) const NO_SOURCE: &str = "build_logs";
 /// Where the second part of the document begins.
 const SAMPLES_HEAD: &str = "## Samples\n";
 /// Share of the items that must be whole, per cent.
@@ -276,7 +278,7 @@ fn is_payload(file: &Path) -> bool {
 /// The files of a folder of folders, in order.
 fn files(root: &Path) -> Vec<PathBuf> {
     let list = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let folders = list(root).filter(|path| path.is_dir());
+    let folders = list(root).filter(|path| path.is_dir() && !path.ends_with(NO_SOURCE));
     let mut files: Vec<_> =
         folders.flat_map(|folder| list(&folder).collect::<Vec<_>>()).filter(|file| is_payload(file)).collect();
     files.sort();
