@@ -66,6 +66,7 @@ pub(super) fn per_subject(mut draft: Draft, statement: Value<'_>) -> Vec<Draft> 
         draft.fields.text(Field::ArtifactName, first(statement));
         drafts.push(draft);
     }
+    drop(subjects);
     leave_out(&mut drafts, all.count());
     drafts
 }
