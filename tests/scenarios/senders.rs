@@ -209,7 +209,8 @@ fn fluent_bit(printed: &Printed, line: &[u8]) -> Sent {
     let output = &configuration["pipeline"]["outputs"][0];
     assert_eq!(output["match"], configuration["pipeline"]["inputs"][0]["tag"]);
     let text = |key: &str| output[key].as_str().unwrap_or_else(|| panic!("{key} of {output}"));
-    let scheme = if text("tls") == "on" { "https" } else { "http" };
+    // `on` and `off` are truth in YAML.
+    let scheme = if output["tls"] == true { "https" } else { "http" };
     let (name, value) = text("header").split_once(' ').unwrap();
     let headers = [(name, value), ("content-encoding", text("compress")), ("content-type", "application/x-ndjson")];
     sent(
