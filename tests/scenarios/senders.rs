@@ -418,7 +418,7 @@ fn requests(printed: &Printed) -> Vec<Sent> {
         T::HardenRunner => vec![printed.part("curl").curl(&decoded("harden_runner/after-source.ndjson"))],
         T::SigstoreBundle => vec![printed.part("curl").curl(&fixture("sigstore_bundle/happy-path-v0.3.json"))],
         T::RekorEntry => {
-            vec![printed.part("curl").curl(&first("rekor_entry/sigstore-conformance-tlog-entries.ndjson"))]
+            vec![printed.part("curl").curl(&first("rekor_entry/rekor-types.ndjson"))]
         }
         T::IntotoStatement => vec![printed.part("curl").curl(&first("intoto_statement/slsa-verifier.ndjson"))],
         T::SbomCyclonedx => vec![printed.part("curl").curl(&first("sbom_cyclonedx/bom-examples.ndjson"))],
