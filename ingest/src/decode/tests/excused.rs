@@ -56,15 +56,14 @@ pub(super) fn joins(event: &Event) -> &'static [Field] {
             Field::CiRef,
             Field::CiEnvironment,
         ],
-        "jenkins" | "circleci.webhook" | "github.joblog" | "gitlab.joblog" | "jenkins.joblog" | "buildkite.joblog"
-        | "provider.ledger" => RUN,
-        name if name.starts_with("github.")
-            || name.starts_with("gitlab.")
-            || name.starts_with("circleci.")
-            || name == "buildkite" =>
-        {
-            OBJECT
+        "jenkins" => &[Field::CiRunId, Field::CiWorkflow, Field::CiRepo, Field::ConfigId, Field::SecretPath],
+        "circleci.audit" | "buildkite" => {
+            &[Field::CiRepo, Field::CiRunId, Field::ConfigId, Field::SecretPath, Field::TokenId, Field::RunnerName]
         }
+        "harden-runner" => &[Field::CiRepo, Field::CiRunId, Field::CiJobId],
+        "circleci.webhook" | "github.joblog" | "gitlab.joblog" | "jenkins.joblog" | "buildkite.joblog"
+        | "provider.ledger" => RUN,
+        name if name.starts_with("github.") || name.starts_with("gitlab.") => OBJECT,
         "rekor.entry" | "sigstore.bundle" | "intoto.statement" | "sbom.cyclonedx" | "sbom.spdx" | "trivy" | "grype"
         | "sarif" | "gitleaks" => ARTIFACT,
         "aws.cloudtrail" | "gcp.audit" => &[Field::CloudAccount, Field::TokenId, Field::CloudRole, Field::CloudService],
@@ -84,6 +83,27 @@ pub(super) fn foreign(kind: SourceType, item: &Value) -> Option<&'static str> {
         SourceType::SigstoreBundle if has("critical") => Some("a payload that cosign signs, no bundle"),
         SourceType::SigstoreBundle if any_of(&["layers", "manifests"]) || has("digest") && has("size") => {
             Some("a manifest of a registry, no bundle")
+        }
+        // Made to be refused, in the collections of those who read them.
+        SourceType::SigstoreBundle
+            if at(item, "/mediaType").is_some_and(|media| {
+                media.contains("vnd.dev.sigstore.bundle")
+                    && !["0.1", "0.2", "0.3"].iter().any(|known| media.contains(known))
+            }) =>
+        {
+            Some("a bundle of a version that there is not")
+        }
+        SourceType::RekorEntry if opened(item, "/canonicalizedBody").is_some_and(|body| body.get("spec").is_none()) => {
+            Some("an entry whose body says nothing but its kind")
+        }
+        SourceType::Sarif
+            if item.pointer("/runs/0/results").is_some_and(|results| !results.is_array() && !results.is_null()) =>
+        {
+            Some("no SARIF: its `results` are no list")
+        }
+        SourceType::CircleciAudit if item.is_null() => Some("a row of a table that was cut"),
+        SourceType::GcpAudit if !has("protoPayload") && any_of(&["textPayload", "jsonPayload"]) => {
+            Some("an entry of a log that is no audit log")
         }
         SourceType::IntotoStatement if has("predicate_type") => Some("a certification of GUAC's own"),
         SourceType::IntotoStatement if has("scorecard") => Some("a result of OpenSSF Scorecard"),
@@ -243,10 +263,71 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
         (SourceType::KubernetesAudit, Part::Join) if root.get("objectRef").is_none() => {
             Some("a request for no resource")
         }
+        (SourceType::VaultAudit, Part::Actor | Part::Join)
+            if !any(&root, &["/auth/accessor", "/auth/display_name", "/response/auth/accessor"]) =>
+        {
+            Some("who logs in is nobody yet")
+        }
+        (SourceType::Jenkins, _) => jenkins(part, &root, &String::from_utf8_lossy(body)),
+        (SourceType::Buildkite, _) if any_is(&root, "/event", "ping") => Some("a ping says that it came, and no more"),
+        (SourceType::Buildkite, Part::Outcome) if any_is(&root, "/event", "agent.connected") => {
+            Some("nothing ended: it happened")
+        }
+        (SourceType::HardenRunner, Part::Outcome) if !any(&root, &["/status"]) => Some("seen, and not judged"),
+        (SourceType::HardenRunner, Part::Actor)
+            if root
+                .as_object()
+                .is_some_and(|members| !members.keys().any(|name| name.contains("user") || name.contains("actor"))) =>
+        {
+            Some("the agent names the job, and nobody")
+        }
+        (SourceType::Argocd, Part::Outcome | Part::Actor)
+            if ["/status/operationState", "/app/status/operationState"]
+                .iter()
+                .all(|state| root.pointer(state).is_none()) =>
+        {
+            Some("no operation: a state was reported")
+        }
+        (SourceType::ProviderLedger, _) => ledger(part, &root),
         (SourceType::VaultAudit, Part::Outcome) if at(&root, "/type").is_some_and(|kind| kind.ends_with("request")) => {
             Some("asked, and not answered yet: the answer is another entry")
         }
         _ => carried::excuse(event, part, body),
+    }
+}
+
+fn any_is(root: &Value, pointer: &str, text: &str) -> bool {
+    at(root, pointer).as_deref() == Some(text)
+}
+
+/// Lines of the audit-trail plugin are of requests, and of builds that ended; events of other plugins say how in their `status`.
+fn jenkins(part: Part, root: &Value, text: &str) -> Option<&'static str> {
+    let judged = ["completed: ", "login", "used credentials"].iter().any(|word| text.contains(word))
+        || any(root, &["/data/build/status", "/build/status"]);
+    match part {
+        Part::Outcome if !judged => Some("asked for: how it ended is not said"),
+        Part::Join if !text.contains("job/") && !text.contains(" #") => Some("about the controller or a person"),
+        _ => None,
+    }
+}
+
+/// What a provider's list says of a run, a deployment or a change.
+fn ledger(part: Part, root: &Value) -> Option<&'static str> {
+    let people = ["actor", "triggering_actor", "creator", "user"];
+    let named = people.iter().any(|name| root.pointer(&format!("/object/{name}")).is_some_and(|who| !who.is_null()));
+    match part {
+        // Who merged a change is a field of its own.
+        Part::Actor if !named => Some("the list does not say who did it"),
+        Part::Outcome
+            if ["in_progress", "queued", "pending", "waiting"].iter().any(|state| {
+                any_is(root, "/status/state", state)
+                    || any_is(root, "/object/status", state)
+                    || root.to_string().contains(&format!("\"state\":\"{state}\""))
+            }) =>
+        {
+            Some("it has not ended yet")
+        }
+        _ => None,
     }
 }
 
@@ -310,7 +391,7 @@ fn job_log(kind: SourceType, part: Part, text: &str) -> Option<&'static str> {
         _ => &[],
     };
     match part {
-        Part::Actor if !text.contains("Started by ") => Some("the sender names the job in the request"),
+        Part::Actor if !text.contains("Started by user ") => Some("the sender names the job in the request"),
         Part::Join if !text.contains("Checking out ") => Some("the sender names the job in the request"),
         Part::Outcome if !ends.iter().any(|end| text.contains(end)) => Some("the log does not say how the job ended"),
         Part::Time if kind == SourceType::JenkinsJoblog && !text.starts_with("[20") => {
@@ -401,17 +482,19 @@ fn entry(part: Part, root: &Value) -> Option<&'static str> {
         }
         Part::Join => {
             let kind = at(&body, "/kind").unwrap_or_default();
-            let text = body.to_string();
             let envelope = matches!(kind.as_str(), "dsse" | "intoto");
-            // An artifact by a hash or by what is there to be hashed, a package by its name.
-            let named = ["\"hash\":{", "\"content\":\"", "\"digest\":\"", "\"pkgname\":", "\"Name\":"]
-                .iter()
-                .any(|part| text.contains(part));
+            // An artifact by its hash, or by content that is there to be hashed.
+            let hashed = ["data", "package", "archive", "chart", "metadata"].iter().any(|name| {
+                let of = format!("/spec/{name}");
+                any(&body, &[&format!("{of}/hash/value"), &format!("{of}/digest")])
+                    || at(&body, &format!("{of}/content")).is_some_and(|content| bytes(&content).is_some())
+            });
+            let hashed = hashed || body.to_string().contains("V002");
             match (envelope, certified) {
                 (true, false) if !any(entry, &["/attestation/data"]) => {
                     Some("an envelope signed with a key: the log holds the hash of its payload alone")
                 }
-                (false, false) if !named => Some("a proposed entry whose content is referred to"),
+                (false, false) if !hashed => Some("a proposed entry whose content is cut, or referred to"),
                 _ => None,
             }
         }
