@@ -273,6 +273,9 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
         (SourceType::Buildkite, Part::Outcome) if any_is(&root, "/event", "agent.connected") => {
             Some("nothing ended: it happened")
         }
+        (SourceType::HardenRunner, Part::Join) if !any(&root, &["/repo", "/correlation_id"]) => {
+            Some("an event without the job's names")
+        }
         (SourceType::HardenRunner, Part::Outcome) if !any(&root, &["/status"]) => Some("seen, and not judged"),
         (SourceType::HardenRunner, Part::Actor)
             if root
