@@ -143,9 +143,6 @@ pub enum Refusal {
     /// JSON nested too deep.
     #[error("the JSON is nested deeper than {0} levels")]
     Depth(usize),
-    /// A form without the field that holds the event.
-    #[error("the form has no readable field `payload`")]
-    Form,
     /// What is set about the source leaves no room in a record.
     #[error("the labels of source `{0}` do not fit a record: set fewer or shorter ones")]
     Envelope(String),
@@ -160,7 +157,7 @@ impl Refusal {
     pub const fn status(&self) -> u16 {
         match self {
             Self::Unauthenticated(_) | Self::Stale(_) => 401,
-            Self::Empty | Self::Own(_) | Self::Compression(_) | Self::Depth(_) | Self::Form => 400,
+            Self::Empty | Self::Own(_) | Self::Compression(_) | Self::Depth(_) => 400,
             Self::TooLarge { .. } | Self::Ratio(_) | Self::Items(_) => 413,
             Self::Encoding(_) => 415,
             Self::Envelope(_) => 500,
@@ -180,7 +177,6 @@ impl Refusal {
                 | Self::Encoding(_)
                 | Self::Items(_)
                 | Self::Depth(_)
-                | Self::Form
         )
     }
 
@@ -198,7 +194,6 @@ impl Refusal {
             Self::Encoding(_) => "unsupported_encoding",
             Self::Items(_) => "too_many_items",
             Self::Depth(_) => "json_too_deep",
-            Self::Form => "bad_form",
             Self::Envelope(_) => "envelope_too_large",
             Self::Random => "no_random",
         }
@@ -301,11 +296,10 @@ impl Receiver {
         let request = common.request;
         let kind = request.source.source_type;
         let event = cloudevents::structured(kind, request.headers, body);
-        let form = kind == SourceType::GithubWebhook && body.trim_ascii_start().starts_with(b"payload=");
+        let form = kind == SourceType::GithubWebhook && body.starts_with(b"payload=");
         let body = match event {
             Some(event) => event,
-            None if form => unwrap::form_payload(body).ok_or(Refusal::Form)?,
-            None => body.clone(),
+            None => form.then(|| unwrap::form_payload(body)).flatten().unwrap_or_else(|| body.clone()),
         };
         let items = unwrap::items(kind, way.framing, &body, &self.limits)?;
         let alone = items.len() == 1;

@@ -1,5 +1,7 @@
 //! Syslog over a stream: messages found in it (RFC 6587), and their parts (RFC 5424; RFC 3164 where a sender is older).
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use chrono::{DateTime, Datelike, NaiveDate};
 use engine::time::Timestamp;
@@ -11,6 +13,8 @@ use crate::unwrap::whole_words;
 
 /// Most digits of an octet count: what is longer is no count.
 const COUNT_DIGITS_MAX: usize = 9;
+/// How far ahead of us the clock of a sender may be that names no year. What is further ahead is of the year before.
+const AHEAD_MAX: Duration = Duration::from_secs(31 * 24 * 3_600);
 
 /// The messages of a stream. Each is counted or ends with its line, whichever way it starts; both may occur in one stream.
 #[derive(Debug)]
@@ -158,12 +162,11 @@ pub(crate) struct Parts {
     pub(crate) message: String,
 }
 
-/// Reads a message that was received at `received`. One of RFC 3164, which names no year, is taken to be of the year that
-/// brings it closest to then: in the first hours of a year there are messages of the last one, and from a clock that runs
-/// ahead ones of the next.
+/// Reads a message that was received at `received`. One of RFC 3164, which names no year, is taken to be of the latest year
+/// that does not make it of the future: in the first hours of a year there are messages of the last one. A clock may run ahead.
 pub(crate) fn parse(frame: &[u8], received: Timestamp) -> Parts {
     let text = String::from_utf8_lossy(frame);
-    let parsed = syslog_loose::parse_message_with_year(&text, |date| closest_year(date, received), Variant::Either);
+    let parsed = syslog_loose::parse_message_with_year(&text, |date| year_of(date, received), Variant::Either);
     let mut header = Map::new();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -195,16 +198,16 @@ pub(crate) fn parse(frame: &[u8], received: Timestamp) -> Parts {
     Parts { header, message: parsed.msg.trim_start_matches('\u{feff}').to_owned() }
 }
 
-fn closest_year((month, day, hour, minute, second): (u32, u32, u32, u32, u32), received: Timestamp) -> i32 {
-    let received = DateTime::from_timestamp_micros(received.as_micros()).unwrap_or_default().naive_utc();
-    let distance = |year: &i32| {
-        // A leap day is not in every year.
-        let time = NaiveDate::from_ymd_opt(*year, month, day)?.and_hms_opt(hour, minute, second)?;
-        Some((time - received).num_seconds().abs())
+fn year_of((month, day, hour, minute, second): (u32, u32, u32, u32, u32), received: Timestamp) -> i32 {
+    let latest = received.plus(AHEAD_MAX);
+    let latest = DateTime::from_timestamp_micros(latest.as_micros()).unwrap_or_default().naive_utc();
+    let this = latest.year();
+    // A leap day is not in every year, nor in every fourth.
+    let fits = |year: &i32| {
+        let time = NaiveDate::from_ymd_opt(*year, month, day).and_then(|date| date.and_hms_opt(hour, minute, second));
+        time.is_some_and(|time| time <= latest)
     };
-    let year = received.year();
-    let years = [year, year.saturating_sub(1), year.saturating_add(1)].into_iter();
-    years.filter_map(|year| Some((distance(&year)?, year))).min().map_or(year, |(_, year)| year)
+    (0..=8).map(|back| this.saturating_sub(back)).find(fits).unwrap_or(this)
 }
 
 #[cfg(test)]
@@ -217,7 +220,7 @@ mod tests {
     const NOVEMBER: Timestamp = Timestamp::from_secs(1_795_694_400);
 
     #[test]
-    fn the_year_that_a_message_does_not_name_is_the_closest() {
+    fn the_year_that_a_message_does_not_name_makes_it_of_the_past_or_of_soon() {
         let time = |received: &str, text: &str| {
             let received = Timestamp::parse(received).unwrap();
             let parts = parse(format!("<34>{text} host su: x").as_bytes(), received);
@@ -228,6 +231,7 @@ mod tests {
             ("2026-12-31T23:59:58Z", "Jan  1 00:00:01", "2027-01-01T00:00:01"),
             ("2026-11-26T12:00:00Z", "Nov 26 11:59:59", "2026-11-26T11:59:59"),
             ("2026-11-26T12:00:00Z", "Mar  2 10:00:00", "2026-03-02T10:00:00"),
+            ("2026-11-26T12:00:00Z", "Nov 28 10:00:00", "2026-11-28T10:00:00"),
             ("2029-01-15T00:00:00Z", "Feb 29 10:00:00", "2028-02-29T10:00:00"),
         ] {
             assert_eq!(time(received, text), expected, "{text} received {received}");

@@ -52,7 +52,7 @@ pub enum Framing {
     Bulk,
     /// Syslog messages, counted or line by line (RFC 6587).
     Syslog {
-        /// When they were received: what does not name its year is of the closest.
+        /// When they were received: tells the year of what does not name it.
         received: Timestamp,
     },
     /// OTLP logs as JSON.

@@ -32,8 +32,10 @@ pub(super) const BUNDLE: &[Step] = &[shell(
 curl -fsS --retry 5 --data-binary @bundle.json -H 'Authorization: Bearer <token>' -H 'Content-Type: application/json' '<url>'
 ",
 )];
-pub(super) const REKOR: &[Step] =
-    &[shell("for an entry of the log", piped!("rekor-cli get --log-index \"$INDEX\" --format json"))];
+pub(super) const REKOR: &[Step] = &[shell(
+    "an entry, as the log's API answers",
+    piped!("curl -fsS \"https://rekor.sigstore.dev/api/v1/log/entries?logIndex=$INDEX\""),
+)];
 pub(super) const STATEMENT: &[Step] =
     &[shell("where an artifact is used", piped!("cosign download attestation \"$IMAGE\""))];
 pub(super) const CYCLONEDX: &[Step] = &[shell(IN_THE_JOB, piped!("syft \"$IMAGE\" -o cyclonedx-json"))];

@@ -73,7 +73,7 @@ async fn a_token_that_was_written_into_the_registry_is_not_believed() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
     let server = Setup::new().on(&data).start();
-    let reader = server.token(&["events:read"], &[]);
+    let reader = server.token(&["findings:read"], &[]);
     let path = data.join("registry.json");
     // A token whose text somebody knows, in the place of another.
     server.terminate();

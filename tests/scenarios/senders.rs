@@ -209,7 +209,8 @@ fn fluent_bit(printed: &Printed, line: &[u8]) -> Sent {
     let output = &configuration["pipeline"]["outputs"][0];
     assert_eq!(output["match"], configuration["pipeline"]["inputs"][0]["tag"]);
     let text = |key: &str| output[key].as_str().unwrap_or_else(|| panic!("{key} of {output}"));
-    let scheme = if text("tls") == "on" { "https" } else { "http" };
+    // `on` and `off` are truth in YAML.
+    let scheme = if output["tls"] == true { "https" } else { "http" };
     let (name, value) = text("header").split_once(' ').unwrap();
     let headers = [(name, value), ("content-encoding", text("compress")), ("content-type", "application/x-ndjson")];
     sent(
@@ -417,7 +418,7 @@ fn requests(printed: &Printed) -> Vec<Sent> {
         T::HardenRunner => vec![printed.part("curl").curl(&decoded("harden_runner/after-source.ndjson"))],
         T::SigstoreBundle => vec![printed.part("curl").curl(&fixture("sigstore_bundle/happy-path-v0.3.json"))],
         T::RekorEntry => {
-            vec![printed.part("curl").curl(&first("rekor_entry/sigstore-conformance-tlog-entries.ndjson"))]
+            vec![printed.part("curl").curl(&first("rekor_entry/rekor-types.ndjson"))]
         }
         T::IntotoStatement => vec![printed.part("curl").curl(&first("intoto_statement/slsa-verifier.ndjson"))],
         T::SbomCyclonedx => vec![printed.part("curl").curl(&first("sbom_cyclonedx/bom-examples.ndjson"))],

@@ -91,7 +91,7 @@ fn without_time(line: &str) -> &str {
     if in_brackets(line).is_none() {
         return line;
     }
-    line.split_once(']').map_or(line, |(_, rest)| rest)
+    line.split_once(']').map_or(line, |(_, rest)| rest.strip_prefix(' ').unwrap_or(rest))
 }
 
 fn agent_time(line: &str) -> Option<Timestamp> {

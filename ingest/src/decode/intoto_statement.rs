@@ -8,7 +8,7 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{DERIVED_MAX, Draft, Undecodable, armour, fulcio, object, sigstore_bundle, statement};
+use super::{DERIVED_MAX, Draft, Undecodable, armour, fulcio, leave_out, object, sigstore_bundle, statement};
 
 const EXPECTED: &str = "an in-toto statement";
 
@@ -19,7 +19,9 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         // npm's registry answers with the bundles of a version: publication and provenance.
         let bundles = attestations.items().take(DERIVED_MAX).filter_map(|one| one.get("bundle"));
         let each = bundles.map(sigstore_bundle::bundle).collect::<Result<Vec<_>, _>>()?;
-        return Ok(each.into_iter().flatten().collect());
+        let mut drafts = each.into_iter().flatten().collect::<Vec<_>>();
+        leave_out(&mut drafts, attestations.items().skip(DERIVED_MAX).count());
+        return Ok(drafts);
     }
     one(root)
 }

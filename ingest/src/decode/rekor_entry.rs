@@ -13,7 +13,9 @@ use engine::time::Timestamp;
 use pipeproof_engine as engine;
 use sha2::{Digest as _, Sha256};
 
-use super::{DEPTH_MAX, DERIVED_MAX, Draft, Undecodable, armour, fulcio, images, object, sigstore_bundle, statement};
+use super::{
+    DEPTH_MAX, DERIVED_MAX, Draft, Undecodable, armour, fulcio, images, leave_out, object, sigstore_bundle, statement,
+};
 
 const EXPECTED: &str = "an entry of a Rekor log";
 
@@ -23,9 +25,10 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
     if root.members(["kind", "body", "canonicalizedBody"]).iter().any(Option::is_some) {
         return entry(root, None).map(|draft| vec![draft]);
     }
-    let answers = root.entries().filter(|(_, entry)| entry.get("body").is_some());
-    let drafts: Vec<Draft> =
-        answers.take(DERIVED_MAX).map(|(uuid, answer)| entry(answer, Some(uuid))).collect::<Result<_, _>>()?;
+    let mut answers = root.entries().filter(|(_, entry)| entry.get("body").is_some());
+    let kept = answers.by_ref().take(DERIVED_MAX);
+    let mut drafts: Vec<Draft> = kept.map(|(uuid, answer)| entry(answer, Some(uuid))).collect::<Result<_, _>>()?;
+    leave_out(&mut drafts, answers.count());
     if drafts.is_empty() {
         return Err(Undecodable::Shape {
             expected: EXPECTED,

@@ -10,7 +10,7 @@ use engine::json::{JsonError, Parsed, Value};
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
 
-use super::{DEPTH_MAX, DERIVED_MAX, Draft, git_remote, images, purl, subject, time_at, time_of};
+use super::{DEPTH_MAX, DERIVED_MAX, Draft, git_remote, images, leave_out, purl, subject, time_at, time_of};
 
 /// Predicates that are SLSA provenance start like this; the version follows.
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
@@ -52,7 +52,8 @@ pub(super) fn subjects(statement: Value<'_>) -> impl Iterator<Item = (Option<&st
 
 /// One event for each artifact that a statement is about; one without a digest still says that something was attested.
 pub(super) fn per_subject(mut draft: Draft, statement: Value<'_>) -> Vec<Draft> {
-    let mut subjects = subjects(statement).take(DERIVED_MAX).peekable();
+    let mut all = subjects(statement);
+    let mut subjects = all.by_ref().take(DERIVED_MAX).peekable();
     let mut drafts = Vec::new();
     while let Some((name, digest)) = subjects.next() {
         // Most statements are about one, and it takes over what is known.
@@ -65,6 +66,8 @@ pub(super) fn per_subject(mut draft: Draft, statement: Value<'_>) -> Vec<Draft> 
         draft.fields.text(Field::ArtifactName, first(statement));
         drafts.push(draft);
     }
+    drop(subjects);
+    leave_out(&mut drafts, all.count());
     drafts
 }
 

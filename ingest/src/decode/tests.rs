@@ -6,6 +6,7 @@ mod armour;
 mod audit_logs;
 mod aws;
 mod azure;
+mod builds;
 mod carried;
 mod changed;
 mod cloud_snapshots;

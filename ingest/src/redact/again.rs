@@ -196,8 +196,8 @@ fn placeholders_stay_whole_and_hide_nothing() {
         assert_eq!(text(once.clone()), once);
     }
     // Letters of the placeholder are no part of a secret before it.
-    let before = text(format!("Bearer abcdefghijkl-{placeholder} x"));
-    assert!(!before.contains("abcdefghijkl") && before.ends_with(&format!("{placeholder} x")), "{before}");
+    let before = text(format!("Bearer abcdefgh1jkl-{placeholder} x"));
+    assert!(!before.contains("abcdefgh1jkl") && before.ends_with(&format!("{placeholder} x")), "{before}");
     for hidden in ["redacted:hunter2hunter2", "redacted:jwt:hunter2hunter2"] {
         let mut hidden_in =
             vec![format!("https://u:{hidden}@h"), format!("\"A\":{{\"value\":\"{hidden}\",\"isSecret\":true}}")];

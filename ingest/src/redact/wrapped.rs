@@ -29,6 +29,8 @@ const LINE_CHARS_MIN: usize = 60;
 const PREFIX_BYTES_MAX: usize = 80;
 /// Most such things before one line.
 const PREFIXES_MAX: usize = 4;
+/// Longest sequence that sets a colour.
+const ESCAPE_BYTES_MAX: usize = 16;
 
 /// What the text inside must contain, as it is usually written.
 const INNER: &[&str] = &[
@@ -210,9 +212,21 @@ fn line_run(text: &[u8], floor: usize, around: Range<usize>) -> Range<usize> {
     let before = text.get(floor..around.start).unwrap_or_default();
     let after = text.get(around.end..).unwrap_or_default();
     let start = around.start - before.iter().rev().take_while(|byte| is_base64(**byte)).count();
+    let start = behind_colour(text, start).filter(|behind| *behind <= around.start).unwrap_or(start);
     let end = around.end + after.iter().take_while(|byte| is_base64(**byte)).count();
     let padding = text.get(end..).unwrap_or_default().iter().take_while(|byte| **byte == b'=').count();
     start..end + padding.min(2)
+}
+
+/// Where a run starts that begins in what sets a colour (`ESC [33m`), whose digits and letter look like base64.
+fn behind_colour(text: &[u8], start: usize) -> Option<usize> {
+    let before = text.get(start.saturating_sub(ESCAPE_BYTES_MAX)..start)?;
+    let codes = before.iter().rev().take_while(|byte| byte.is_ascii_digit() || **byte == b';').count();
+    if !before.get(..before.len() - codes)?.ends_with(b"\x1b[") {
+        return None;
+    }
+    let digits = text.get(start..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (text.get(start + digits) == Some(&b'm')).then_some(start + digits + 1)
 }
 
 /// The run that is the whole next line, when this one is long and ends its line. What a log writes before a line is no part
@@ -228,17 +242,19 @@ fn next_line(text: &[u8], part: &Range<usize>) -> Option<Range<usize>> {
     let before = text.get(..part.start)?;
     let column = before.iter().rev().take(PREFIX_BYTES_MAX).take_while(|byte| **byte != b'\n').count();
     let run_at = |start: usize| {
-        // The place before a run is none of it.
-        let glued = start > line_start && text.get(start - 1).is_some_and(|byte| is_base64(*byte));
         let next = line_run(text, start, start..start);
         let after = text.get(next.end..).unwrap_or_default();
         let ends_line = matches!(after.get(colour_len(after)), None | Some(b'\r' | b'\n'));
-        (!glued && next.start == start && !next.is_empty() && ends_line).then_some(next)
+        (next.start == start && !next.is_empty() && ends_line).then_some(next)
     };
     run_at(line_start + prefix_len(rest)).or_else(|| {
-        let same_line = rest.get(..column)?.iter().all(|byte| *byte != b'\n');
         // As wide, and no longer than this one: encoders break where a line is full.
-        if same_line { run_at(line_start + column).filter(|next| next.len() <= part.len()) } else { None }
+        let same_line = rest.get(..column)?.iter().all(|byte| *byte != b'\n');
+        let glued = rest.get(..column)?.last().is_some_and(|byte| is_base64(*byte));
+        if !same_line || glued {
+            return None;
+        }
+        run_at(line_start + column).filter(|next| next.len() <= part.len())
     })
 }
 

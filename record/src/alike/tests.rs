@@ -26,7 +26,7 @@ async fn store_in(dir: &tempfile::TempDir) -> SqliteStore {
     store
 }
 
-fn all(compared: &BTreeMap<&'static str, Compared>) -> (u64, Vec<&str>) {
+fn all<'a>(compared: &'a BTreeMap<&'static str, Compared>) -> (u64, Vec<&'a str>) {
     let rows = compared.values().map(|compared| compared.rows).sum();
     (rows, compared.values().flat_map(|compared| &compared.differing).map(String::as_str).collect())
 }

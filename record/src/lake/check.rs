@@ -63,8 +63,8 @@ pub(super) fn keep_noted(folder: &Path, is_kept: impl Fn(&str) -> bool) -> io::R
 }
 
 fn is_commit(name: &str) -> bool {
-    name.get(..20).is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-        && (name.ends_with(".json") || name.ends_with(".parquet"))
+    let Some((version, ending)) = name.split_at_checked(20) else { return false };
+    version.bytes().all(|byte| byte.is_ascii_digit()) && matches!(ending, ".json" | ".checkpoint.parquet")
 }
 
 fn commit_line(folder: &Path, name: &str) -> io::Result<String> {
@@ -86,12 +86,13 @@ pub(super) fn noted_commits(folder: &Path) -> io::Result<BTreeMap<String, String
         read => String::from_utf8_lossy(&read?).into_owned(),
     };
     let lines = text.lines().filter_map(|line| line.split_once(' '));
-    // A line that was cut by a crash is no line.
-    let whole = lines.filter(|(name, digest)| is_commit(name) && digest.len() == 64);
+    // A line that was cut by a crash, or filled with zeros, is no line.
+    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let whole = lines.filter(|(name, digest)| is_commit(name) && is_digest(digest));
     Ok(whole.map(|(name, digest)| (name.to_owned(), digest.to_owned())).collect())
 }
 
-fn damaged_commits(folder: &Path) -> Vec<Damage> {
+pub(super) fn damaged_commits(folder: &Path) -> Vec<Damage> {
     let noted = match noted_commits(folder) {
         Ok(noted) => noted,
         Err(error) => return vec![Damage { path: folder.join(COMMITS), why: error.to_string() }],

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path};
 
 use rand::Rng as _;
@@ -56,13 +57,22 @@ pub(super) struct Disk {
     files: Vec<Content>,
     folders: Vec<Names>,
     open: HashMap<u64, Open>,
-    /// Syncs of files whose name has this in it do nothing.
-    unsynced: Option<&'static str>,
+    /// Syncs of this kind do nothing where the path has this in it.
+    unsynced: Option<(Part, &'static str)>,
+}
+
+/// What a sync makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What is in a file.
+    Content,
+    /// What is in a folder.
+    Names,
 }
 
 impl Disk {
-    /// An empty folder at `root`. With `unsynced` it is as if the program never synced what has that in its path.
-    pub(super) fn new(root: &Path, unsynced: Option<&'static str>) -> Self {
+    /// An empty folder at `root`. With `unsynced` it is as if the program never synced that of what has this in its path.
+    pub(super) fn new(root: &Path, unsynced: Option<(Part, &'static str)>) -> Self {
         let root = root.to_str().unwrap().to_owned();
         Self { root, files: Vec::new(), folders: vec![Names::default()], open: HashMap::new(), unsynced }
     }
@@ -92,7 +102,9 @@ impl Disk {
     }
 
     fn ignores(&self, entry: Entry) -> bool {
-        self.unsynced.is_some_and(|unsynced| self.path_of(entry).contains(unsynced))
+        let is_of =
+            |part: Part| matches!((part, entry), (Part::Content, Entry::File(_)) | (Part::Names, Entry::Folder(_)));
+        self.unsynced.is_some_and(|(part, within)| is_of(part) && self.path_of(entry).contains(within))
     }
 
     /// Does what the call did.
@@ -228,7 +240,12 @@ impl Disk {
                 Entry::Folder(inner) => self.leave_folder(*inner, &to.join(name), left, random),
                 // Shared memory between processes; no process is left.
                 Entry::File(_) if name.ends_with("-shm") => {}
-                Entry::File(file) => fs::write(to.join(name), self.files[*file].left(left, random)).unwrap(),
+                Entry::File(file) => {
+                    let path = to.join(name);
+                    fs::write(&path, self.files[*file].left(left, random)).unwrap();
+                    // Keys that others may read are refused.
+                    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+                }
             }
         }
     }

@@ -31,8 +31,13 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
     let action = event.fields.get_text(Field::Action).unwrap_or_default();
     match (event.source_type, part) {
         (SourceType::GcpAudit, Part::Time) if without(&["timestamp"]) => Some("an excerpt without `timestamp`"),
-        (SourceType::AzureActivity, Part::Outcome) if told("\"Started\"") || told("\"Accepted\"") => {
+        (SourceType::AzureActivity | SourceType::AzureSignin | SourceType::AzureKeyvault, Part::Outcome)
+            if ["\"Start\"", "\"Started\"", "\"Accepted\""].into_iter().any(told) =>
+        {
             Some("begun or accepted: how it ended is another record")
+        }
+        (SourceType::AzureSignin | SourceType::AzureKeyvault, Part::Outcome | Part::Join) if told("UserRiskEvents") => {
+            Some("a risk that was found: about a person, who is the actor, and no outcome")
         }
         (SourceType::KubernetesEvent, Part::Time)
             if without(&["eventTime", "lastTimestamp", "firstTimestamp", "creationTimestamp"]) =>

@@ -9,8 +9,8 @@ use engine::source::SourceType;
 use pipeproof_engine as engine;
 use serde_json::Value;
 
-use super::carried;
 use super::measured::{Part, text_has};
+use super::{builds, carried};
 
 /// Fields any one of which joins an event of this type to others.
 pub(super) fn joins(event: &Event) -> &'static [Field] {
@@ -56,15 +56,14 @@ pub(super) fn joins(event: &Event) -> &'static [Field] {
             Field::CiRef,
             Field::CiEnvironment,
         ],
-        "jenkins" | "circleci.webhook" | "github.joblog" | "gitlab.joblog" | "jenkins.joblog" | "buildkite.joblog"
-        | "provider.ledger" => RUN,
-        name if name.starts_with("github.")
-            || name.starts_with("gitlab.")
-            || name.starts_with("circleci.")
-            || name == "buildkite" =>
-        {
-            OBJECT
+        "jenkins" => &[Field::CiRunId, Field::CiWorkflow, Field::CiRepo, Field::ConfigId, Field::SecretPath],
+        "circleci.audit" | "buildkite" => {
+            &[Field::CiRepo, Field::CiRunId, Field::ConfigId, Field::SecretPath, Field::TokenId, Field::RunnerName]
         }
+        "harden-runner" => &[Field::CiRepo, Field::CiRunId, Field::CiJobId],
+        "circleci.webhook" | "github.joblog" | "gitlab.joblog" | "jenkins.joblog" | "buildkite.joblog"
+        | "provider.ledger" => RUN,
+        name if name.starts_with("github.") || name.starts_with("gitlab.") => OBJECT,
         "rekor.entry" | "sigstore.bundle" | "intoto.statement" | "sbom.cyclonedx" | "sbom.spdx" | "trivy" | "grype"
         | "sarif" | "gitleaks" => ARTIFACT,
         "aws.cloudtrail" | "gcp.audit" => &[Field::CloudAccount, Field::TokenId, Field::CloudRole, Field::CloudService],
@@ -84,6 +83,27 @@ pub(super) fn foreign(kind: SourceType, item: &Value) -> Option<&'static str> {
         SourceType::SigstoreBundle if has("critical") => Some("a payload that cosign signs, no bundle"),
         SourceType::SigstoreBundle if any_of(&["layers", "manifests"]) || has("digest") && has("size") => {
             Some("a manifest of a registry, no bundle")
+        }
+        // Made to be refused, in the collections of those who read them.
+        SourceType::SigstoreBundle
+            if at(item, "/mediaType").is_some_and(|media| {
+                media.contains("vnd.dev.sigstore.bundle")
+                    && !["0.1", "0.2", "0.3"].iter().any(|known| media.contains(known))
+            }) =>
+        {
+            Some("a bundle of a version that there is not")
+        }
+        SourceType::RekorEntry if opened(item, "/canonicalizedBody").is_some_and(|body| body.get("spec").is_none()) => {
+            Some("an entry whose body says nothing but its kind")
+        }
+        SourceType::Sarif
+            if item.pointer("/runs/0/results").is_some_and(|results| !results.is_array() && !results.is_null()) =>
+        {
+            Some("no SARIF: its `results` are no list")
+        }
+        SourceType::CircleciAudit if item.is_null() => Some("a row of a table that was cut"),
+        SourceType::GcpAudit if !has("protoPayload") && any_of(&["textPayload", "jsonPayload"]) => {
+            Some("an entry of a log that is no audit log")
         }
         SourceType::IntotoStatement if has("predicate_type") => Some("a certification of GUAC's own"),
         SourceType::IntotoStatement if has("scorecard") => Some("a result of OpenSSF Scorecard"),
@@ -111,7 +131,7 @@ pub(super) fn foreign(kind: SourceType, item: &Value) -> Option<&'static str> {
 }
 
 /// The text or number at a pointer, if it is not empty.
-fn at(root: &Value, pointer: &str) -> Option<String> {
+pub(super) fn at(root: &Value, pointer: &str) -> Option<String> {
     match root.pointer(pointer)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -120,7 +140,7 @@ fn at(root: &Value, pointer: &str) -> Option<String> {
     }
 }
 
-fn any(root: &Value, pointers: &[&str]) -> bool {
+pub(super) fn any(root: &Value, pointers: &[&str]) -> bool {
     pointers.iter().any(|pointer| at(root, pointer).is_some())
 }
 
@@ -186,15 +206,15 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
     let begins = [".queued", ".started", ".requested", ".waiting", ".progressed", ".superseded", ".dequeued"];
     match (event.source_type, part) {
         (_, Part::Outcome) if begins.iter().any(|end| action.ends_with(end)) => Some("what begins has no outcome yet"),
-        (SourceType::GithubWebhook, _) => github_webhook(action, part, &root),
-        (SourceType::GitlabWebhook, _) => gitlab_webhook(action, part, &root),
+        (SourceType::GithubWebhook, _) => builds::github_webhook(action, part, &root),
+        (SourceType::GitlabWebhook, _) => builds::gitlab_webhook(action, part, &root),
         (
             SourceType::GithubJoblog
             | SourceType::GitlabJoblog
             | SourceType::JenkinsJoblog
             | SourceType::BuildkiteJoblog,
             _,
-        ) => job_log(event.source_type, part, &String::from_utf8_lossy(body)),
+        ) => builds::job_log(event.source_type, part, &String::from_utf8_lossy(body)),
         (SourceType::Json, _) if !names_part(event, part, &root) => Some("named by nothing of the taxonomy"),
         (SourceType::Cloudevents, _) => cloudevents(event, part, &root),
         (SourceType::Otlp, _) => otlp(event, part, body),
@@ -243,6 +263,35 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
         (SourceType::KubernetesAudit, Part::Join) if root.get("objectRef").is_none() => {
             Some("a request for no resource")
         }
+        (SourceType::VaultAudit, Part::Actor | Part::Join)
+            if !any(&root, &["/auth/accessor", "/auth/display_name", "/response/auth/accessor"]) =>
+        {
+            Some("who logs in is nobody yet")
+        }
+        (SourceType::Jenkins, _) => builds::jenkins(part, &root, &String::from_utf8_lossy(body)),
+        (SourceType::Buildkite, _) if any_is(&root, "/event", "ping") => Some("a ping says that it came, and no more"),
+        (SourceType::Buildkite, Part::Outcome) if any_is(&root, "/event", "agent.connected") => {
+            Some("nothing ended: it happened")
+        }
+        (SourceType::HardenRunner, Part::Join) if !any(&root, &["/repo", "/correlation_id"]) => {
+            Some("an event without the job's names")
+        }
+        (SourceType::HardenRunner, Part::Outcome) if !any(&root, &["/status"]) => Some("seen, and not judged"),
+        (SourceType::HardenRunner, Part::Actor)
+            if root
+                .as_object()
+                .is_some_and(|members| !members.keys().any(|name| name.contains("user") || name.contains("actor"))) =>
+        {
+            Some("the agent names the job, and nobody")
+        }
+        (SourceType::Argocd, Part::Outcome | Part::Actor)
+            if ["/status/operationState", "/app/status/operationState"]
+                .iter()
+                .all(|state| root.pointer(state).is_none()) =>
+        {
+            Some("no operation: a state was reported")
+        }
+        (SourceType::ProviderLedger, _) => builds::ledger(part, &root),
         (SourceType::VaultAudit, Part::Outcome) if at(&root, "/type").is_some_and(|kind| kind.ends_with("request")) => {
             Some("asked, and not answered yet: the answer is another entry")
         }
@@ -250,74 +299,8 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
     }
 }
 
-fn github_webhook(action: &str, part: Part, root: &Value) -> Option<&'static str> {
-    let has = |name: &str| root.get(name).is_some();
-    match part {
-        Part::Outcome => {
-            // A run or check that ended has a conclusion, a status of a deployment, commit or page a state.
-            let judged = match action.split_once('.').map_or(action, |(subject, _)| subject) {
-                "run" => any(root, &["/workflow_run/conclusion"]),
-                "job" => any(root, &["/workflow_job/conclusion"]),
-                "check" => any(root, &["/check_run/conclusion", "/check_suite/conclusion"]),
-                "deploy" => ["success", "failure", "error"]
-                    .iter()
-                    .any(|word| at(root, "/deployment_status/state").as_deref() == Some(word)),
-                _ => any(root, &["/state", "/build/status"]),
-            };
-            (!judged).then_some("nothing ended: it happened")
-        }
-        Part::Time => {
-            // What runs, is merged, deployed, released or found has a time; that it was asked for, edited or
-            // withdrawn has none.
-            const TIMED: &[&str] =
-                &["run.", "job.", "change.", "deploy.", "release.", "check.", "git.", "leak.", "artifact."];
-            const UNTIMED: &[&str] = &[".dispatched", ".deleted", ".edited", ".reopened", "check.started"];
-            let timed =
-                TIMED.iter().any(|head| action.starts_with(head)) && !UNTIMED.iter().any(|end| action.ends_with(end));
-            (!timed).then_some("the payload has no time of this action")
-        }
-        Part::Actor if !has("sender") => Some("GitHub itself says so"),
-        Part::Join if !has("repository") => Some("about an organisation or app"),
-        _ => None,
-    }
-}
-
-fn gitlab_webhook(action: &str, part: Part, root: &Value) -> Option<&'static str> {
-    let has = |name: &str| root.get(name).is_some();
-    match part {
-        Part::Time => match action {
-            "git.push" | "git.ref_deleted" => Some("a push has no time"),
-            _ if action.ends_with("deleted") || action.ends_with("removed") => {
-                Some("what is gone has older times only")
-            }
-            _ if !has("build_started_at") || action == "job.queued" => Some("the payload has no time of this action"),
-            _ => None,
-        },
-        Part::Actor if !has("user") && !has("user_name") || has("event_name") => {
-            Some("system hooks and releases do not say who did it")
-        }
-        Part::Join if action == "user.login" => Some("about a person, who is the actor"),
-        Part::Outcome if action == "change.updated" => Some("nothing ended: it happened"),
-        _ => None,
-    }
-}
-
-fn job_log(kind: SourceType, part: Part, text: &str) -> Option<&'static str> {
-    // What a runner ends a log with, where it does.
-    let ends: &[&str] = match kind {
-        SourceType::GitlabJoblog => &["Job succeeded", "ERROR: Job failed"],
-        SourceType::JenkinsJoblog => &["Finished: "],
-        _ => &[],
-    };
-    match part {
-        Part::Actor if !text.contains("Started by ") => Some("the sender names the job in the request"),
-        Part::Join if !text.contains("Checking out ") => Some("the sender names the job in the request"),
-        Part::Outcome if !ends.iter().any(|end| text.contains(end)) => Some("the log does not say how the job ended"),
-        Part::Time if kind == SourceType::JenkinsJoblog && !text.starts_with("[20") => {
-            Some("a console log without the Timestamper plugin")
-        }
-        _ => None,
-    }
+pub(super) fn any_is(root: &Value, pointer: &str, text: &str) -> bool {
+    at(root, pointer).as_deref() == Some(text)
 }
 
 /// What the data of a CloudEvent says in words of the taxonomy; time and actor are the envelope's.
@@ -401,17 +384,19 @@ fn entry(part: Part, root: &Value) -> Option<&'static str> {
         }
         Part::Join => {
             let kind = at(&body, "/kind").unwrap_or_default();
-            let text = body.to_string();
             let envelope = matches!(kind.as_str(), "dsse" | "intoto");
-            // An artifact by a hash or by what is there to be hashed, a package by its name.
-            let named = ["\"hash\":{", "\"content\":\"", "\"digest\":\"", "\"pkgname\":", "\"Name\":"]
-                .iter()
-                .any(|part| text.contains(part));
+            // An artifact by its hash, or by content that is there to be hashed.
+            let hashed = ["data", "package", "archive", "chart", "metadata"].iter().any(|name| {
+                let of = format!("/spec/{name}");
+                any(&body, &[&format!("{of}/hash/value"), &format!("{of}/digest")])
+                    || at(&body, &format!("{of}/content")).is_some_and(|content| bytes(&content).is_some())
+            });
+            let hashed = hashed || body.to_string().contains("V002");
             match (envelope, certified) {
                 (true, false) if !any(entry, &["/attestation/data"]) => {
                     Some("an envelope signed with a key: the log holds the hash of its payload alone")
                 }
-                (false, false) if !named => Some("a proposed entry whose content is referred to"),
+                (false, false) if !hashed => Some("a proposed entry whose content is cut, or referred to"),
                 _ => None,
             }
         }

@@ -57,6 +57,16 @@ fn the_worst_findings_of_a_scan_have_room_and_runs_are_counted_whole() {
     assert_fields(&events[1], &[("scan.rule", "r2990")]);
 }
 
+#[test]
+fn subjects_of_a_statement_that_have_no_room_are_counted() {
+    let subject = |number: usize| json!({"name": format!("s{number}"), "digest": {"sha256": format!("{number:064x}")}});
+    let subjects: Vec<Value> = (0..700).map(subject).collect();
+    let statement = json!({"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://example.com/x", "subject": subjects, "predicate": {}});
+    let events = decoded(SourceType::IntotoStatement, &[], statement.to_string());
+    assert_eq!(events.len(), 500);
+    assert_fields(&events[0], &[("artifact.name", "s0"), ("events.left_out", "200")]);
+}
+
 /// A bill of materials of about so many bytes.
 fn bill_of_materials(bytes: usize) -> String {
     let component = |number: usize| {

@@ -44,7 +44,7 @@ What some formats do not carry:
 
 /// Fields that stand in one table: those whose names begin with one of these words.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("What happened", &["action", "category", "outcome", "reason", "message", "environment"]),
+    ("What happened", &["action", "category", "outcome", "reason", "message", "environment", "events"]),
     ("Who, and from where", &["actor", "src", "user_agent"]),
     ("Runs", &["ci", "action_ref", "action_sha"]),
     ("Runners, repositories, changes", &["runner", "scm", "change"]),

@@ -274,7 +274,7 @@ pub(super) const KINDS: &[Kind] = &[
     }),
     kind(Family::AwsSessionToken, true, Word, |r| {
         // Version, "origin_ec", and what only AWS can read.
-        let token = STANDARD.encode([b"\x21\x0a\x89origin_ec\x10".as_slice(), &bytes(r, 500)].concat());
+        let token = STANDARD.encode([b"\x21\x0a\x09origin_ec\x10".as_slice(), &bytes(r, 500)].concat());
         let needles = vec![token[200..240].to_owned()];
         Planted { text: token, needles }
     }),

@@ -124,6 +124,35 @@ async fn a_commit_whose_data_files_are_not_whole_comes_again() {
 }
 
 #[tokio::test]
+async fn digests_that_were_torn_are_no_damage_and_are_noted_again() {
+    let whole = tempfile::tempdir().unwrap();
+    lake_in(whole.path()).await;
+    let noted = fs::read(whole.path().join("events/_commits")).unwrap();
+    let all = check::noted_commits(&whole.path().join("events")).unwrap();
+    for at in (0..noted.len()).step_by(23) {
+        for zeros in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            copy(&whole.path().join("events"), dir.path());
+            // Zeros up to where the next line was written after the start.
+            let mut torn = noted.clone();
+            if zeros {
+                let end = noted.len().min(at + 100);
+                torn[at..end].fill(0);
+            } else {
+                torn.truncate(at);
+            }
+            fs::write(dir.path().join("_commits"), torn).unwrap();
+            assert_eq!(move_torn_aside(dir.path()).unwrap(), []);
+            assert_eq!(check::damaged_commits(dir.path()), []);
+            check::note_commits(dir.path()).unwrap();
+            // A line behind one that was cut is noted at the start after that.
+            check::note_commits(dir.path()).unwrap();
+            assert_eq!(check::noted_commits(dir.path()).unwrap(), all, "byte {at}, zeros: {zeros}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_commit_further_up_is_named_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     lake_in(dir.path()).await;
