@@ -94,7 +94,8 @@ impl Receiver {
 
     /// Different keys of messages about the same.
     pub(crate) fn same_under_other_keys(&self) -> u64 {
-        self.0.lock().unwrap().taken.len() as u64 - self.taken().len() as u64
+        let keys = self.0.lock().unwrap().taken.len();
+        (keys - self.taken().len()) as u64
     }
 
     /// Why messages were not to be believed.
