@@ -41,6 +41,7 @@ pub(crate) async fn repeated(seed: u64, batches: u64) -> Row {
         let server = world.server();
         // What is late is so against what came before.
         world.generator.send(&server, 5).await;
+        row.expect(server.ticked().await, "time does not go on");
         for (numbers, body) in part {
             let status = world.generator.send_again(&server, numbers, body).await;
             row.expect(status.is_some_and(|status| status.is_success()), "a delivery was refused");

@@ -252,6 +252,12 @@ impl Server {
             .await
     }
 
+    /// Waits until time has gone on for detection: it counts in ticks, a record a second.
+    pub(crate) async fn ticked(&self) -> bool {
+        let target = self.number("durable").await + 3;
+        wait(PATIENCE, || async { self.number("detected").await >= target }).await
+    }
+
     /// Counts of violated invariants that the server itself noticed; that it does not tell them is one more.
     pub(crate) async fn violations(&self) -> Vec<String> {
         let text = match self.ask(Method::GET, "/metrics", Vec::new()).await {

@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine::failpoint::Failpoint;
@@ -20,6 +21,9 @@ use super::{AppendError, LogState, Shared, frame, hashes, retired};
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Bytes a disk must take before a stopped log accepts again.
 const HEAL_PROBE_BYTES: usize = 1 << 20;
+
+/// How often the log tells that it stops for the same reason.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the writer is asked for.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(crate) struct Writer {
     /// Hashes of the last group may be on disk, so its records must stay as well.
     hashes_unsure: bool,
     stopped: Option<Arc<str>>,
+    /// Why it stopped last, and when that was told.
+    told: Option<(Arc<str>, Instant)>,
     /// Redacted records that could not be overwritten.
     unfinished: Vec<Place>,
 }
@@ -74,6 +80,7 @@ impl Writer {
             hashes: Some(hashes),
             hashes_unsure: false,
             stopped: None,
+            told: None,
             unfinished: Vec::new(),
         }
     }
@@ -243,7 +250,14 @@ impl Writer {
 
     /// Stops accepting. The segment is abandoned: what it holds beyond the durable mark is unknown.
     fn stop(&mut self, reason: Arc<str>) {
-        tracing::error!(partition = self.shared.options.partition, durable = self.next, %reason, "the log stops accepting");
+        let (partition, durable) = (self.shared.options.partition, self.next);
+        // On a disk that is nearly full it comes and goes: once is enough.
+        if self.told.as_ref().is_some_and(|(told, at)| *told == reason && at.elapsed() < TELL_AGAIN) {
+            tracing::debug!(partition, durable, %reason, "the log stops accepting once more");
+        } else {
+            tracing::error!(partition, durable, %reason, "the log stops accepting");
+            self.told = Some((Arc::clone(&reason), Instant::now()));
+        }
         if let Some(mut active) = self.active.take()
             && !self.hashes_unsure
         {

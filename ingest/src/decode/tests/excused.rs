@@ -233,7 +233,7 @@ pub(super) fn excuse(event: &Event, part: Part, body: &[u8]) -> Option<&'static 
         }
         (SourceType::Gitleaks, Part::Outcome) => Some("found is not an outcome"),
         (SourceType::Gitleaks, Part::Time)
-            if !at(&root, "/Date").is_some_and(|date| date.as_bytes().get(10) == Some(&b'T')) =>
+            if at(&root, "/Date").is_none_or(|date| date.as_bytes().get(10) != Some(&b'T')) =>
         {
             Some("`Date` is empty, or no date")
         }
