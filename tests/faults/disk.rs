@@ -58,6 +58,15 @@ fn told_once(row: &mut Row, server: &Server, from: usize, cause: &str) {
     row.say(format!("the log says once each: {}", said.join(", ")));
 }
 
+/// `/readyz` names the cause.
+async fn named(row: &mut Row, server: &Server, cause: &str) {
+    let told = wait(Duration::from_secs(10), || async {
+        server.not_ready().await.is_some_and(|reason| reason.contains(cause))
+    })
+    .await;
+    row.expect(told, format!("/readyz never named `{cause}`: {:?}", server.not_ready().await));
+}
+
 /// Sends until it is refused, and checks how and what is said of it; then has it heal by `cure` without a restart.
 async fn refuses_and_heals(row: &mut Row, world: &World, server: &Server, cause: &str, cure: impl AsyncFnOnce()) {
     let from = server.log().len();
@@ -66,11 +75,7 @@ async fn refuses_and_heals(row: &mut Row, world: &World, server: &Server, cause:
     })
     .await;
     row.expect(refused, "never answered 503");
-    let told = wait(Duration::from_secs(10), || async {
-        server.not_ready().await.is_some_and(|reason| reason.contains(cause))
-    })
-    .await;
-    row.expect(told, format!("/readyz never named `{cause}`: {:?}", server.not_ready().await));
+    named(row, server, cause).await;
     // Long enough for whatever tries again to fail again.
     tokio::time::sleep(Duration::from_secs(3)).await;
     told_once(row, server, from, cause);
@@ -205,13 +210,11 @@ pub(crate) async fn no_files(seed: u64) -> Row {
     })
     .await;
     row.expect(refused, "never answered 503");
-    let told = wait(Duration::from_secs(10), || async {
-        server.not_ready().await.is_some_and(|reason| reason.contains(cause))
-    })
-    .await;
-    row.expect(told, format!("/readyz never named `{cause}`: {:?}", server.not_ready().await));
+    named(&mut row, &server, cause).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     told_once(&mut row, &server, from, cause);
+    let said = server.log().iter().any(|line| line.contains("no connection can be accepted"));
+    row.expect(said, "nothing is said of connections that cannot be accepted");
     row.expect(limit(server.pid(), "nofile", "1024"), "the limit cannot be lifted");
     let healed = wait(PATIENCE, || async {
         server.ready().await && world.generator.send(&server, 5).await.is_some_and(|status| status.is_success())
