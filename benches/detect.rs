@@ -15,7 +15,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pipeproof_engine::clock::SystemClock;
 use pipeproof_engine::commit::Store;
-use pipeproof_engine::detect::{Decoded, Detector};
+use pipeproof_engine::detect::{Decoded, Detector, Undecoded};
 use pipeproof_engine::plan::Plan;
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record};
 use pipeproof_engine::source::SourceType;
@@ -99,7 +99,8 @@ fn decoded(records: &[Record]) -> Vec<Decoded> {
         .enumerate()
         .map(|(index, record)| {
             let index = index as u64;
-            let events = decode(Position { partition: 0, index }, record).map_err(|error| error.to_string());
+            let events = decode(Position { partition: 0, index }, record)
+                .map_err(|error| Undecoded { reason: error.to_string(), leaks: Vec::new() });
             Decoded { index, record: record.clone(), events }
         })
         .collect()

@@ -13,7 +13,7 @@ use pipeproof_engine::control::{Control, Lost, RecordsDamaged};
 use pipeproof_engine::merkle::{Hash, leaf_hash};
 use pipeproof_engine::record::Record;
 use pipeproof_engine::time::Timestamp;
-use pipeproof_ingest::log::{Log, LogError, LogOptions, OpenReport, Opened};
+use pipeproof_ingest::log::{HashesChecked, Knowing, Log, LogError, LogOptions, OpenReport, Opened, Sealed};
 use pipeproof_record::lake::{Lake, Table};
 use pipeproof_record::sql::{Answer, Limits, Parameter, Sql};
 use pipeproof_record::store::SqliteStore;
@@ -51,7 +51,8 @@ pub(crate) async fn open_seal(data: &Path, lake: &Lake, store: &SqliteStore) -> 
     let packed = packs.iter().filter_map(|pack| pack.body.get("seal_size").and_then(Value::as_u64)).max().unwrap_or(0);
     let dir = data.join("seal");
     let options = LogOptions { partition: u32::MAX, ..LogOptions::default() };
-    match Log::open(&dir, fed.max(packed), options) {
+    let knowing = Knowing { durable: fed.max(packed), ..Knowing::default() };
+    match Log::open(&dir, knowing, options) {
         Ok(opened) => Ok(found(opened, &dir)),
         Err(LogError::Behind { known, end }) => {
             let by = if fed >= packed { "the lake has a checkpoint" } else { "an evidence pack was sealed" };
@@ -68,11 +69,18 @@ pub(crate) async fn open_seal(data: &Path, lake: &Lake, store: &SqliteStore) -> 
 
 /// Opens the log of records. Leaf hashes that are lost with their records are derived again from the lake, as far as it has them;
 /// that they are the right ones the last sealed root says.
-pub(crate) async fn open_log(data: &Path, lake: &Lake, known: u64, options: LogOptions) -> Result<Found, NodeError> {
+pub(crate) async fn open_log(
+    data: &Path,
+    lake: &Lake,
+    known: u64,
+    sealed: Option<Sealed>,
+    options: LogOptions,
+) -> Result<Found, NodeError> {
     let dir = data.join("log").join(PARTITION.to_string());
     let mut leaves = BTreeMap::new();
     loop {
-        match Log::open_knowing(&dir, known, options.clone(), &leaves) {
+        let knowing = Knowing { durable: known, sealed, leaves: Some(&leaves) };
+        match Log::open(&dir, knowing, options.clone()) {
             Ok(opened) => {
                 if !leaves.is_empty() {
                     tracing::warn!(
@@ -91,6 +99,31 @@ pub(crate) async fn open_log(data: &Path, lake: &Lake, known: u64, options: LogO
             }
             Err(error) => return Err(NodeError::part("open the log")(error)),
         }
+    }
+}
+
+/// Reads leaf hashes again that opening the log left unread: those of record `first` and as many after it as are checked at once. What
+/// is damaged is mended, with what the lake has if it has to be. Returns how many were, or what is wrong.
+pub(crate) async fn check_hashes(shared: &Arc<Shared>, first: u64) -> Result<Result<u64, String>, NodeError> {
+    let mut known = BTreeMap::new();
+    loop {
+        let (log, leaves) = (shared.log.clone(), known.clone());
+        let checked = tokio::task::spawn_blocking(move || log.check_hashes(first, &leaves)).await;
+        let checked = checked.map_err(NodeError::part("read leaf hashes"))?;
+        let lost = match checked.map_err(NodeError::part("read leaf hashes"))? {
+            HashesChecked::Whole => return Ok(Ok(0)),
+            HashesChecked::Mended(count) => return Ok(Ok(count)),
+            HashesChecked::Lost(lost) => lost,
+        };
+        let derived = leaves_of(&shared.lake, &lost).await?;
+        if derived.iter().all(|(index, hash)| known.get(index) == Some(hash)) {
+            let records = ranges_of(lost.into_iter(), u64::MAX).into_iter().map(|(first, end)| named(first, end));
+            return Ok(Err(format!(
+                "the leaf hashes of {} are damaged: restore the log from a copy",
+                told(records, ", ")
+            )));
+        }
+        known.extend(derived);
     }
 }
 
@@ -141,6 +174,9 @@ fn found(opened: Opened, dir: &Path) -> Found {
     let missing = report.hashes_rewritten - report.hashes_damaged.min(report.hashes_rewritten);
     if missing > 0 {
         tracing::warn!(hashes = missing, log = %dir, "leaf hashes were missing, as after a crash, and were written again");
+    }
+    if report.blocks_rewritten > 0 {
+        tracing::warn!(blocks = report.blocks_rewritten, log = %dir, "kept roots of the tree were not right and were computed again");
     }
     Found { log, report }
 }

@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 
 use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
-use crate::roles::{PartitionTree, SealedTree, seal_now};
+use crate::roles::{SealedTree, seal_now};
 
 /// How far before the period events still matter to a test: what was merged, issued or connected before it began.
 pub(crate) const LOOKBACK: Duration = Duration::from_secs(31 * 86_400);
@@ -131,8 +131,7 @@ pub(crate) async fn build(shared: &Arc<Shared>, request: &Request, actor: &str) 
         omissions,
         previous,
     };
-    let tree = PartitionTree(&shared.log);
-    let partitions = [Partition { checkpoint: &sealed, start: None, tree: &tree }];
+    let partitions = [Partition { checkpoint: &sealed, start: None, tree: &shared.log }];
     let pack = pack::build(&input, &shared.keys, &SealedTree(&shared.seal), &partitions, now)
         .await
         .map_err(part("build the pack"))?;

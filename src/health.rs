@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use pipeproof_engine::commit::Heard;
 use pipeproof_engine::control::Control;
 use pipeproof_engine::invariant::{Invariant, Positions};
+use pipeproof_engine::merkle::Nodes as _;
 use pipeproof_engine::source::SourceType;
 use pipeproof_ingest::log::LogState;
 use pipeproof_record::store::StoreError;

@@ -136,6 +136,8 @@ pub(crate) struct Shared {
     pub(crate) seal: Log,
     /// What opening them found.
     pub(crate) damage: Vec<(&'static str, OpenReport)>,
+    /// Leaf hashes that were found damaged and mended since.
+    pub(crate) mended_hashes: AtomicU64,
     pub(crate) store: SqliteStore,
     pub(crate) lake: Lake,
     pub(crate) rules: RuleSets,
@@ -221,10 +223,11 @@ impl Node {
         let restored = store.restore(PARTITION).await.map_err(NodeError::part("read where detection stands"))?;
         let archived = lake.archived(PARTITION).await.map_err(NodeError::part("read where the lake stands"))?;
         let Found { log: seal, report: seal_report } = damage::open_seal(&data, &lake, &store).await?;
-        let sealed = roles::sealed_size(&keys, &seal)?;
+        let last_sealed = roles::last_sealed(&keys, &seal)?;
+        let sealed = last_sealed.map_or(0, |sealed| sealed.size);
         let known = restored.position.max(archived).max(sealed);
         let options = LogOptions { partition: PARTITION, ..config.log.clone() };
-        let Found { log, report } = damage::open_log(&data, &lake, known, options).await?;
+        let Found { log, report } = damage::open_log(&data, &lake, known, last_sealed, options).await?;
         check_readers(&log, restored.position, archived)?;
         roles::check_last_checkpoint(&keys, &log, &seal)?;
         let registry = roles::rebuild_registry(&data, &secret_keys.token, &log, &lake)?;
@@ -290,6 +293,7 @@ impl Node {
             store,
             lake,
             damage: vec![(damage::LOG, report), (damage::SEAL, seal_report)],
+            mended_hashes: AtomicU64::new(0),
             deliverer: watch::Sender::new(deliverer),
         });
         let mut node = Self { shared, tasks: Vec::new(), _lock: lock };

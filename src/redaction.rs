@@ -15,6 +15,7 @@ use pipeproof_engine::control::{Approval, Control, Dropped, OWN_SOURCE, Redactio
 use pipeproof_engine::detect::Detector;
 use pipeproof_engine::event::EventId;
 use pipeproof_engine::failpoint::Failpoint;
+use pipeproof_engine::merkle::Nodes as _;
 use pipeproof_engine::record::{Position, Record};
 use pipeproof_engine::redaction::Forgotten;
 use pipeproof_engine::time::Timestamp;
@@ -272,7 +273,7 @@ async fn complete(shared: &Arc<Shared>, order: u64) -> Result<(), RedactionError
     let lake = {
         // What the archive read before the store changed has arrived once it can be held.
         let _archive = shared.archiving.lock().await;
-        let hash = |index: &u64| Some((*index, shared.log.leaf_hash(*index)?));
+        let hash = |index: &u64| Some((*index, shared.log.leaf(*index)?));
         let hashes = forgotten.records.iter().filter_map(hash).collect();
         let redaction = Redaction {
             partition: PARTITION,

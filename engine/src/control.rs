@@ -116,9 +116,9 @@ pub enum Control {
         /// As in the record that refused it.
         file: String,
     },
-    /// A rule or a table dropped what it should remember, because a bound was reached.
+    /// A bound on what is remembered was reached: a rule or a table dropped something, or memory is full and nothing is taken in.
     BoundReached {
-        /// Its id or name.
+        /// Id or name of the rule or table; `memory` for all of them together.
         rule: String,
         /// Signals, groups or rows since the record before, or since the start.
         dropped: u64,

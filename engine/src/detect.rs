@@ -50,8 +50,25 @@ pub struct Decoded {
     pub index: u64,
     /// The record.
     pub record: Record,
-    /// Its events, or why there are none.
-    pub events: Result<Vec<Event>, String>,
+    /// Its events, or why it is a dead letter.
+    pub events: Result<Vec<Event>, Undecoded>,
+}
+
+/// A record that could not be decoded.
+#[derive(Clone, Debug)]
+pub struct Undecoded {
+    /// Why.
+    pub reason: String,
+    /// Secrets that were replaced in it: they are events whatever carried them. The number 0 is none of theirs.
+    pub leaks: Vec<Event>,
+}
+
+impl Decoded {
+    /// Its events, which for a dead letter are the secrets that were replaced in it.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        self.events.as_ref().map_or_else(|dead| dead.leaks.as_slice(), Vec::as_slice)
+    }
 }
 
 /// Counters that are no part of the state: they start at zero with the process.
@@ -258,8 +275,9 @@ impl Detector {
         let mut events: Vec<Event> = Vec::new();
         let mut ends = Vec::with_capacity(batch.len());
         for decoded in &mut batch {
-            if let Ok(own) = &mut decoded.events {
-                events.append(own);
+            match &mut decoded.events {
+                Ok(own) => events.append(own),
+                Err(dead) => events.append(&mut dead.leaks),
             }
             ends.push(events.len());
         }
@@ -333,11 +351,11 @@ impl Detector {
         self.count_record(decoded, events, false, now);
         let mut ticked = false;
         match &decoded.events {
-            Err(reason) => batch.commit.dead_letters.push(DeadLetter {
+            Err(dead) => batch.commit.dead_letters.push(DeadLetter {
                 index: decoded.index,
                 source: envelope.source.clone(),
                 received: envelope.received,
-                reason: reason.clone(),
+                reason: dead.reason.clone(),
             }),
             Ok(_) if own => ticked = self.control(decoded, now, batch),
             Ok(_) => {}

@@ -1,6 +1,7 @@
 //! Merkle trees of RFC 6962 §2.1 (RFC 9162 §2.1): append, root, inclusion and consistency proofs, and their checks.
 //!
-//! Every level is kept in memory: 64 bytes a leaf. Only leaf hashes need to be stored; the levels are rebuilt from them.
+//! Roots and proofs are answered by whatever knows the roots of complete subtrees ([`Nodes`]). [`Tree`] keeps all of them in memory, 64
+//! bytes a leaf; only leaf hashes need to be stored, the levels are rebuilt from them.
 
 use sha2::{Digest, Sha256};
 
@@ -25,11 +26,104 @@ pub fn empty_root() -> Hash {
     Sha256::digest([]).into()
 }
 
-/// An append-only tree.
+/// Roots of complete subtrees, which is what roots and proofs of any size are made of.
+pub trait Nodes {
+    /// Number of leaves.
+    fn size(&self) -> u64;
+
+    /// Root of the 2^`level` leaves from `at` · 2^`level` on: for level 0 a leaf hash. `None` when they are not all there.
+    fn node(&self, level: u32, at: u64) -> Option<Hash>;
+
+    /// The hash of leaf `index`.
+    fn leaf(&self, index: u64) -> Option<Hash> {
+        self.node(0, index)
+    }
+
+    /// Root over the first `size` leaves; `None` when there are fewer.
+    fn root(&self, size: u64) -> Option<Hash> {
+        if size > self.size() {
+            return None;
+        }
+        if size == 0 { Some(empty_root()) } else { subtree(self, 0, size) }
+    }
+
+    /// Audit path of leaf `index` in the tree of the first `size` leaves (RFC 6962 §2.1.1).
+    fn inclusion_proof(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
+        if index >= size || size > self.size() {
+            return None;
+        }
+        let (mut start, mut end) = (0, size);
+        let mut path = Vec::new();
+        while end - start > 1 {
+            let middle = start + split(end - start);
+            if index < middle {
+                path.push(subtree(self, middle, end)?);
+                end = middle;
+            } else {
+                path.push(subtree(self, start, middle)?);
+                start = middle;
+            }
+        }
+        path.reverse();
+        Some(path)
+    }
+
+    /// Proof that the tree of `old` leaves is a prefix of the tree of `new` leaves (RFC 6962 §2.1.2).
+    fn consistency_proof(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
+        if old > new || new > self.size() {
+            return None;
+        }
+        if old == 0 || old == new {
+            return Some(Vec::new());
+        }
+        let (mut start, mut end) = (0, new);
+        let mut whole = true;
+        let mut proof = Vec::new();
+        while old != end {
+            let middle = start + split(end - start);
+            if old <= middle {
+                proof.push(subtree(self, middle, end)?);
+                end = middle;
+            } else {
+                proof.push(subtree(self, start, middle)?);
+                start = middle;
+                whole = false;
+            }
+        }
+        if !whole {
+            proof.push(subtree(self, start, end)?);
+        }
+        proof.reverse();
+        Some(proof)
+    }
+}
+
+/// Root of the leaves `start..end`, where `start` is where RFC 6962's recursion would cut.
+fn subtree<N: Nodes + ?Sized>(nodes: &N, start: u64, end: u64) -> Option<Hash> {
+    let len = end - start;
+    if len.is_power_of_two() {
+        let level = len.trailing_zeros();
+        return nodes.node(level, start >> level);
+    }
+    let middle = start + split(len);
+    Some(node_hash(&subtree(nodes, start, middle)?, &subtree(nodes, middle, end)?))
+}
+
+/// An append-only tree, whole in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     /// `levels[0]` holds leaf hashes; `levels[n]` the roots of complete subtrees of 2^n leaves.
     levels: Vec<Vec<Hash>>,
+}
+
+impl Nodes for Tree {
+    fn size(&self) -> u64 {
+        self.levels.first().map_or(0, |leaves| leaves.len() as u64)
+    }
+
+    fn node(&self, level: u32, at: u64) -> Option<Hash> {
+        self.levels.get(usize::try_from(level).ok()?)?.get(usize::try_from(at).ok()?).copied()
+    }
 }
 
 impl Tree {
@@ -37,12 +131,6 @@ impl Tree {
     #[must_use]
     pub const fn new() -> Self {
         Self { levels: Vec::new() }
-    }
-
-    /// Number of leaves.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.levels.first().map_or(0, |leaves| leaves.len() as u64)
     }
 
     /// Adds a leaf by its hash and returns its index.
@@ -78,84 +166,13 @@ impl Tree {
             self.levels.pop();
         }
     }
+}
 
-    /// The hash of leaf `index`.
-    #[must_use]
-    pub fn leaf(&self, index: u64) -> Option<Hash> {
-        self.levels.first()?.get(usize::try_from(index).ok()?).copied()
-    }
-
-    /// Root over the first `size` leaves; `None` when there are fewer.
-    #[must_use]
-    pub fn root(&self, size: u64) -> Option<Hash> {
-        if size > self.size() {
-            return None;
+impl Extend<Hash> for Tree {
+    fn extend<I: IntoIterator<Item = Hash>>(&mut self, leaves: I) {
+        for leaf in leaves {
+            self.push(leaf);
         }
-        if size == 0 { Some(empty_root()) } else { self.subtree(0, size) }
-    }
-
-    /// Audit path of leaf `index` in the tree of the first `size` leaves (RFC 6962 §2.1.1).
-    #[must_use]
-    pub fn inclusion_proof(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-        if index >= size || size > self.size() {
-            return None;
-        }
-        let (mut start, mut end) = (0, size);
-        let mut path = Vec::new();
-        while end - start > 1 {
-            let middle = start + split(end - start);
-            if index < middle {
-                path.push(self.subtree(middle, end)?);
-                end = middle;
-            } else {
-                path.push(self.subtree(start, middle)?);
-                start = middle;
-            }
-        }
-        path.reverse();
-        Some(path)
-    }
-
-    /// Proof that the tree of `old` leaves is a prefix of the tree of `new` leaves (RFC 6962 §2.1.2).
-    #[must_use]
-    pub fn consistency_proof(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-        if old > new || new > self.size() {
-            return None;
-        }
-        if old == 0 || old == new {
-            return Some(Vec::new());
-        }
-        let (mut start, mut end) = (0, new);
-        let mut whole = true;
-        let mut proof = Vec::new();
-        while old != end {
-            let middle = start + split(end - start);
-            if old <= middle {
-                proof.push(self.subtree(middle, end)?);
-                end = middle;
-            } else {
-                proof.push(self.subtree(start, middle)?);
-                start = middle;
-                whole = false;
-            }
-        }
-        if !whole {
-            proof.push(self.subtree(start, end)?);
-        }
-        proof.reverse();
-        Some(proof)
-    }
-
-    /// Root of the leaves `start..end`, where `start` is where RFC 6962's recursion would cut.
-    fn subtree(&self, start: u64, end: u64) -> Option<Hash> {
-        let len = end - start;
-        if len.is_power_of_two() {
-            let level = usize::try_from(len.trailing_zeros()).ok()?;
-            let at = usize::try_from(start >> level).ok()?;
-            return self.levels.get(level)?.get(at).copied();
-        }
-        let middle = start + split(len);
-        Some(node_hash(&self.subtree(start, middle)?, &self.subtree(middle, end)?))
     }
 }
 

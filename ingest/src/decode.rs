@@ -259,7 +259,14 @@ pub fn decode(position: Position, record: &Record) -> Result<Vec<Event>, Undecod
     drafts.truncate(DERIVED_MAX);
     leave_out(&mut drafts, left_out);
     leaks(record, &mut drafts);
-    Ok(finish(position, record, drafts))
+    Ok(finish(position, record, 0, drafts))
+}
+
+/// The secrets that were replaced in a record that cannot be decoded, as events; number 0 is left to the record itself.
+pub(crate) fn leaks_of(position: Position, record: &Record) -> Vec<Event> {
+    let mut drafts = Vec::new();
+    leaks(record, &mut drafts);
+    finish(position, record, 1, drafts)
 }
 
 /// Says on a record's own event how much of it has none.
@@ -306,12 +313,12 @@ fn leaks(record: &Record, drafts: &mut Vec<Draft>) {
     }
 }
 
-fn finish(position: Position, record: &Record, drafts: Vec<Draft>) -> Vec<Event> {
+fn finish(position: Position, record: &Record, first: u32, drafts: Vec<Draft>) -> Vec<Event> {
     let envelope = &record.envelope;
     let (source, item): (Arc<str>, Arc<str>) = (envelope.source.as_str().into(), envelope.item.as_str().into());
     let label = |name: &str| envelope.attributes.get(name).map(String::as_str);
     let (environment, cluster) = (label("label.env"), label("label.cluster"));
-    let events = (0..).zip(drafts).map(|(sub, mut draft)| {
+    let events = (first..).zip(drafts).map(|(sub, mut draft)| {
         let fields = &mut draft.fields;
         if fields.get(Field::Environment).is_none() {
             // A namespace is often named after its tier; without a label it is the best there is.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use engine::control::{Control, EnrichmentFile, OWN_SOURCE};
+use engine::detect::Undecoded;
 use engine::event::Event;
 use engine::fields::{Field, Fields, Value};
 use engine::record::{Authenticity, Position, Record};
@@ -22,7 +23,7 @@ use pipeproof_engine as engine;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::decode::{Undecodable, decode};
+use crate::decode::{Undecodable, decode, leaks_of};
 
 /// Largest file that is loaded: it is held in memory.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -221,6 +222,15 @@ impl Decoder {
             events.iter_mut().for_each(|event| self.fill(&mut event.fields));
         }
         Ok(events)
+    }
+
+    /// Decodes a record; of a dead letter, the secrets that were replaced in it are events all the same.
+    ///
+    /// # Errors
+    /// [`Undecoded`], with those events.
+    pub fn read(&mut self, position: Position, record: &Record) -> Result<Vec<Event>, Undecoded> {
+        let decoded = self.decode(position, record);
+        decoded.map_err(|error| Undecoded { reason: error.to_string(), leaks: leaks_of(position, record) })
     }
 
     fn in_force(&self, file: EnrichmentFile, index: u64) -> Option<Arc<Open>> {

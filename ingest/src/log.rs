@@ -16,6 +16,7 @@ mod hashes;
 mod recover;
 mod retired;
 mod scan;
+mod tree;
 mod writer;
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::merkle::{Hash, Tree};
+use engine::merkle::{Hash, Nodes};
 use engine::record::RECORD_BYTES_MAX;
 use pipeproof_engine as engine;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,6 +40,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::disk::{Disk, Folder};
 pub use self::recover::{OpenReport, Quarantine};
 use self::recover::{Segment, Slot};
+pub use self::tree::HashesChecked;
+use self::tree::{BLOCK, LogTree};
 use self::writer::{Command, Writer};
 
 /// What can be set about a log.
@@ -158,6 +161,26 @@ pub struct SegmentSpan {
     pub bytes: u64,
 }
 
+/// What was sealed of a log: its first so many records have this root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Number of records.
+    pub size: u64,
+    /// Root of the tree over them.
+    pub root: Hash,
+}
+
+/// What is known of a log before it is opened, from others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Knowing<'k> {
+    /// The highest position that anything derived from it depends on; 0 if nothing does.
+    pub durable: u64,
+    /// What was sealed of it last. That it still has this root is for the caller to see.
+    pub sealed: Option<Sealed>,
+    /// Leaf hashes, of records whose own bytes and hash may be lost. They are asked of no other.
+    pub leaves: Option<&'k BTreeMap<u64, Hash>>,
+}
+
 /// An opened log and what opening found.
 #[derive(Debug)]
 pub struct Opened {
@@ -187,7 +210,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Published {
-    tree: Tree,
+    tree: LogTree,
     segments: Vec<Segment>,
     /// Index of the first record that was not retired.
     retired: u64,
@@ -212,46 +235,27 @@ impl Shared {
 }
 
 impl Log {
-    /// Opens the log in `dir`, creating it if it is new. `known_durable` is the highest position anything derived
-    /// from this log depends on (0 if nothing does).
-    ///
-    /// # Errors
-    /// [`LogError::Behind`] if the log ends before `known_durable`; [`LogError::HashLost`] if damage cannot be fenced
-    /// off; [`LogError::Io`].
-    pub fn open(dir: &Path, known_durable: u64, options: LogOptions) -> Result<Opened, LogError> {
-        Self::open_knowing(dir, known_durable, options, &BTreeMap::new())
-    }
+    /// Records whose leaf hashes are checked at once.
+    pub const HASHES_AT_ONCE: u64 = BLOCK;
 
-    /// Opens the log with leaf hashes that are known from elsewhere. They are asked of no record whose own bytes or hash can be read. See
-    /// [`Log::open`].
+    /// Opens the log in `dir`, creating it if it is new.
     ///
     /// # Errors
-    /// As [`Log::open`].
-    pub fn open_knowing(
-        dir: &Path,
-        known_durable: u64,
-        options: LogOptions,
-        leaves: &BTreeMap<u64, Hash>,
-    ) -> Result<Opened, LogError> {
+    /// [`LogError::Behind`] if the log ends before what is known to be durable; [`LogError::HashLost`] if damage cannot be fenced
+    /// off; [`LogError::Io`].
+    pub fn open(dir: &Path, knowing: Knowing<'_>, options: LogOptions) -> Result<Opened, LogError> {
         let folder = Folder::open(dir).map_err(|cause| LogError::io("open", &dir.display().to_string(), cause))?;
-        Self::open_on_knowing(Arc::new(folder), known_durable, options, leaves)
+        Self::open_on(Arc::new(folder), knowing, options)
     }
 
     /// Opens the log on a [`Disk`]. See [`Log::open`].
     ///
     /// # Errors
     /// As [`Log::open`].
-    pub fn open_on(disk: Arc<dyn Disk>, known_durable: u64, options: LogOptions) -> Result<Opened, LogError> {
-        Self::open_on_knowing(disk, known_durable, options, &BTreeMap::new())
-    }
-
-    fn open_on_knowing(
-        disk: Arc<dyn Disk>,
-        known_durable: u64,
-        options: LogOptions,
-        leaves: &BTreeMap<u64, Hash>,
-    ) -> Result<Opened, LogError> {
-        let recovered = recover::recover(disk.as_ref(), known_durable, leaves)?;
+    pub fn open_on(disk: Arc<dyn Disk>, knowing: Knowing<'_>, options: LogOptions) -> Result<Opened, LogError> {
+        let none = BTreeMap::new();
+        let leaves = knowing.leaves.unwrap_or(&none);
+        let recovered = recover::recover(&disk, knowing.durable, knowing.sealed, leaves)?;
         let next = recovered.tree.size();
         let (durable_sender, durable) = watch::channel(next);
         let shared = Arc::new(Shared {
@@ -269,7 +273,8 @@ impl Log {
         });
         // Each queued request holds at least one record, so the record limit is the tighter one in practice.
         let (commands, queue) = mpsc::channel(shared.options.queue_records_max.clamp(1, 1 << 16));
-        let writer = Writer::new(Arc::clone(&shared), durable_sender, next, recovered.active, recovered.hashes);
+        let files = (recovered.active, recovered.hashes, recovered.blocks);
+        let writer = Writer::new(Arc::clone(&shared), durable_sender, next, files);
         std::thread::Builder::new()
             .name(format!("log-{}", shared.options.partition))
             .spawn(move || writer.run(queue))
@@ -452,28 +457,20 @@ impl Log {
         self.shared.published().tree.size()
     }
 
-    /// Root of the tree over the first `size` records; `None` when fewer are durable.
-    #[must_use]
-    pub fn root(&self, size: u64) -> Option<Hash> {
-        self.shared.published().tree.root(size)
-    }
-
-    /// Audit path of record `index` in the tree of the first `size` records.
-    #[must_use]
-    pub fn inclusion_proof(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-        self.shared.published().tree.inclusion_proof(index, size)
-    }
-
-    /// Proof that the tree of `old` records is a prefix of that of `new` records.
-    #[must_use]
-    pub fn consistency_proof(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-        self.shared.published().tree.consistency_proof(old, new)
-    }
-
-    /// Leaf hash of record `index`, quarantined or not.
-    #[must_use]
-    pub fn leaf_hash(&self, index: u64) -> Option<Hash> {
-        self.shared.published().tree.leaf(index)
+    /// Reads the leaf hashes of record `first` and the 1,023 after it again, which are to have been there when the log was opened, and
+    /// mends what is damaged, if need be with what is `known` from elsewhere. What those are is seen by the tree.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn check_hashes(&self, first: u64, known: &BTreeMap<u64, Hash>) -> Result<HashesChecked, LogError> {
+        let number = first / BLOCK;
+        let Some(root) = self.shared.published().tree.block(number) else { return Ok(HashesChecked::Whole) };
+        let checked = tree::check(self.shared.disk.as_ref(), number, root, known);
+        let checked = checked.map_err(|cause| LogError::io("check", hashes::FILE, cause))?;
+        if matches!(checked, HashesChecked::Mended(_)) {
+            self.shared.published().tree.forget_last();
+        }
+        Ok(checked)
     }
 
     /// Whether it accepts records.
@@ -509,6 +506,17 @@ impl Log {
             // An error means that the writer is gone already, which is what was asked for.
             drop(answer.await);
         }
+    }
+}
+
+/// The tree over all records, up to the durable mark. Leaves of quarantined and of retired records stay.
+impl Nodes for Log {
+    fn size(&self) -> u64 {
+        *self.durable.borrow()
+    }
+
+    fn node(&self, level: u32, at: u64) -> Option<Hash> {
+        self.shared.published().tree.node(level, at)
     }
 }
 

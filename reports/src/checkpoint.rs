@@ -304,6 +304,8 @@ mod tests {
 
     #[test]
     fn a_proof_reads_back_and_a_changed_leaf_fails() {
+        use merkle::Nodes as _;
+
         let mut tree = merkle::Tree::new();
         let leaves: Vec<Hash> = (0..5_u8).map(|leaf| merkle::leaf_hash(&[leaf])).collect();
         for leaf in &leaves {

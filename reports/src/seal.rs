@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{DerSignature, SigningKey};
 use p256::elliptic_curve::rand_core::OsRng;
-use pipeproof_engine::merkle::{self, Hash, Tree};
+use pipeproof_engine::merkle::{self, Hash, Nodes, Tree};
 use pipeproof_engine::time::Timestamp;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -22,44 +22,8 @@ use crate::signing::certificate::{self, CertificateError};
 use crate::signing::entry::{self, Kind, Placed};
 use crate::signing::statement::{Envelope, signed_bytes};
 
-/// A Merkle tree to read from: a log partition's, or the seal tree.
-pub trait TreeView {
-    /// Number of leaves that are on stable storage.
-    fn size(&self) -> u64;
-    /// Root over the first `size` leaves.
-    fn root(&self, size: u64) -> Option<Hash>;
-    /// Audit path of a leaf in the tree of the first `size` leaves.
-    fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>>;
-    /// Proof that the tree of `old` leaves is a prefix of that of `new` leaves.
-    fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>>;
-    /// Hash of a leaf.
-    fn leaf(&self, index: u64) -> Option<Hash>;
-}
-
-impl TreeView for Tree {
-    fn size(&self) -> u64 {
-        Self::size(self)
-    }
-
-    fn root(&self, size: u64) -> Option<Hash> {
-        Self::root(self, size)
-    }
-
-    fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-        self.inclusion_proof(index, size)
-    }
-
-    fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-        self.consistency_proof(old, new)
-    }
-
-    fn leaf(&self, index: u64) -> Option<Hash> {
-        Self::leaf(self, index)
-    }
-}
-
 /// The seal tree with a log under it.
-pub trait SealLog: TreeView + Send + Sync {
+pub trait SealLog: Nodes + Send + Sync {
     /// Appends a leaf and returns its index once it is on stable storage and in the tree.
     fn append(&self, leaf: Vec<u8>) -> impl Future<Output = Result<u64, SealError>> + Send;
 }
@@ -96,25 +60,13 @@ impl MemorySeal {
     }
 }
 
-impl TreeView for MemorySeal {
+impl Nodes for MemorySeal {
     fn size(&self) -> u64 {
         self.with(|tree| tree.size())
     }
 
-    fn root(&self, size: u64) -> Option<Hash> {
-        self.with(|tree| tree.root(size))
-    }
-
-    fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-        self.with(|tree| tree.inclusion_proof(index, size))
-    }
-
-    fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-        self.with(|tree| tree.consistency_proof(old, new))
-    }
-
-    fn leaf(&self, index: u64) -> Option<Hash> {
-        self.with(|tree| tree.leaf(index))
+    fn node(&self, level: u32, at: u64) -> Option<Hash> {
+        self.with(|tree| tree.node(level, at))
     }
 }
 
@@ -147,7 +99,7 @@ pub async fn checkpoint_partition<L: SealLog>(
     keys: &Keys,
     log: &L,
     partition: u32,
-    tree: &(dyn TreeView + Sync),
+    tree: &(dyn Nodes + Sync),
     size: u64,
 ) -> Result<SealedCheckpoint, SealError> {
     let root = tree.root(size).ok_or_else(|| missing("partition", format!("root at size {size}")))?;
@@ -161,7 +113,7 @@ pub async fn checkpoint_partition<L: SealLog>(
 ///
 /// # Errors
 /// [`SealError::Tree`] when it has fewer leaves.
-pub fn seal_checkpoint(keys: &Keys, tree: &dyn TreeView, size: u64) -> Result<String, SealError> {
+pub fn seal_checkpoint(keys: &Keys, tree: &dyn Nodes, size: u64) -> Result<String, SealError> {
     let root = tree.root(size).ok_or_else(|| missing("seal", format!("root at size {size}")))?;
     Ok(Checkpoint { origin: keys.instance().seal_origin(), size, root }.sign(&keys.checkpoint))
 }
@@ -171,12 +123,12 @@ pub fn seal_checkpoint(keys: &Keys, tree: &dyn TreeView, size: u64) -> Result<St
 ///
 /// # Errors
 /// [`SealError::Tree`] when it is not there.
-pub fn prove_checkpoint(keys: &Keys, tree: &dyn TreeView, sealed: &SealedCheckpoint) -> Result<String, SealError> {
+pub fn prove_checkpoint(keys: &Keys, tree: &dyn Nodes, sealed: &SealedCheckpoint) -> Result<String, SealError> {
     let (index, size) = (sealed.seal_index, sealed.seal_index + 1);
     if tree.leaf(index) != Some(merkle::leaf_hash(sealed.note.as_bytes())) {
         return Err(missing("seal", format!("leaf {index} that is the checkpoint of partition {}", sealed.partition)));
     }
-    let path = tree.inclusion(index, size).ok_or_else(|| missing("seal", format!("leaf {index}")))?;
+    let path = tree.inclusion_proof(index, size).ok_or_else(|| missing("seal", format!("leaf {index}")))?;
     Ok(write_proof(index, &path, &seal_checkpoint(keys, tree, size)?))
 }
 
@@ -238,7 +190,7 @@ async fn place<L: SealLog>(log: &L, body: Vec<u8>, now: Timestamp) -> Result<Pla
     // The tree right after the entry: others may append meanwhile.
     let size = index + 1;
     let root = log.root(size).ok_or_else(|| missing("seal", format!("root at size {size}")))?;
-    let path = log.inclusion(index, size).ok_or_else(|| missing("seal", format!("leaf {index}")))?;
+    let path = log.inclusion_proof(index, size).ok_or_else(|| missing("seal", format!("leaf {index}")))?;
     Ok(Placed { index, size, root, path, time_secs: now.as_micros().div_euclid(1_000_000) })
 }
 

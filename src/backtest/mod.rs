@@ -285,7 +285,7 @@ fn next_batch(
             continue;
         }
         let position = Position { partition: PARTITION, index };
-        let events = decoder.decode(position, &record).map_err(|error| error.to_string());
+        let events = decoder.read(position, &record);
         batch.records.push(Decoded { index, record, events });
     }
     Ok((!batch.records.is_empty() || batch.unreadable > 0).then_some(batch))
@@ -334,7 +334,7 @@ impl<'a> Replay<'a> {
         let last = records.last().map(|record| record.index);
         for record in &records {
             self.now = self.now.max(record.record.envelope.received);
-            summary.events += record.events.as_ref().map_or(0, |events| events.len() as u64);
+            summary.events += record.events().len() as u64;
         }
         let mut findings = self.evaluate(records, summary)?;
         if let Some(last) = last {

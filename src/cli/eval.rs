@@ -192,7 +192,7 @@ impl Evaluation {
             match input.next()? {
                 None => return Ok(None),
                 Some((_, Ok(decoded))) => {
-                    let known = decoded.events.iter().flatten().filter(|event| event.time_known);
+                    let known = decoded.events().iter().filter(|event| event.time_known);
                     let time = known.map(|event| event.time).max();
                     let order = (time.unwrap_or(self.clock.newest.unwrap_or(self.wall)), decoded.index);
                     return Ok(Some(Pending { order, decoded }));

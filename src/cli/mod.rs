@@ -135,7 +135,12 @@ fn start_logging(arguments: &Arguments) {
     use tracing_subscriber::EnvFilter;
     let serving = matches!(arguments.command, Command::Serve(_));
     // The table library tells every step it takes, at length: what fails reaches us as an error anyway.
-    let default = if serving { "info,buoyant_kernel=warn,deltalake=warn" } else { "warn" };
+    // Its vacuum says at every turn that keeping versions, which we ask for and test, is new in it.
+    let default = if serving {
+        "info,buoyant_kernel=warn,deltalake=warn,deltalake_core::operations::vacuum=error"
+    } else {
+        "warn,deltalake_core::operations::vacuum=error"
+    };
     let filter = EnvFilter::try_from_env("PIPEPROOF_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if serving {

@@ -8,11 +8,14 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pipeproof_engine::invariant::Invariant;
+use pipeproof_engine::merkle::Nodes as _;
 use pipeproof_engine::rule::Rule;
 use pipeproof_engine::time::Timestamp;
+use pipeproof_ingest::log::Log;
 use pipeproof_record::lake::{RedactedRecord, Snapshot};
 use pipeproof_record::store::ForgottenDuplicates;
 use pipeproof_reports::checkpoint::Checkpoint;
@@ -59,7 +62,7 @@ pub(crate) async fn verify(shared: &Arc<Shared>) -> Result<Vec<Check>, NodeError
     let _turn = shared.copying.lock().await;
     let archived = *shared.archived.borrow();
     let lake = shared.lake.pin();
-    let mut checks = vec![store(shared).await?, logs(shared)];
+    let mut checks = vec![store(shared).await?, logs(shared), leaf_hashes(shared).await?];
     let forgotten = shared
         .store
         .forgotten_duplicates(PARTITION)
@@ -134,6 +137,27 @@ fn logs(shared: &Shared) -> Check {
         );
     }
     Check::of("logs", &problems, "what was read when they were opened was what had been written".to_owned())
+}
+
+/// The kept leaf hashes are those that the tree was made of. What is damaged of them is mended, as opening the log does.
+async fn leaf_hashes(shared: &Arc<Shared>) -> Result<Check, NodeError> {
+    let size = shared.log.size();
+    let mut problems = Vec::new();
+    for first in (0..size).step_by(usize::try_from(Log::HASHES_AT_ONCE).unwrap_or(usize::MAX)) {
+        match damage::check_hashes(shared, first).await? {
+            Ok(0) => {}
+            Ok(damaged) => {
+                problems.push(format!("{damaged} from record {first} on were damaged, and are written again"))
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut fine = format!("the hashes of {size} records are those of the tree");
+    let mended = shared.mended_hashes.load(Ordering::Acquire);
+    if mended > 0 {
+        fine.push_str(&format!("; {mended} were damaged, and were written again after the start"));
+    }
+    Ok(Check::of("leaf hashes", &problems, fine))
 }
 
 fn files(lake: &Snapshot) -> Check {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pipeproof_engine::commit::Duplicate;
 use pipeproof_engine::invariant::Invariant;
-use pipeproof_engine::merkle::leaf_hash;
+use pipeproof_engine::merkle::{Nodes as _, leaf_hash};
 use pipeproof_engine::record::encode_parts;
 use pipeproof_record::lake::Skip;
 use pipeproof_record::store::StoreError;
@@ -119,7 +119,7 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
         next = index + 1;
         count += 1;
         let leaf = encode_parts(stored.envelope.as_bytes(), &stored.salt, &stored.body);
-        let same = leaf.is_ok_and(|leaf| looked.shared.log.leaf_hash(index) == Some(leaf_hash(&leaf)));
+        let same = leaf.is_ok_and(|leaf| looked.shared.log.leaf(index) == Some(leaf_hash(&leaf)));
         if !same {
             walk.problems.add(|| format!("record {index} of the lake is not the leaf in the tree"));
         }
@@ -234,7 +234,7 @@ pub(super) fn redactions(looked: &Looked<'_>) -> Option<Check> {
         }
     }
     for (index, record) in *redacted {
-        if shared.log.leaf_hash(*index) != Some(record.leaf_hash) {
+        if shared.log.leaf(*index) != Some(record.leaf_hash) {
             problems.push(format!("the leaf hash of the redacted record {index} is not the one in the tree"));
         }
         if registry.redaction_of(*index).is_none() {

@@ -167,9 +167,8 @@ fn tell(
         if received < asking.choice.from || received >= asking.choice.to || !asked_source {
             continue;
         }
-        // A dead letter has no events.
-        let Ok(events) = decoder.decode(Position { partition: PARTITION, index }, &record) else { continue };
-        for event in events {
+        let read = decoder.read(Position { partition: PARTITION, index }, &record);
+        for event in read.unwrap_or_else(|dead| dead.leaks) {
             let action = asking.action.as_deref();
             let told = action
                 .is_none_or(|action| event.fields.get_text(pipeproof_engine::fields::Field::Action) == Some(action))

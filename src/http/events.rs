@@ -1,5 +1,5 @@
 //! `POST /v1/events/{source}`: authenticity, limits, unwrapping and redaction by `ingest`, then the log, then 2xx. Firehose
-//! is answered in its own form.
+//! and a Kubernetes API server that asks are answered in their own forms.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use pipeproof_ingest::receive::Framing;
 use serde_json::json;
 
 use super::ApiError;
+use super::admission;
 use super::answers::Asked;
 use super::body::read;
 use super::sender::{Sender, allowed, bound};
@@ -34,12 +35,15 @@ pub(crate) async fn receive(
     let taken = async {
         let allowed = allowed(&shared, &sender, &headers, &name).await?;
         let body = read(&shared, allowed.standing(), &headers, body).await?;
-        allowed.take(&shared, Framing::Values, headers, query, body).await
+        let review = admission::answer(allowed.source.source_type, &body);
+        let taken = allowed.take(&shared, Framing::Values, headers, query, body).await?;
+        Ok::<_, ApiError>((taken, review))
     }
     .await;
     match (firehose, taken) {
         (Some(request), taken) => firehose_answer(&shared, &request, taken),
-        (None, Ok(taken)) => accepted(&taken).into_response(),
+        (None, Ok((_, Some(review)))) => Json(review).into_response(),
+        (None, Ok((taken, None))) => accepted(&taken).into_response(),
         (None, Err(error)) => error.into_response(),
     }
 }
@@ -82,7 +86,7 @@ fn accepted(taken: &Taken) -> Json<serde_json::Value> {
 }
 
 /// Amazon Data Firehose, "HTTP endpoint delivery request and response specifications".
-fn firehose_answer(shared: &Shared, request: &str, taken: Result<Taken, ApiError>) -> Response {
+fn firehose_answer<T>(shared: &Shared, request: &str, taken: Result<T, ApiError>) -> Response {
     let mut answer = json!({ "requestId": request, "timestamp": shared.clock.now().as_micros() / 1_000 });
     match taken {
         Ok(_) => Json(answer).into_response(),

@@ -1,6 +1,7 @@
 //! The HTTP API: one table of routes, each with the scope it needs. What is not in the table is not served.
 
 mod admin;
+mod admission;
 mod answers;
 pub(crate) mod backtest;
 pub(crate) mod body;

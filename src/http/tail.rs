@@ -137,10 +137,10 @@ async fn next_piece(
     let told = move || {
         let mut piece = Vec::new();
         for (index, leaf) in leaves.iter().filter(|(index, _)| !repeated.contains(index)) {
-            // What cannot be read was left out by detection, and counted there; a dead letter has no events.
+            // What cannot be read was left out by detection, and counted there.
             let Ok(decoded) = decode_leaf(&mut decoder, *index, leaf) else { continue };
             let is_asked_for = source.as_ref().is_none_or(|source| *source == decoded.record.envelope.source);
-            for event in decoded.events.iter().flatten().filter(|_| is_asked_for) {
+            for event in decoded.events().iter().filter(|_| is_asked_for) {
                 let of_event = event.fields.get_text(Field::Action);
                 if action.as_deref().is_none_or(|action| of_event == Some(action)) {
                     piece.extend_from_slice(words.object(event).to_string().as_bytes());

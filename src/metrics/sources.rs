@@ -66,7 +66,7 @@ impl Arrivals {
             }
             let own = all.by_source.entry(envelope.source.clone()).or_default();
             own.records += 1;
-            let events = decoded.events.as_deref().unwrap_or_default();
+            let events = decoded.events();
             own.events += events.len() as u64;
             all.records.push((decoded.index, envelope.source.clone()));
             let Some(first) = events.first() else { continue };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use pipeproof_engine::control::OWN_SOURCE;
-use pipeproof_engine::event::{Event, EventId};
+use pipeproof_engine::event::EventId;
 use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::fields::Fields;
 use pipeproof_engine::record::{Authenticity, CollectionMode, LeafParts, Position, Record, RecordError};
@@ -113,8 +113,8 @@ async fn rows(
             let position = Position { partition: PARTITION, index: *index };
             let of_record = match decode_leaf(&mut decoder, *index, leaf) {
                 Ok(decoded) => {
-                    let events: Result<&[Event], &str> = decoded.events.as_deref().map_err(String::as_str);
-                    event_rows(position, leaf, &decoded.record, events)
+                    let dead = decoded.events.as_ref().err().map(|dead| dead.reason.as_str());
+                    event_rows(position, leaf, &decoded.record, decoded.events(), dead)
                 }
                 // Detection left it out, and counted that. Here it is kept: once the log is retired, nobody else has it.
                 Err(reason) => unread(position, leaf, &reason, stand_ins.now).map(|row| vec![row]),

@@ -47,7 +47,7 @@ pub(super) fn spawn(shared: Arc<Shared>, detector: Detector, delta_bytes: usize)
 pub(crate) fn decode_leaf(decoder: &mut Decoder, index: u64, leaf: &Bytes) -> Result<Decoded, String> {
     let record = Record::decode(leaf).map_err(|error| error.to_string())?;
     let position = Position { partition: PARTITION, index };
-    let events = decoder.decode(position, &record).map_err(|error| error.to_string());
+    let events = decoder.read(position, &record);
     Ok(Decoded { index, record, events })
 }
 

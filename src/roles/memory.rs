@@ -7,6 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeproof_engine::control::Control;
+use pipeproof_engine::time::Timestamp;
+
 use crate::node::Shared;
 
 /// How often memory is looked at.
@@ -15,10 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FULL: u64 = 90;
 /// … and at which it is again.
 const ROOM: u64 = 80;
+/// How often at most it is written down that it is reached.
+const SAY_EVERY: Duration = Duration::from_secs(3_600);
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let Some(limit) = shared.memory_bytes.or_else(of_group).or_else(of_machine) else { return };
     let mut stopping = shared.stopping.subscribe();
+    let mut said: Option<Timestamp> = None;
     loop {
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -29,7 +35,16 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let share = used.saturating_mul(100) / limit.max(1);
         if share >= FULL {
             let reason = format!("{} of {} MiB are in use: raise the limit or send less", used >> 20, limit >> 20);
-            shared.set_trouble("memory", Some(reason));
+            shared.set_trouble("memory", Some(reason.clone()));
+            let now = shared.clock.now();
+            if said.is_none_or(|said| now >= said.plus(SAY_EVERY)) {
+                said = Some(now);
+                // What everything holds together has a bound as well.
+                let control = Control::BoundReached { rule: "memory".to_owned(), dropped: 0, reason };
+                if let Err(error) = shared.control(control).await {
+                    tracing::warn!(%error, "cannot write down that memory is full");
+                }
+            }
         } else if share < ROOM {
             shared.set_trouble("memory", None);
         }

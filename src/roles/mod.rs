@@ -4,6 +4,7 @@ mod archive;
 mod bounds;
 mod deliver;
 mod detect;
+mod hashes;
 mod memory;
 mod rebuild;
 mod retain;
@@ -22,7 +23,7 @@ pub(crate) use deliver::deliverer;
 pub(crate) use detect::{by_set, decode_leaf};
 pub(crate) use rebuild::{fold_registry, rebuild_registry};
 pub(crate) use retain::Retention;
-pub(crate) use seal::{PartitionTree, SealedTree, check_last_checkpoint, seal_now, sealed_size};
+pub(crate) use seal::{SealedTree, check_last_checkpoint, last_sealed, seal_now};
 pub(crate) use silence::{Patience, RawPatience};
 pub(crate) use sql_rules::{SqlStatus, record as sql_record};
 
@@ -41,6 +42,7 @@ pub(crate) fn spawn(
         ("tidy", tokio::spawn(tidy::run(Arc::clone(shared)))),
         ("seal", tokio::spawn(seal::run(Arc::clone(shared)))),
         ("retain", tokio::spawn(retain::run(Arc::clone(shared)))),
+        ("hashes", tokio::spawn(hashes::run(Arc::clone(shared)))),
         ("silence", tokio::spawn(silence::run(Arc::clone(shared)))),
         ("sql rules", tokio::spawn(sql_rules::run(Arc::clone(shared)))),
         ("bounds", tokio::spawn(bounds::run(Arc::clone(shared)))),

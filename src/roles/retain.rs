@@ -23,7 +23,7 @@ pub(crate) struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { age: Duration::from_secs(7 * 86_400), bytes: 16 << 30, every: Duration::from_secs(60) }
+        Self { age: Duration::from_secs(7 * 86_400), bytes: 1 << 30, every: Duration::from_secs(60) }
     }
 }
 

@@ -5,53 +5,31 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pipeproof_engine::failpoint::Failpoint;
-use pipeproof_engine::merkle::Hash;
+use pipeproof_engine::merkle::{Hash, Nodes};
 use pipeproof_engine::record::Record;
-use pipeproof_ingest::log::Log;
+use pipeproof_ingest::log::{Log, Sealed};
 use pipeproof_record::lake::{CheckpointRow, Table};
 use pipeproof_reports::checkpoint::Checkpoint;
 use pipeproof_reports::keys::Keys;
-use pipeproof_reports::seal::{SealError, SealLog, SealedCheckpoint, TreeView, checkpoint_partition};
+use pipeproof_reports::seal::{SealError, SealLog, SealedCheckpoint, checkpoint_partition};
 
 use crate::node::{NodeError, PARTITION, Shared};
 
 /// Leaves of the seal tree that are read at once.
 const AT_ONCE: usize = 256;
 
-/// A log's tree, up to its durable mark.
-pub(crate) struct PartitionTree<'a>(pub(crate) &'a Log);
-
 /// The seal tree over its log.
 pub(crate) struct SealedTree<'a>(pub(crate) &'a Log);
 
-macro_rules! tree_view {
-    ($name:ident) => {
-        impl TreeView for $name<'_> {
-            fn size(&self) -> u64 {
-                *self.0.durable().borrow()
-            }
+impl Nodes for SealedTree<'_> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
 
-            fn root(&self, size: u64) -> Option<Hash> {
-                self.0.root(size)
-            }
-
-            fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-                self.0.inclusion_proof(index, size)
-            }
-
-            fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-                self.0.consistency_proof(old, new)
-            }
-
-            fn leaf(&self, index: u64) -> Option<Hash> {
-                self.0.leaf_hash(index)
-            }
-        }
-    };
+    fn node(&self, level: u32, at: u64) -> Option<Hash> {
+        self.0.node(level, at)
+    }
 }
-
-tree_view!(PartitionTree);
-tree_view!(SealedTree);
 
 impl SealLog for SealedTree<'_> {
     async fn append(&self, leaf: Vec<u8>) -> Result<u64, SealError> {
@@ -80,9 +58,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 pub(crate) async fn seal_now(shared: &Arc<Shared>) -> Result<SealedCheckpoint, NodeError> {
     let size = *shared.log.durable().borrow();
     let consistent = check_last_checkpoint(&shared.keys, &shared.log, &shared.seal).is_ok();
-    let tree = PartitionTree(&shared.log);
     Failpoint::SealBeforeAppend.pass();
-    let sealed = checkpoint_partition(&shared.keys, &SealedTree(&shared.seal), PARTITION, &tree, size)
+    let sealed = checkpoint_partition(&shared.keys, &SealedTree(&shared.seal), PARTITION, &shared.log, size)
         .await
         .map_err(NodeError::part("seal a checkpoint"))?;
     Failpoint::SealAfterAppend.pass();
@@ -166,11 +143,11 @@ fn last_checkpoint(seal: &Log, origin: &str) -> Result<Option<String>, NodeError
     Ok(None)
 }
 
-/// The number of records the last sealed checkpoint covers.
-pub(crate) fn sealed_size(keys: &Keys, seal: &Log) -> Result<u64, NodeError> {
-    let Some(note) = last_checkpoint(seal, &keys.instance().partition_origin(PARTITION))? else { return Ok(0) };
+/// What the last sealed checkpoint says; whether it is signed is for [`check_last_checkpoint`]. `None` for a new folder.
+pub(crate) fn last_sealed(keys: &Keys, seal: &Log) -> Result<Option<Sealed>, NodeError> {
+    let Some(note) = last_checkpoint(seal, &keys.instance().partition_origin(PARTITION))? else { return Ok(None) };
     let checkpoint = Checkpoint::read_unverified(&note).map_err(NodeError::part("read the last checkpoint"))?;
-    Ok(checkpoint.size)
+    Ok(Some(Sealed { size: checkpoint.size, root: checkpoint.root }))
 }
 
 /// Refuses a log that is not the one the last checkpoint sealed.

@@ -132,7 +132,11 @@ receivers:
     ),
 )];
 
-pub(super) const ADMISSION: &[Step] = &[shell("an AdmissionReview with its answer, from what handles it", POST)];
+pub(super) const ADMISSION: &[Step] = &[
+    yaml("kubectl apply -f -", include_str!("../../deploy/sources/kubernetes-admission-webhook.yaml")),
+    yaml("the control plane's files", include_str!("../../deploy/sources/kubernetes-admission-kubeconfig.yaml")),
+    shell("or an AdmissionReview with its answer, from what handles it", POST),
+];
 
 pub(super) const OPA: &[Step] = &[yaml("OPA's configuration", include_str!("../../deploy/sources/opa.yaml"))];
 

@@ -11,8 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pipeproof_engine::clock::SystemClock;
 use pipeproof_engine::commit::Store as _;
+use pipeproof_engine::merkle::Nodes as _;
 use pipeproof_engine::time::Timestamp;
-use pipeproof_ingest::log::{Log, LogOptions, Opened};
+use pipeproof_ingest::log::{HashesChecked, Knowing, Log, LogOptions, Opened, Sealed};
 use pipeproof_record::lake::Snapshot;
 use pipeproof_record::store::{DeliveryFilter, IncidentFilter, SqliteStore};
 use rand::rngs::StdRng;
@@ -57,7 +58,7 @@ pub(crate) async fn torn_tail(seed: u64, record_bytes: usize) -> Row {
     row.counted.events = true;
     let folder = TempDir::new().unwrap();
     let dir = folder.path().join("log");
-    let Opened { log, .. } = Log::open(&dir, 0, LogOptions::default()).unwrap();
+    let Opened { log, .. } = Log::open(&dir, Knowing::default(), LogOptions::default()).unwrap();
     let leaves = |from: usize, to: usize| {
         (from..to).map(move |number| Bytes::from(vec![u8::try_from(number).unwrap(); record_bytes]))
     };
@@ -82,7 +83,8 @@ pub(crate) async fn torn_tail(seed: u64, record_bytes: usize) -> Row {
             }
             fs::write(&segment, &bytes).unwrap();
             fs::write(dir.join("hashes"), hashes).unwrap();
-            let Opened { log, report } = Log::open(&dir, 3, LogOptions::default()).unwrap();
+            let Opened { log, report } =
+                Log::open(&dir, Knowing { durable: 3, ..Knowing::default() }, LogOptions::default()).unwrap();
             let expected = 3 + (cut - kept) / frame;
             let read = all(&log).await;
             let same = read.iter().zip(leaves(0, 8)).all(|((_, found), sent)| *found == sent);
@@ -256,7 +258,7 @@ impl Reference {
         let copy = TempDir::new().unwrap();
         copy_folder(data, copy.path());
         let read = async |part: &str| {
-            let log = Log::open(&copy.path().join(part), 0, LogOptions::default()).unwrap().log;
+            let log = Log::open(&copy.path().join(part), Knowing::default(), LogOptions::default()).unwrap().log;
             let read = all(&log).await;
             log.close().await;
             read
@@ -310,14 +312,21 @@ impl Reference {
             _ => {
                 let (dir, expected) = if part == "log" { ("log/0", &self.log) } else { ("seal", &self.seal) };
                 let known = expected.last().map_or(0, |(index, _)| index + 1);
-                let Ok(Opened { log, report }) = Log::open(&copy.path().join(dir), known, LogOptions::default()) else {
-                    return Fate::Named;
-                };
+                let sealed = (part == "log").then_some(Sealed { size: self.sealed.0, root: self.sealed.1 });
+                let knowing = Knowing { durable: known, sealed, leaves: None };
+                let opened = Log::open(&copy.path().join(dir), knowing, LogOptions::default());
+                let Ok(Opened { log, report }) = opened else { return Fate::Named };
+                // A start leaves hashes of retired records for later.
+                let mut unread = (0..report.hashes_unread).step_by(Log::HASHES_AT_ONCE.try_into().unwrap());
+                let is_mended = |first| log.check_hashes(first, &BTreeMap::new()).unwrap() != HashesChecked::Whole;
+                let mended_later = unread.any(is_mended);
                 // A start compares the tree with the last sealed checkpoint.
                 let is_sealed = part != "log" || log.root(self.sealed.0) == Some(self.sealed.1);
                 let named = !report.quarantined.is_empty()
                     || !report.bad_headers.is_empty()
                     || report.hashes_rewritten > 0
+                    || report.blocks_rewritten > 0
+                    || mended_later
                     || !is_sealed;
                 let read = all(&log).await;
                 log.close().await;

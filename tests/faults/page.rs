@@ -23,12 +23,6 @@ no node can know: these runs compare with a ledger and a reference of their own.
 pub(crate) fn open_rows() -> Vec<Row> {
     [
         ("F5", "bit flips in a search index", "there is no search index yet"),
-        (
-            "-",
-            "ready within 10 s behind more than about 3 GB of log",
-            "what the log still holds is read at the start, 3.4 s per GB in the run above; by default it may keep 16 GiB",
-        ),
-        ("-", "the Merkle tree's memory", "64 bytes for every record ever received stay in memory"),
         ("F15–F20", "PostgreSQL, Kafka and object storage", "these back ends do not exist yet"),
     ]
     .into_iter()

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pipeproof_ingest::log::{Log, LogOptions};
+use pipeproof_engine::merkle::Nodes as _;
+use pipeproof_ingest::log::{Knowing, Log, LogOptions};
 use serde_json::json;
 
 use crate::damage::{copy_folder, files, verified};
@@ -82,7 +83,7 @@ async fn same_trees(row: &mut Row, original: &Path, restored: &Path) {
         for part in ["log/0", "seal"] {
             // Opening a log may write to it.
             copy_folder(&data.join(part), &copy.path().join(part));
-            trees.push(Log::open(&copy.path().join(part), 0, LogOptions::default()).unwrap().log);
+            trees.push(Log::open(&copy.path().join(part), Knowing::default(), LogOptions::default()).unwrap().log);
         }
     }
     let [log, seal, restored_log, restored_seal] = &trees[..] else { unreachable!() };
@@ -347,8 +348,10 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     };
     tokio::join!(futures::future::join_all((0..SOAK.1).map(|_| one())), watch);
     let held = (world.generator.acknowledged().len() - before) as f64 / began.elapsed().as_secs_f64();
+    // Those this run may use: others may be taken by other runs.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     row.say(format!(
-        "capacity {capacity:.0} events/s, {asked:.0} asked for, {held:.0} held ({:.0} %)",
+        "capacity {capacity:.0} events/s on {processors} processors, {asked:.0} asked for, {held:.0} held ({:.0} %)",
         held / capacity * 100.0
     ));
     row.expect(held >= asked * 0.95, "the rate was not held");

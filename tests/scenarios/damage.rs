@@ -176,6 +176,45 @@ async fn leaf_hashes_of_retired_records_are_derived_from_the_lake() {
 }
 
 #[tokio::test]
+async fn leaf_hashes_that_a_start_leaves_unread_are_mended_behind_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let small = "seal_every: 1s\nlog: {segment_bytes: 1048576, keep_bytes: 0, retire_every: 1s}\n";
+    let server = Setup::new().config(small).on(&data).start();
+    let token = token_of(&server.add_source("any", "json", &[]));
+    let padding = "x".repeat(3_000);
+    for batch in 0..6 {
+        let lines: Vec<_> = (0..300).map(|n| json!({ "n": batch * 300 + n, "padding": padding }).to_string()).collect();
+        server.send("any", &token, lines.join("\n")).await.expect(200);
+    }
+    server.settled().await;
+    eventually("a block of leaf hashes and more is retired", || async {
+        (position(&server.get("/v1/status").await, "log_first") > 1_100).then_some(())
+    })
+    .await;
+    assert!(server.terminate().0.success());
+    let path = data.join("log/0/hashes");
+    let whole = fs::read(&path).unwrap();
+    let mut hashes = whole.clone();
+    // One bit, which can be told, and entries that only the lake knows.
+    hashes[300 * 36] ^= 1;
+    hashes[700 * 36..702 * 36].fill(0xAA);
+    fs::write(&path, hashes).unwrap();
+
+    let server = Setup::new().config(small).on(&data).start();
+    eventually("they are counted", || async {
+        let counted = metric(&server, "pipeproof_log_damaged_total{log=\"log\",what=\"hashes\"}").await;
+        counted.ends_with(" 3").then_some(())
+    })
+    .await;
+    assert!(server.log().iter().any(|line| line.contains("3 leaf hashes from record 0 on were damaged")), "it says so");
+    assert_eq!(fs::read(&path).unwrap()[..1024 * 36], whole[..1024 * 36], "they are as they were");
+    server.settled().await;
+    let doctor = server.api(Method::POST, "/v1/doctor", Some(json!({}))).await.json();
+    assert_eq!(doctor["holds"], json!(true), "{doctor}");
+}
+
+#[tokio::test]
 async fn a_backup_knows_how_far_files_were_read() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("app.log");

@@ -150,4 +150,13 @@ async fn memory_that_is_nearly_used_up_is_said_and_senders_come_again() {
         (server.send("any", &token, "{\"a\":3}").await.status == 200).then_some(())
     })
     .await;
+    eventually("a finding says it", || async {
+        server
+            .findings()
+            .await
+            .iter()
+            .any(|finding| finding.to_string().contains("memory reached a bound"))
+            .then_some(())
+    })
+    .await;
 }

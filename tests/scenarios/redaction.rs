@@ -399,6 +399,29 @@ async fn declared_identifiers_stay_readable() {
     assert!(items(&server.get("/v1/deadletters").await, "dead_letters").is_empty());
 }
 
+#[tokio::test]
+async fn a_secret_in_a_dead_letter_is_an_event_and_a_finding() {
+    let server = Server::start();
+    let scans = token_of(&server.add_source("scans", "falco", &[]));
+    let secret = format!("ghp_{}", random(36, "dead letter", ALNUM));
+    server.send("scans", &scans, json!({"no": "alert of Falco's", "note": secret}).to_string()).await.expect(200);
+    server.settled().await;
+    assert_eq!(items(&server.get("/v1/deadletters").await, "dead_letters").len(), 1);
+    let rows = server.sql("SELECT leak_type, dead_letter IS NULL FROM events WHERE action = 'leak.detected'").await;
+    assert_eq!(rows, [[json!("github-token"), json!(true)]]);
+    eventually("the finding", || async {
+        server
+            .findings()
+            .await
+            .iter()
+            .any(|finding| finding["rule_title"] == "Secret found in what a pipeline wrote")
+            .then_some(())
+    })
+    .await;
+    let doctor = server.cli(&["doctor", "--verify", "--format", "json"]);
+    assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
+}
+
 fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })

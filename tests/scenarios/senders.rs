@@ -414,7 +414,16 @@ fn requests(printed: &Printed) -> Vec<Sent> {
         T::AzureSignin | T::AzureActivity | T::AzureKeyvault => {
             vec![printed.part("curl").curl(&decoded("azure_monitor/after-documentation.ndjson"))]
         }
-        T::KubernetesAdmission => vec![printed.part("curl").curl(&decoded("k8s_admissionreview/after-api.ndjson"))],
+        T::KubernetesAdmission => {
+            let review = decoded("k8s_admissionreview/after-api.ndjson");
+            let hook = &printed.yaml("ValidatingWebhookConfiguration")[0]["webhooks"][0];
+            let url = hook["clientConfig"]["url"].as_str().unwrap();
+            let user = &printed.yaml("AdmissionConfiguration")[1]["users"][0];
+            assert!(url.contains(user["name"].as_str().unwrap()), "{user} is not by the host of {url}");
+            let token = format!("Bearer {}", user["user"]["token"].as_str().unwrap());
+            let asked = sent(url, &[JSON, ("Authorization", &token)], review.clone(), "bearer");
+            vec![asked, printed.part("curl").curl(&review)]
+        }
         T::HardenRunner => vec![printed.part("curl").curl(&decoded("harden_runner/after-source.ndjson"))],
         T::SigstoreBundle => vec![printed.part("curl").curl(&fixture("sigstore_bundle/happy-path-v0.3.json"))],
         T::RekorEntry => {

@@ -142,6 +142,30 @@ async fn otlp_logs_as_json_and_what_is_none() {
 }
 
 #[tokio::test]
+async fn an_api_server_that_asks_is_answered_once_it_is_on_record() {
+    let server = Server::start();
+    let token = token_of(&server.add_source("cluster", "kubernetes.admission", &[]));
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "operation": "CREATE", "namespace": "shop", "name": "web",
+        "kind": {"group": "", "version": "v1", "kind": "Pod"}, "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "userInfo": {"username": "jane"},
+        "object": {"spec": {"containers": [{"name": "web", "image": "ghcr.io/acme/web:1"}]}}}});
+    let answer = server.send("cluster", &token, review.to_string()).await.expect(200).json();
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(answer["response"], json!({"uid": review["request"]["uid"], "allowed": true}));
+    // It asks again where the answer was lost on the way.
+    assert_eq!(server.send("cluster", &token, review.to_string()).await.expect(200).json(), answer);
+    let mut answered = review.clone();
+    answered["request"]["uid"] = json!("another");
+    answered["response"] = json!({"uid": "another", "allowed": false});
+    assert_eq!(server.send("cluster", &token, answered.to_string()).await.expect(200).json()["accepted"], 1);
+    assert_eq!(server.send("cluster", "ppt_wrong", review.to_string()).await.status, 401);
+    server.settled().await;
+    let of_pods = "SELECT count(*) FROM events WHERE source = 'cluster' AND sub = 0 AND actor_id = 'jane'";
+    assert_eq!(server.count(of_pods).await, 2);
+}
+
+#[tokio::test]
 async fn opa_firehose_and_cloudevents() {
     let server = Server::start();
     let token = token_of(&server.add_source("any", "json", &[]));

@@ -449,9 +449,22 @@ fn release(draft: &mut Draft, root: Value<'_>, action: &str) {
     };
 }
 
-/// Any other event: named as GitHub names it, its time where its subject says one.
+/// Any other event: named as GitHub names it, its time and its outcome where its subject says them.
 fn generic(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     let full = if action.is_empty() { format!("github.{event}") } else { format!("github.{event}.{action}") };
     name(&mut draft.fields, &full, "scm");
+    let state = match event {
+        "status" => root.str_at(&["state"]),
+        "page_build" => root.str_at(&["build", "status"]),
+        _ => None,
+    };
+    // A status that is pending and a page that is being built have not ended.
+    let success = match state {
+        Some("success" | "built") => Some(true),
+        Some("failure" | "error" | "errored") => Some(false),
+        _ => None,
+    };
+    draft.fields.text(Field::Outcome, success.map(outcome));
+    draft.fields.text(Field::Reason, state);
     draft.time = subject_time(root, event, action);
 }

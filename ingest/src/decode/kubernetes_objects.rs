@@ -180,9 +180,11 @@ pub(super) fn policy(fields: &mut Fields, root: Value<'_>, verb: &str, name: &st
     let texts = written.map(|object| attributes(object)).unwrap_or_default();
     let failure = pick(&texts, "failurePolicy", &["ignore"]);
     fields.text(Field::K8sFailurePolicy, failure.as_deref());
-    let enforcement = ["validationFailureAction", "failureAction", "enforcementAction", "mode", "validationActions"]
+    let enforcement = ["validationFailureAction", "failureAction", "enforcementAction", "mode"]
         .iter()
         .find_map(|key| pick(&texts, key, &["audit", "warn", "dryrun"]))
+        // All of these are taken, so one that denies is enough.
+        .or_else(|| pick(&texts, "validationActions", &["deny"]))
         .map(|word| word.to_lowercase())
         .map(|word| if word == "deny" { "enforce".to_owned() } else { word });
     fields.text(Field::K8sEnforcement, enforcement.as_deref());

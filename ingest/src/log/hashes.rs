@@ -3,8 +3,12 @@
 //! It keeps the tree whole when a record is damaged, and outlives the segments. It is written after its records were
 //! synced, so an entry proves that they had been: what is damaged then is corruption, and no torn tail.
 
+use std::io;
+
 use engine::merkle::Hash;
 use pipeproof_engine as engine;
+
+use super::disk::DiskFile;
 
 /// Name of the file.
 pub(crate) const FILE: &str = "hashes";
@@ -22,7 +26,7 @@ pub(crate) fn write(out: &mut Vec<u8>, hash: &Hash) {
     out.extend_from_slice(&crc32c::crc32c(hash).to_le_bytes());
 }
 
-/// The entries of the file; `None` for a damaged one. What is left of a cut entry at the end is not one.
+/// Entries; `None` for a damaged one. What is left of a cut entry at the end is not one.
 pub(crate) fn read(bytes: &[u8]) -> Vec<Option<Hash>> {
     let (entries, _) = bytes.as_chunks::<ENTRY_BYTES>();
     entries
@@ -34,30 +38,75 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Option<Hash>> {
         .collect()
 }
 
-/// The hash of a damaged entry of which one bit is wrong. The checksum tells any two entries apart that differ in a few bits, so there
-/// is one such hash at most; that it is the right one is seen by the tree's sealed root.
-pub(crate) fn mended(bytes: &[u8], index: u64) -> Option<Hash> {
-    let (entries, _) = bytes.as_chunks::<ENTRY_BYTES>();
-    let (mut hash, crc) = entries.get(usize::try_from(index).ok()?)?.split_first_chunk::<32>().map(|(h, c)| (*h, c))?;
-    let crc = u32::from_le_bytes(crc.try_into().ok()?);
-    if (crc ^ crc32c::crc32c(&hash)).count_ones() <= 1 {
-        return Some(hash);
-    }
-    for at in 0..hash.len() {
-        for bit in 0..8 {
-            *hash.get_mut(at)? ^= 1 << bit;
-            if crc32c::crc32c(&hash) == crc {
-                return Some(hash);
-            }
-            *hash.get_mut(at)? ^= 1 << bit;
+/// Entries of the file from one record on.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    first: u64,
+    bytes: Vec<u8>,
+    entries: Vec<Option<Hash>>,
+}
+
+impl Kept {
+    /// Reads the entries of the records from `first` on and before `end`, as far as there are any.
+    pub(crate) fn from_file(file: &dyn DiskFile, first: u64, end: u64) -> io::Result<Self> {
+        let (start, end) = (offset(first), offset(end).min(file.size()?));
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
+        if !bytes.is_empty() {
+            file.read_at(start, &mut bytes)?;
         }
+        let entries = read(&bytes);
+        Ok(Self { first, bytes, entries })
     }
-    None
+
+    /// Index of the first record after the last entry, damaged or not.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// Index of the first record after the last undamaged entry.
+    pub(crate) fn proven(&self) -> u64 {
+        self.entries.iter().rposition(Option::is_some).map_or(0, |last| self.first + last as u64 + 1)
+    }
+
+    /// The hash of a record, if its entry is undamaged.
+    pub(crate) fn get(&self, index: u64) -> Option<Hash> {
+        self.entries.get(self.place(index)?).copied().flatten()
+    }
+
+    /// The hash of a damaged entry of which one bit is wrong. The checksum tells any two entries apart that differ in a few bits, so
+    /// there is one such hash at most; that it is the right one is seen by the tree's sealed root.
+    pub(crate) fn mended(&self, index: u64) -> Option<Hash> {
+        let (entries, _) = self.bytes.as_chunks::<ENTRY_BYTES>();
+        let entry = entries.get(self.place(index)?)?;
+        let (mut hash, crc) = entry.split_first_chunk::<32>().map(|(hash, crc)| (*hash, crc))?;
+        let crc = u32::from_le_bytes(crc.try_into().ok()?);
+        if (crc ^ crc32c::crc32c(&hash)).count_ones() <= 1 {
+            return Some(hash);
+        }
+        for at in 0..hash.len() {
+            for bit in 0..8 {
+                *hash.get_mut(at)? ^= 1 << bit;
+                if crc32c::crc32c(&hash) == crc {
+                    return Some(hash);
+                }
+                *hash.get_mut(at)? ^= 1 << bit;
+            }
+        }
+        None
+    }
+
+    fn place(&self, index: u64) -> Option<usize> {
+        usize::try_from(index.checked_sub(self.first)?).ok()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn kept(first: u64, bytes: Vec<u8>) -> Kept {
+        Kept { first, entries: read(&bytes), bytes }
+    }
 
     #[test]
     fn any_one_wrong_bit_is_mended_and_two_are_not() {
@@ -67,11 +116,11 @@ mod tests {
         for bit in 0..ENTRY_BYTES * 8 {
             let mut bent = entries.clone();
             bent[ENTRY_BYTES + bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read(&bent)[1], None);
-            assert_eq!(mended(&bent, 1), Some(hash), "bit {bit}");
+            assert_eq!(kept(7, bent.clone()).get(8), None);
+            assert_eq!(kept(7, bent.clone()).mended(8), Some(hash), "bit {bit}");
             bent[ENTRY_BYTES + (bit / 8 + 5) % ENTRY_BYTES] ^= 16;
-            assert_eq!(mended(&bent, 1), None, "bit {bit} and another");
+            assert_eq!(kept(7, bent).mended(8), None, "bit {bit} and another");
         }
-        assert_eq!(mended(&entries, 2), None, "there is no such entry");
+        assert_eq!(kept(7, entries).mended(9), None, "there is no such entry");
     }
 }

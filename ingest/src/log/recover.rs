@@ -7,14 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
-use engine::merkle::{Hash, Tree};
+use engine::merkle::{Hash, Nodes as _, Tree};
 use pipeproof_engine as engine;
 
 use super::disk::{Disk, DiskFile};
 use super::erased::{self, Place};
+use super::hashes::Kept;
 use super::scan::{Scanned, scan_all};
-use super::{LogError, frame, hashes, retired};
+use super::tree::{self, BLOCK, LogTree};
+use super::{LogError, Sealed, frame, hashes, retired};
 
 /// What opening found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +40,12 @@ pub struct OpenReport {
     pub hashes_damaged: u64,
     /// Segments whose header was damaged; their records were read by the file's name.
     pub bad_headers: Vec<String>,
+    /// Kept roots of blocks of the tree that were not what they should be and are written again: the file is a copy, which a crash may
+    /// leave so.
+    pub blocks_rewritten: u64,
+    /// Leaf hashes that were not read: those of the first so many records. That they are right a sealed root says, up to damage since;
+    /// [`Log::check_hashes`](super::Log::check_hashes) reads them.
+    pub hashes_unread: u64,
 }
 
 /// A range of records that are lost as data.
@@ -93,35 +102,105 @@ impl Segment {
 /// What is left after judging.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    pub(crate) tree: Tree,
+    pub(crate) tree: LogTree,
     pub(crate) segments: Vec<Segment>,
     /// The segment to go on writing, if the last one ends cleanly.
     pub(crate) active: Option<Box<dyn DiskFile>>,
     pub(crate) hashes: Box<dyn DiskFile>,
+    pub(crate) blocks: Box<dyn DiskFile>,
     pub(crate) report: OpenReport,
     /// Records that are redacted.
     pub(crate) erased: BTreeMap<u64, Hash>,
 }
 
-/// Reads, checks and judges what is on disk.
+/// The leaves that are read, one after the other.
+struct Leaves {
+    first: u64,
+    hashes: Vec<Hash>,
+}
+
+impl Leaves {
+    /// Leaves of the tree so far.
+    fn size(&self) -> u64 {
+        self.first + self.hashes.len() as u64
+    }
+
+    fn push(&mut self, hash: Hash) {
+        self.hashes.push(hash);
+    }
+
+    fn from(&self, index: u64) -> impl Iterator<Item = (u64, Hash)> {
+        let skip = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        (self.first..).zip(self.hashes.iter().copied()).skip(skip)
+    }
+}
+
+/// Reads, checks and judges what is on disk. Hashes of retired records are left unread where the kept roots of their blocks give the
+/// sealed root.
 pub(crate) fn recover(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
+    known_durable: u64,
+    sealed: Option<Sealed>,
+    leaves: &BTreeMap<u64, Hash>,
+) -> Result<Recovered, LogError> {
+    let Some(sealed) = sealed else { return recover_behind(disk, Tree::new(), known_durable, leaves) };
+    let blocks = unread(disk.as_ref(), sealed.size)?;
+    if blocks.size() == 0 {
+        return recover_behind(disk, blocks, known_durable, leaves);
+    }
+    let recovered = recover_behind(disk, blocks, known_durable, leaves)?;
+    if recovered.tree.root(sealed.size) == Some(sealed.root) {
+        return Ok(recovered);
+    }
+    // Either these roots are damaged or the log is not the one that was sealed, which the caller sees.
+    tracing::warn!("kept roots of the log do not give the one that was sealed: all leaf hashes are read");
+    let before = recovered.report;
+    let mut recovered = recover_behind(disk, Tree::new(), known_durable, leaves)?;
+    recovered.report.torn_bytes += before.torn_bytes;
+    recovered.report.hashes_rewritten += before.hashes_rewritten;
+    recovered.report.hashes_damaged += before.hashes_damaged;
+    recovered.report.blocks_rewritten += before.blocks_rewritten;
+    Ok(recovered)
+}
+
+/// The kept roots of blocks whose leaf hashes need not be read: of records that are not here as data, and that were sealed.
+fn unread(disk: &dyn Disk, sealed: u64) -> Result<Tree, LogError> {
+    let first = segments(disk)?.first().copied().unwrap_or(u64::MAX);
+    let retired = retired::read(&read_side_file(disk, retired::FILE)?);
+    let hashes = match disk.open(hashes::FILE, false).and_then(|file| file.size()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        size => size.map_err(|cause| LogError::io("read", hashes::FILE, cause))?,
+    };
+    let below = sealed.min(first).min(retired).min(hashes / hashes::ENTRY_BYTES as u64);
+    Ok(tree::kept_blocks(&read_side_file(disk, tree::FILE)?, below / BLOCK))
+}
+
+/// First indices of the segments, ascending.
+fn segments(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
+    let names = disk.list().map_err(|cause| LogError::io("list the files of the log", "", cause))?;
+    let mut firsts: Vec<u64> = names.iter().filter_map(|name| frame::segment_first(name)).collect();
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// Reads, checks and judges what is on disk behind these blocks.
+fn recover_behind(
+    disk: &Arc<dyn Disk>,
+    blocks: Tree,
     known_durable: u64,
     leaves: &BTreeMap<u64, Hash>,
 ) -> Result<Recovered, LogError> {
-    let mut report = OpenReport::default();
-    let mut firsts: Vec<u64> = disk
-        .list()
-        .map_err(|cause| LogError::io("list the files of the log", "", cause))?
-        .iter()
-        .filter_map(|name| frame::segment_first(name))
-        .collect();
-    firsts.sort_unstable();
+    let shared_disk = disk;
+    let disk = disk.as_ref();
+    let from = blocks.size() * BLOCK;
+    let mut report = OpenReport { hashes_unread: from, ..OpenReport::default() };
+    let firsts = segments(disk)?;
     report.retired = retired::read(&read_side_file(disk, retired::FILE)?);
     let erased = erased::read(&read_side_file(disk, erased::FILE)?);
-    let (mut hash_file, hash_bytes) = open_hashes(disk)?;
-    let kept = hashes::read(&hash_bytes);
-    let mut known = Known { kept: &kept, bytes: &hash_bytes, erased: &erased, leaves, lost: Vec::new() };
+    let mut hash_file = open_or_create(disk, hashes::FILE)?;
+    let kept = Kept::from_file(hash_file.as_ref(), from, u64::MAX);
+    let kept = kept.map_err(|cause| LogError::io("read", hashes::FILE, cause))?;
+    let mut known = Known { kept: &kept, erased: &erased, leaves, lost: Vec::new() };
     let limits = firsts.iter().skip(1).copied().chain([u64::MAX]);
     let ranges: Vec<Range<u64>> = firsts.iter().zip(limits).map(|(first, limit)| *first..limit).collect();
     let scanned = scan_all(disk, &ranges, &kept, &erased)?;
@@ -134,64 +213,81 @@ pub(crate) fn recover(
 
     // A segment starts only where the log was durable, a group is written only after the one before was synced, and a
     // hash only after its record was.
-    let hashed = kept.iter().rposition(Option::is_some).map_or(0, |last| last as u64 + 1);
-    let segments = scanned.iter().map(|scan| scan.group.max(scan.segment.first));
-    let proven = segments.fold(known_durable.max(hashed).max(report.retired), u64::max);
-    let mut tree = Tree::new();
+    let groups = scanned.iter().map(|scan| scan.group.max(scan.segment.first));
+    let proven = groups.fold(known_durable.max(kept.proven()).max(report.retired), u64::max);
+    let mut read = Leaves { first: from, hashes: Vec::new() };
     let mut judged = Vec::new();
     for (number, scan) in scanned.into_iter().enumerate() {
-        if tree.size() < scan.segment.first {
-            let missing = tree.size()..scan.segment.first;
-            let name = frame::segment_name(tree.size());
-            restore_leaves(&mut tree, missing.clone(), &mut known);
+        if read.size() < scan.segment.first {
+            let missing = read.size()..scan.segment.first;
+            let name = frame::segment_name(read.size());
+            restore_leaves(&mut read, missing.clone(), &mut known);
             quarantine(&mut report, missing.start, missing.end, &name, "the segment is missing");
         }
         let limit = firsts.get(number + 1).copied().unwrap_or(u64::MAX);
-        judged.push(judge(scan, limit, proven, &mut known, &mut tree, &mut report));
+        judged.push(judge(scan, limit, proven, &mut known, &mut read, &mut report));
     }
-    if tree.size() < proven {
-        let missing = tree.size()..proven;
-        if (kept.len() as u64) < known_durable {
-            return Err(LogError::Behind { known: known_durable, end: tree.size() });
+    if read.size() < proven {
+        let missing = read.size()..proven;
+        if kept.end() < known_durable {
+            return Err(LogError::Behind { known: known_durable, end: read.size() });
         }
         let name = judged.last().map_or_else(|| frame::segment_name(0), |last| frame::segment_name(last.segment.first));
-        restore_leaves(&mut tree, missing.clone(), &mut known);
+        restore_leaves(&mut read, missing.clone(), &mut known);
         if let Some(last) = judged.last_mut() {
             last.segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
             last.clean_end = false;
         } else {
             let slots = missing.clone().map(|_| Slot::QUARANTINED).collect();
-            judged.push(Judged { segment: Segment { first: 0, slots, end: 0 }, len: 0, clean_end: false });
+            judged.push(Judged { segment: Segment { first: missing.start, slots, end: 0 }, len: 0, clean_end: false });
         }
         quarantine(&mut report, missing.start, missing.end, &name, "the end of the log is missing");
     }
     if !known.lost.is_empty() {
         return Err(LogError::HashLost { records: known.lost });
     }
-    report.records = tree.size();
+    report.records = read.size();
     let last_first = judged.last().map_or(0, |last| last.segment.first);
     // In this order, as in a commit: a hash on disk proves that its record was synced.
     let active = reopen_last(disk, judged.last(), proven, &mut report)?;
-    (report.hashes_rewritten, report.hashes_damaged) = write_hashes(hash_file.as_mut(), &tree, &kept, last_first)?;
+    (report.hashes_rewritten, report.hashes_damaged) = write_hashes(hash_file.as_mut(), &read, &kept, last_first)?;
+    let mut block_file = open_or_create(disk, tree::FILE)?;
+    let tree = LogTree::new(Arc::clone(shared_disk), blocks);
+    let (tree, rewritten) = grow(tree, &read, block_file.as_mut())?;
+    report.blocks_rewritten = rewritten;
     disk.sync_names().map_err(|cause| LogError::io("sync the folder of the log", "", cause))?;
     let segments = judged.into_iter().map(|judged| judged.segment).collect();
     report.redacted = erased.range(report.retired..).count() as u64;
-    Ok(Recovered { tree, segments, active, hashes: hash_file, report, erased })
+    Ok(Recovered { tree, segments, active, hashes: hash_file, blocks: block_file, report, erased })
 }
 
-/// The side file and its bytes.
-type Hashes = (Box<dyn DiskFile>, Vec<u8>);
-
-fn open_hashes(disk: &dyn Disk) -> Result<Hashes, LogError> {
-    let file = match disk.open(hashes::FILE, true) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            disk.create(hashes::FILE).map_err(|cause| LogError::io("create", hashes::FILE, cause))?
+/// The tree with these leaves behind its blocks, whose side file then says the roots of all blocks; and how many entries of it said
+/// something else.
+fn grow(mut tree: LogTree, leaves: &Leaves, file: &mut dyn DiskFile) -> Result<(LogTree, u64), LogError> {
+    let failed = |cause| LogError::io("write", tree::FILE, cause);
+    let first = leaves.first / BLOCK;
+    let before = Kept::from_file(file, first, u64::MAX).map_err(failed)?;
+    let mut wrong = before.end() - first;
+    let mut entries = Vec::new();
+    for hash in &leaves.hashes {
+        if let Some((number, root)) = tree.push(*hash) {
+            wrong -= u64::from(before.get(number) == Some(root));
+            hashes::write(&mut entries, &root);
         }
-        Err(cause) => return Err(LogError::io("open", hashes::FILE, cause)),
-    };
-    let bytes = read_all(file.as_ref()).map_err(|cause| LogError::io("read", hashes::FILE, cause))?;
-    Ok((file, bytes))
+    }
+    file.set_len(hashes::offset(first)).map_err(failed)?;
+    file.write_at(hashes::offset(first), &entries).map_err(failed)?;
+    file.sync().map_err(failed)?;
+    Ok((tree, wrong))
+}
+
+fn open_or_create(disk: &dyn Disk, name: &str) -> Result<Box<dyn DiskFile>, LogError> {
+    match disk.open(name, true) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            disk.create(name).map_err(|cause| LogError::io("create", name, cause))
+        }
+        opened => opened.map_err(|cause| LogError::io("open", name, cause)),
+    }
 }
 
 /// The bytes of a side file; none if there is none.
@@ -222,7 +318,7 @@ fn judge(
     limit: u64,
     proven: u64,
     known: &mut Known<'_>,
-    tree: &mut Tree,
+    read: &mut Leaves,
     report: &mut OpenReport,
 ) -> Judged {
     let Scanned { mut segment, hashes, len, headed, .. } = scanned;
@@ -230,11 +326,11 @@ fn judge(
     let mut slots = Vec::with_capacity(segment.slots.len());
     let mut end = segment.slots.first().map_or(segment.end, |_| frame::HEADER_BYTES as u64);
     for (slot, computed) in segment.slots.iter().zip(hashes) {
-        let index = tree.size();
-        let stored = known.stored(index);
+        let index = read.size();
+        let stored = known.kept.get(index);
         let durable = index < proven;
         if let Some(hash) = known.erased.get(&index) {
-            tree.push(stored.unwrap_or(*hash));
+            read.push(stored.unwrap_or(*hash));
             slots.push(Slot::QUARANTINED);
             if slot.is_readable() {
                 end = u64::from(slot.at) + frame::FRAME_BYTES as u64 + u64::from(slot.len);
@@ -251,7 +347,7 @@ fn judge(
             Some(_) => None,
         };
         let trusted = if reason.is_some() { known.leaf(index) } else { computed };
-        tree.push(trusted.unwrap_or_default());
+        read.push(trusted.unwrap_or_default());
         if let Some(reason) = reason {
             quarantine(report, index, index + 1, &name, reason);
             slots.push(Slot::QUARANTINED);
@@ -267,7 +363,7 @@ fn judge(
     if limit != u64::MAX && segment.after() < limit {
         // The next segment takes over later than this one ends: what is between is lost.
         let missing = segment.after()..limit;
-        restore_leaves(tree, missing.clone(), known);
+        restore_leaves(read, missing.clone(), known);
         segment.slots.extend(missing.clone().map(|_| Slot::QUARANTINED));
         quarantine(report, missing.start, missing.end, &name, "the end of the segment is damaged or missing");
     }
@@ -281,9 +377,7 @@ const LOST_NAMED_MAX: usize = 1 << 20;
 /// What is known of leaf hashes apart from the records themselves.
 struct Known<'k> {
     /// Entries of the side file.
-    kept: &'k [Option<Hash>],
-    /// Its bytes.
-    bytes: &'k [u8],
+    kept: &'k Kept,
     /// Of a redacted record the hash is all there is: it is kept twice.
     erased: &'k BTreeMap<u64, Hash>,
     /// What the caller knows from elsewhere.
@@ -293,15 +387,10 @@ struct Known<'k> {
 }
 
 impl Known<'_> {
-    /// The hash as the side file has it.
-    fn stored(&self, index: u64) -> Option<Hash> {
-        usize::try_from(index).ok().and_then(|at| self.kept.get(at).copied().flatten())
-    }
-
     /// The hash of a record that cannot be read, from whoever has it. None is noted.
     fn leaf(&mut self, index: u64) -> Option<Hash> {
-        let known = self.stored(index).or_else(|| self.erased.get(&index).copied());
-        let known = known.or_else(|| self.leaves.get(&index).copied()).or_else(|| hashes::mended(self.bytes, index));
+        let known = self.kept.get(index).or_else(|| self.erased.get(&index).copied());
+        let known = known.or_else(|| self.leaves.get(&index).copied()).or_else(|| self.kept.mended(index));
         if known.is_none() && self.lost.len() < LOST_NAMED_MAX {
             self.lost.push(index);
         }
@@ -309,10 +398,10 @@ impl Known<'_> {
     }
 }
 
-/// Puts leaves into the tree whose records are lost.
-fn restore_leaves(tree: &mut Tree, records: Range<u64>, known: &mut Known<'_>) {
+/// Puts leaves there whose records are lost.
+fn restore_leaves(read: &mut Leaves, records: Range<u64>, known: &mut Known<'_>) {
     for index in records {
-        tree.push(known.leaf(index).unwrap_or_default());
+        read.push(known.leaf(index).unwrap_or_default());
     }
 }
 
@@ -332,33 +421,27 @@ fn quarantine(report: &mut OpenReport, start: u64, end: u64, segment: &str, reas
     report.quarantined.push(Quarantine { records: start..end, segment: segment.to_owned(), reason });
 }
 
-/// Makes the side file say what the tree says, and returns how many entries were wrong or missing, and how many of them were there.
+/// Makes the side file say what was read, and returns how many entries were wrong or missing, and how many of them were there.
 /// Those from `unsure` on are written again in any case: a sync before may have failed, and then what reads well need not be on the
 /// disk.
-fn write_hashes(
-    file: &mut dyn DiskFile,
-    tree: &Tree,
-    kept: &[Option<Hash>],
-    unsure: u64,
-) -> Result<(u64, u64), LogError> {
+fn write_hashes(file: &mut dyn DiskFile, leaves: &Leaves, kept: &Kept, unsure: u64) -> Result<(u64, u64), LogError> {
     let failed = |cause| LogError::io("write", hashes::FILE, cause);
     let (mut rewritten, mut damaged) = (0, 0);
     let mut entry = Vec::with_capacity(hashes::ENTRY_BYTES);
-    for index in 0..tree.size() {
-        let Some(hash) = tree.leaf(index) else { break };
-        let stored = usize::try_from(index).ok().and_then(|at| kept.get(at).copied().flatten());
-        if stored != Some(hash) {
+    for (index, hash) in leaves.from(leaves.first) {
+        if kept.get(index) != Some(hash) {
             entry.clear();
             hashes::write(&mut entry, &hash);
             file.write_at(hashes::offset(index), &entry).map_err(failed)?;
             rewritten += 1;
-            damaged += u64::from(index < kept.len() as u64);
+            damaged += u64::from(index < kept.end());
         }
     }
+    let unsure = unsure.max(leaves.first);
     let mut entries = Vec::new();
-    (unsure..tree.size()).filter_map(|index| tree.leaf(index)).for_each(|hash| hashes::write(&mut entries, &hash));
+    leaves.from(unsure).for_each(|(_, hash)| hashes::write(&mut entries, &hash));
     file.write_at(hashes::offset(unsure), &entries).map_err(failed)?;
-    let len = hashes::offset(tree.size());
+    let len = hashes::offset(leaves.size());
     if file.size().map_err(failed)? != len {
         file.set_len(len).map_err(failed)?;
     }

@@ -18,6 +18,7 @@ use super::LogError;
 use super::disk::Disk;
 use super::erased::Place;
 use super::frame::{self, Frame};
+use super::hashes::Kept;
 use super::recover::{Segment, Slot, read_all};
 
 /// What was read of a segment.
@@ -44,7 +45,7 @@ const BYTES_AT_ONCE: u64 = 512 << 20;
 pub(super) fn scan_all(
     disk: &dyn Disk,
     segments: &[Range<u64>],
-    kept: &[Option<Hash>],
+    kept: &Kept,
     erased: &BTreeMap<u64, Hash>,
 ) -> Result<Vec<Scanned>, LogError> {
     let mut largest = 1;
@@ -71,12 +72,7 @@ pub(super) fn scan_all(
 }
 
 /// Reads one segment.
-fn scan(
-    disk: &dyn Disk,
-    records: Range<u64>,
-    kept: &[Option<Hash>],
-    erased: &BTreeMap<u64, Hash>,
-) -> Result<Scanned, LogError> {
+fn scan(disk: &dyn Disk, records: Range<u64>, kept: &Kept, erased: &BTreeMap<u64, Hash>) -> Result<Scanned, LogError> {
     let first = records.start;
     let name = frame::segment_name(first);
     let file = disk.open(&name, false).map_err(|cause| LogError::io("open", &name, cause))?;
@@ -139,7 +135,7 @@ struct Reading<'r> {
     bytes: &'r [u8],
     /// Indices that may stand in it.
     records: Range<u64>,
-    kept: &'r [Option<Hash>],
+    kept: &'r Kept,
     erased: &'r BTreeMap<u64, Hash>,
 }
 
@@ -187,7 +183,7 @@ impl<'r> Reading<'r> {
 
     /// Whether the side file of hashes ends before a record.
     fn is_unhashed(&self, index: u64) -> bool {
-        index >= self.kept.len() as u64
+        index >= self.kept.end()
     }
 
     /// Whether the leaf is the one whose hash was kept; where that entry is damaged, whether the next frame's is.
@@ -205,7 +201,7 @@ impl<'r> Reading<'r> {
         if self.erased.contains_key(&frame.index) && frame.leaf.iter().all(|byte| *byte == 0) {
             return Some(true);
         }
-        let kept = self.kept.get(usize::try_from(frame.index).ok()?).copied().flatten()?;
+        let kept = self.kept.get(frame.index)?;
         Some(kept == leaf_hash(frame.leaf))
     }
 }

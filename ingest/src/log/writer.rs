@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine::failpoint::Failpoint;
-use engine::merkle::{Hash, leaf_hash};
+use engine::merkle::{Hash, Nodes as _, leaf_hash};
 use pipeproof_engine as engine;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -51,6 +51,8 @@ pub(crate) struct Writer {
     next: u64,
     active: Option<Active>,
     hashes: Option<Box<dyn DiskFile>>,
+    /// Roots of blocks: a copy, so a failure to write it stops nothing.
+    blocks: Box<dyn DiskFile>,
     /// Hashes of the last group may be on disk, so its records must stay as well.
     hashes_unsure: bool,
     stopped: Option<Arc<str>>,
@@ -60,6 +62,9 @@ pub(crate) struct Writer {
     unfinished: Vec<Place>,
 }
 
+/// The open segment, if it goes on, the file of hashes and that of blocks.
+type Files = (Option<Box<dyn DiskFile>>, Box<dyn DiskFile>, Box<dyn DiskFile>);
+
 type Waiter = (Vec<Bytes>, usize, oneshot::Sender<Result<Range<u64>, AppendError>>);
 
 impl Writer {
@@ -67,8 +72,7 @@ impl Writer {
         shared: Arc<Shared>,
         durable: watch::Sender<u64>,
         next: u64,
-        active: Option<Box<dyn DiskFile>>,
-        hashes: Box<dyn DiskFile>,
+        (active, hashes, blocks): Files,
     ) -> Self {
         let last = shared.published().segments.last().map(|segment| (segment.first, segment.end));
         let active = active.zip(last).map(|(file, (first, end))| Active { file, first, end });
@@ -78,6 +82,7 @@ impl Writer {
             next,
             active,
             hashes: Some(hashes),
+            blocks,
             hashes_unsure: false,
             stopped: None,
             told: None,
@@ -216,8 +221,9 @@ impl Writer {
         if published.segments.last().is_none_or(|segment| segment.first != active.first) {
             published.segments.push(Segment { first: active.first, slots: Vec::new(), end: 0 });
         }
+        let mut blocks = Vec::new();
         for (slot, hash) in new {
-            published.tree.push(hash);
+            blocks.extend(published.tree.push(hash));
             if let Some(segment) = published.segments.last_mut() {
                 segment.slots.push(slot);
                 segment.end = active.end;
@@ -225,7 +231,19 @@ impl Writer {
         }
         drop(published);
         self.durable.send_replace(self.next);
+        self.keep_blocks(&blocks);
         Ok(group)
+    }
+
+    /// Keeps the roots of blocks. The next start computes what is missing.
+    fn keep_blocks(&mut self, blocks: &[(u64, Hash)]) {
+        for (number, root) in blocks {
+            let mut entry = Vec::with_capacity(hashes::ENTRY_BYTES);
+            hashes::write(&mut entry, root);
+            if let Err(error) = self.blocks.write_at(hashes::offset(*number), &entry) {
+                tracing::debug!(%error, "the root of a block is not kept");
+            }
+        }
     }
 
     /// A new segment that starts at the durable mark, its name durable.
@@ -273,8 +291,8 @@ impl Writer {
 
     /// Removes the segments all of whose records lie below `below`; the one being written stays. Returns the index of the
     /// first record that is kept.
-    fn retire(&self, below: u64) -> io::Result<u64> {
-        let disk = &self.shared.disk;
+    fn retire(&mut self, below: u64) -> io::Result<u64> {
+        let disk = Arc::clone(&self.shared.disk);
         let (gone, first) = {
             let segments = &self.shared.published().segments;
             let closed = segments.len().saturating_sub(1);
@@ -285,6 +303,8 @@ impl Writer {
         if gone.is_empty() {
             return Ok(first);
         }
+        // What opening reads instead of the hashes of these records.
+        self.blocks.sync()?;
         // In this order: a segment that is gone without a mark would be taken for damage.
         retired::mark(disk.as_ref(), first)?;
         Failpoint::RetireAfterMark.pass();

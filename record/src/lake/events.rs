@@ -86,7 +86,7 @@ pub struct LeafColumns {
     pub body: Bytes,
 }
 
-/// The rows of one record: one per event, and always one with number 0.
+/// The rows of one record: one per event, and always one with number 0, on which stands why it is a dead letter if it is one.
 ///
 /// # Errors
 /// [`RecordError`] if `leaf` is not the leaf of a record.
@@ -94,7 +94,8 @@ pub fn event_rows(
     position: Position,
     leaf: &Bytes,
     record: &Record,
-    decoded: Result<&[Event], &str>,
+    events: &[Event],
+    dead_letter: Option<&str>,
 ) -> Result<Vec<EventRow>, RecordError> {
     let parts = LeafParts::split(leaf)?;
     let columns =
@@ -112,11 +113,10 @@ pub fn event_rows(
         key_id: envelope.key_id.clone(),
         mode: envelope.mode,
         fields: Fields::default(),
-        dead_letter: decoded.err().map(str::to_owned),
+        dead_letter: None,
         leaf: None,
     };
-    let mut rows: Vec<_> = decoded
-        .unwrap_or_default()
+    let mut rows: Vec<_> = events
         .iter()
         .map(|event| EventRow {
             id: EventId { position, sub: event.id.sub },
@@ -132,6 +132,7 @@ pub fn event_rows(
     }
     if let Some(first) = rows.first_mut() {
         first.leaf = Some(columns);
+        first.dead_letter = dead_letter.map(str::to_owned);
     }
     Ok(rows)
 }

@@ -71,13 +71,13 @@ pub(crate) fn rows(from: u64, to: u64) -> Vec<EventRow> {
             let (leaf, record) = record(index, source, SourceType::Json, &format!("{{\"n\":{index}}}"));
             let position = Position { partition: 0, index };
             match index % 4 {
-                3 => event_rows(position, &leaf, &record, Err("not an object")).unwrap(),
-                2 => event_rows(position, &leaf, &record, Ok(&[])).unwrap(),
+                3 => event_rows(position, &leaf, &record, &[], Some("not an object")).unwrap(),
+                2 => event_rows(position, &leaf, &record, &[], None).unwrap(),
                 _ => {
                     let action = [(Field::Action, Value::Text("cloud.api".into())), (Field::CiAttempt, Value::Int(2))];
                     let first = event(position, 0, &record, START, &action);
                     let second = event(position, 1, &record, START, &action);
-                    event_rows(position, &leaf, &record, Ok(&[second, first])).unwrap()
+                    event_rows(position, &leaf, &record, &[second, first], None).unwrap()
                 }
             }
         })

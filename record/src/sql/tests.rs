@@ -44,7 +44,7 @@ impl Story {
             let position = Position { partition: 0, index: self.next };
             let fields: Vec<_> = fields.iter().map(|(name, value)| field(name, value)).collect();
             let event = event(position, 0, &record, at(*minute), &fields);
-            rows.extend(event_rows(position, &leaf, &record, Ok(&[event])).unwrap());
+            rows.extend(event_rows(position, &leaf, &record, &[event], None).unwrap());
             self.next += 1;
         }
         self.lake.append_events(0, from, self.next, rows).await.unwrap();

@@ -25,7 +25,7 @@ pub mod table;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use pipeproof_engine::merkle::Hash;
+use pipeproof_engine::merkle::{Hash, Nodes};
 use pipeproof_engine::record::Position;
 use pipeproof_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ pub use self::guide::PACK_SCHEMA;
 pub use crate::pack_file::PackFile;
 
 use crate::keys::Keys;
-use crate::seal::{self, SealError, SealLog, SealedCheckpoint, TreeView};
+use crate::seal::{self, SealError, SealLog, SealedCheckpoint};
 use crate::signing::statement::statement;
 
 /// The half-open span of time that a pack is about.
@@ -125,7 +125,7 @@ pub struct Partition<'a> {
     /// Checkpoint at or before the start of the period, if there is one.
     pub start: Option<&'a SealedCheckpoint>,
     /// The partition's tree.
-    pub tree: &'a (dyn TreeView + Sync),
+    pub tree: &'a (dyn Nodes + Sync),
 }
 
 impl std::fmt::Debug for Partition<'_> {
@@ -266,7 +266,7 @@ pub async fn build<L: SealLog>(
 pub fn contents(
     input: &PackInput,
     keys: &Keys,
-    seal_tree: &dyn TreeView,
+    seal_tree: &dyn Nodes,
     partitions: &[Partition<'_>],
 ) -> Result<BTreeMap<String, Vec<u8>>, PackError> {
     let mut files: Vec<PackFile> = input.files.clone();

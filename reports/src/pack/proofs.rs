@@ -11,14 +11,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipeproof_engine::merkle::{Hash, leaf_hash};
+use pipeproof_engine::merkle::{Hash, Nodes, leaf_hash};
 use pipeproof_engine::record::Position;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::write_proof;
 use crate::keys::Keys;
 use crate::pack::{PackError, PackFile, PackInput, Partition, citations, set_proof};
-use crate::seal::{TreeView, missing, prove_checkpoint};
+use crate::seal::{missing, prove_checkpoint};
 use crate::signing::entry::base64;
 
 /// Folder of the proofs below `data/`.
@@ -80,7 +80,7 @@ pub(crate) fn growth_path(partition: u32) -> String {
 pub(crate) fn files(
     input: &PackInput,
     keys: &Keys,
-    seal_tree: &dyn TreeView,
+    seal_tree: &dyn Nodes,
     partitions: &[Partition<'_>],
 ) -> Result<Vec<PackFile>, PackError> {
     let by_number: BTreeMap<u32, &Partition<'_>> =
@@ -89,7 +89,7 @@ pub(crate) fn files(
     let mut files = Vec::new();
     for position in cited(input, &held)? {
         let Some(partition) = by_number.get(&position.partition) else { continue };
-        let path = partition.tree.inclusion(position.index, partition.checkpoint.size);
+        let path = partition.tree.inclusion_proof(position.index, partition.checkpoint.size);
         let path = path.ok_or_else(|| missing("partition", format!("leaf {position}")))?;
         let proof = write_proof(position.index, &path, &partition.checkpoint.note);
         files.push(PackFile::new(record_path(position), proof, format!("record {position} is in the log")));
@@ -175,7 +175,7 @@ fn cited(input: &PackInput, held: &BTreeSet<Position>) -> Result<BTreeSet<Positi
 /// state that the pack's signature saw.
 pub(crate) fn seal_consistency(
     input: &PackInput,
-    seal_tree: &dyn TreeView,
+    seal_tree: &dyn Nodes,
     partitions: &[Partition<'_>],
     size: u64,
 ) -> Result<Vec<u8>, PackError> {
@@ -187,12 +187,12 @@ pub(crate) fn seal_consistency(
     Ok(bytes)
 }
 
-fn growth(tree: &dyn TreeView, name: &'static str, old: u64, new: u64) -> Result<Growth, PackError> {
+fn growth(tree: &dyn Nodes, name: &'static str, old: u64, new: u64) -> Result<Growth, PackError> {
     let root = |size: u64| -> Result<Hash, PackError> {
         Ok(tree.root(size).ok_or_else(|| missing(name, format!("root at size {size}")))?)
     };
     let hashes =
-        tree.consistency(old, new).ok_or_else(|| missing(name, format!("growth from {old} to {new} leaves")))?;
+        tree.consistency_proof(old, new).ok_or_else(|| missing(name, format!("growth from {old} to {new} leaves")))?;
     Ok(Growth {
         old_size: old,
         old_root: base64(root(old)?),

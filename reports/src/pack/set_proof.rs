@@ -6,17 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use pipeproof_engine::merkle::{Hash, node_hash};
-
-use crate::seal::TreeView;
+use pipeproof_engine::merkle::{Hash, Nodes, node_hash};
 
 /// The hashes that lead from the leaves at `indices` (ascending, none twice) to the root of the first `size` leaves; `None`
 /// if the tree does not have them.
-pub(crate) fn prove(tree: &dyn TreeView, size: u64, indices: &[u64]) -> Option<Vec<Hash>> {
+pub(crate) fn prove(tree: &dyn Nodes, size: u64, indices: &[u64]) -> Option<Vec<Hash>> {
     // Every subtree without a proven leaf is the sibling of one on the path of some proven leaf.
     let mut siblings = BTreeMap::new();
     for &index in indices {
-        let mut path = tree.inclusion(index, size)?.into_iter().rev();
+        let mut path = tree.inclusion_proof(index, size)?.into_iter().rev();
         let (mut start, mut end) = (0, size);
         while end - start > 1 {
             let middle = start + split(end - start);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use pipeproof_engine::clock::{Clock as _, ManualClock};
-use pipeproof_engine::merkle::{Tree, leaf_hash};
+use pipeproof_engine::merkle::{Nodes as _, Tree, leaf_hash};
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record, Redacted};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
@@ -17,7 +17,7 @@ use crate::keys::Keys;
 use crate::pack::bag::{MANIFEST, MESSAGE_BUNDLE, TAGMANIFEST};
 use crate::pack::table::Table;
 use crate::pack::{self, Pack, PackError, PackFile, PackInput, Partition, Period, RawRecord, bag};
-use crate::seal::{MemorySeal, SealLog as _, SealedCheckpoint, TreeView as _, checkpoint_partition};
+use crate::seal::{MemorySeal, SealLog as _, SealedCheckpoint, checkpoint_partition};
 
 /// An instance with a log of twelve records, two checkpoints in its seal tree.
 struct Fixture {
@@ -321,7 +321,7 @@ async fn resign(changed: &Unpacked, fixture: &Fixture) -> Unpacked {
         let mut growths: serde_json::Value = serde_json::from_slice(&files[bag::SEAL_CONSISTENCY]).unwrap();
         for growth in growths.as_array_mut().unwrap() {
             let old = growth["old_size"].as_u64().unwrap();
-            let hashes = fixture.seal.consistency(old, size).unwrap();
+            let hashes = fixture.seal.consistency_proof(old, size).unwrap();
             growth["new_size"] = json!(size);
             growth["new_root"] = json!(crate::signing::entry::base64(fixture.seal.root(size).unwrap()));
             growth["hashes"] = json!(hashes.iter().map(crate::signing::entry::base64).collect::<Vec<_>>());

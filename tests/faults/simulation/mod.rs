@@ -12,14 +12,15 @@ use bytes::Bytes;
 use pipeproof_engine::commit::{Commit, Restored};
 use pipeproof_engine::control::{Control, OWN_SOURCE};
 use pipeproof_engine::dedup::Known;
-use pipeproof_engine::detect::{Decoded, Detector};
+use pipeproof_engine::detect::{Decoded, Detector, Undecoded};
 use pipeproof_engine::invariant::{Balance, Positions};
+use pipeproof_engine::merkle::Nodes as _;
 use pipeproof_engine::plan::Plan;
 use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Position, Record};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::decode::decode;
-use pipeproof_ingest::log::{Log, LogOptions, Opened};
+use pipeproof_ingest::log::{Knowing, Log, LogOptions, Opened};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
@@ -136,7 +137,7 @@ impl Simulation {
         runtime.block_on(async {
             let mut random = StdRng::seed_from_u64(seed);
             let disk = SimulatedDisk::new(StdRng::seed_from_u64(random.random()));
-            let log = Log::open_on(Arc::new(disk.clone()), 0, options()).unwrap().log;
+            let log = Log::open_on(Arc::new(disk.clone()), Knowing::default(), options()).unwrap().log;
             let mut simulation = Self {
                 random,
                 now: Timestamp::from_secs(1_767_618_000),
@@ -241,7 +242,8 @@ impl Simulation {
 
     fn decoded(index: u64, leaf: &Bytes) -> Decoded {
         let record = Record::decode(leaf).unwrap();
-        let events = decode(Position { partition: 0, index }, &record).map_err(|error| error.to_string());
+        let events = decode(Position { partition: 0, index }, &record)
+            .map_err(|error| Undecoded { reason: error.to_string(), leaks: Vec::new() });
         Decoded { index, record, events }
     }
 
@@ -312,12 +314,13 @@ impl Simulation {
             }
         }
         let known = self.store.restored.position.max(self.lake.position);
-        let opened = Log::open_on(Arc::new(self.disk.clone()), known, options());
+        let knowing = Knowing { durable: known, ..Knowing::default() };
+        let opened = Log::open_on(Arc::new(self.disk.clone()), knowing, options());
         let opened = match opened {
             // The power may go while it opens.
             Err(_) if self.disk.is_dead() => {
                 self.disk.power_cut();
-                Log::open_on(Arc::new(self.disk.clone()), known, options())
+                Log::open_on(Arc::new(self.disk.clone()), knowing, options())
             }
             other => other,
         };

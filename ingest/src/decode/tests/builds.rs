@@ -50,7 +50,9 @@ pub(super) fn github_webhook(action: &str, part: Part, root: &Value) -> Option<&
                 "deploy" => ["success", "failure", "error"]
                     .iter()
                     .any(|word| at(root, "/deployment_status/state").as_deref() == Some(word)),
-                _ => any(root, &["/state", "/build/status"]),
+                _ => ["success", "failure", "error", "built", "errored"]
+                    .iter()
+                    .any(|word| ["/state", "/build/status"].iter().any(|path| at(root, path).as_deref() == Some(word))),
             };
             (!judged).then_some("nothing ended: it happened")
         }

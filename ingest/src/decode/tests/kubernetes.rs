@@ -210,9 +210,18 @@ fn kubernetes_policies_and_secrets() {
         );
     }
     let binding = json!({"resource": "validatingadmissionpolicybindings", "name": "b", "apiGroup": "admissionregistration.k8s.io"});
-    let events =
-        kubernetes("update", binding, json!({"requestObject": {"spec": {"validationActions": ["Deny", "Audit"]}}}));
-    assert_fields(&events[0], &[("k8s.object.enforcement", "audit")]);
+    for (actions, enforcement, weakens) in
+        [(json!(["Audit", "Deny"]), "enforce", "false"), (json!(["Warn", "Audit"]), "audit", "true")]
+    {
+        let spec = json!({"requestObject": {"spec": {"validationActions": actions}}});
+        let events = kubernetes("update", binding.clone(), spec);
+        assert_fields(&events[0], &[("k8s.object.enforcement", enforcement), ("config.weakens", weakens)]);
+    }
+    // What an audit writes into the status of a constraint in dry run changes nothing of it.
+    let status =
+        json!({"resource": "policies", "subresource": "status", "name": "p", "apiGroup": "constraints.gatekeeper.sh"});
+    let found = json!({"requestObject": {"spec": {"enforcementAction": "dryrun"}, "status": {"totalViolations": 3}}});
+    assert_fields(&kubernetes("update", status, found)[0], &[("config.weakens", "-"), ("category", "config")]);
     let secrets = json!({"resource": "secrets", "namespace": "shop", "name": "db"});
     assert_fields(
         &kubernetes("get", secrets, json!({}))[0],

@@ -53,6 +53,21 @@ fn secrets_of_every_family_are_events_from_every_type() {
 }
 
 #[test]
+fn a_secret_of_a_dead_letter_is_an_event() {
+    let mut letter = record(SourceType::GithubWebhook, &[], "{\"not\": finished");
+    let position = Position { partition: 0, index: 7 };
+    assert!(super::super::decode(position, &letter).is_err());
+    assert!(super::super::leaks_of(position, &letter).is_empty());
+    letter.envelope.redacted =
+        vec![Redacted { family: "github-pat".to_owned(), fingerprint: "0011".to_owned(), count: 2 }];
+    let [leak] = super::super::leaks_of(position, &letter).try_into().unwrap();
+    assert_eq!((leak.id.position, leak.id.sub), (position, 1), "number 0 is the letter");
+    assert_eq!(leak.fields.get_text(Field::Action), Some("leak.detected"));
+    assert_eq!(leak.fields.get_text(Field::LeakFingerprint), Some("0011"));
+    assert!(serde_json::from_slice::<Value>(&leak.native).unwrap().is_object(), "its own words, not the letter's");
+}
+
+#[test]
 fn a_token_is_an_event_wherever_it_stood() {
     let token = format!("gh{}_{}", 'p', "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hJ6");
     let cases: &[(SourceType, Value)] = &[

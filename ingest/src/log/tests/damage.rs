@@ -125,11 +125,12 @@ fn a_damaged_hash_of_a_retired_record_is_mended_or_asked_for() {
     assert_eq!(open(&bent, 30).report.hashes_rewritten, 0, "it is right again on disk");
 
     let gone = disk.with(hashes::FILE, |bytes| bytes[7 * 36..9 * 36].fill(0xAA));
-    let refused = Log::open_on(Arc::new(gone.clone()), 30, small()).unwrap_err();
+    let refused = Log::open_on(Arc::new(gone.clone()), knowing(30), small()).unwrap_err();
     assert!(matches!(&refused, LogError::HashLost { records } if *records == [7, 8]), "{refused}");
     assert!(refused.to_string().starts_with("record 7 is not here and its leaf hash is damaged"), "{refused}");
     let known = (7..9).map(|index| (index, engine::merkle::leaf_hash(&leaf(index)))).collect();
-    let Opened { log, report } = Log::open_on_knowing(Arc::new(gone), 30, small(), &known).unwrap();
+    let Opened { log, report } =
+        Log::open_on(Arc::new(gone), Knowing { leaves: Some(&known), ..knowing(30) }, small()).unwrap();
     assert_eq!((log.root(30), report.hashes_damaged, report.quarantined.len()), (Some(root), 2, 0));
 }
 

@@ -88,7 +88,7 @@ impl Story {
             native: record.body.clone(),
         };
         let leaf = Bytes::from(record.encode().unwrap());
-        let rows = event_rows(position, &leaf, &record, Ok(std::slice::from_ref(&event))).unwrap();
+        let rows = event_rows(position, &leaf, &record, std::slice::from_ref(&event), None).unwrap();
         self.lake.append_events(0, self.next, self.next + 1, rows).await.unwrap();
         self.next += 1;
         event.id.to_string()

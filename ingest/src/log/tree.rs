@@ -1,0 +1,172 @@
+//! The tree over the log's leaves, of which memory holds what is above blocks of 1,024 leaves: 64 bytes a block. Leaf hashes are read
+//! from their side file when somebody asks for what is below, and are believed if the root of their block comes out.
+//!
+//! The roots of whole blocks are kept in a side file of their own, in the form of leaf hashes, so that opening does not read the hashes
+//! of everything that ever was. The file is a copy: what it lacks is computed, and that what it has is right a sealed root says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::merkle::{Hash, Nodes, Tree};
+use pipeproof_engine as engine;
+
+use super::disk::Disk;
+use super::hashes::{self, Kept};
+
+/// Name of the file of block roots.
+pub(crate) const FILE: &str = "blocks";
+/// Level of the tree on which a block is one node. In unit tests a few records are to make many blocks.
+pub(crate) const LEVEL: u32 = if cfg!(test) { 2 } else { 10 };
+/// Leaves of a block.
+pub(crate) const BLOCK: u64 = 1 << LEVEL;
+
+/// Blocks whose leaves stay in memory once they were read: a proof asks for that of its leaf and for that in which the tree ends.
+const BLOCKS_READ: usize = 4;
+
+/// The log's tree.
+#[derive(Debug)]
+pub(crate) struct LogTree {
+    disk: Arc<dyn Disk>,
+    /// Roots of whole blocks: the levels of the tree from [`LEVEL`] on.
+    blocks: Tree,
+    /// Leaves behind the last whole block.
+    open: Tree,
+    /// The blocks that were asked for last, latest first; without a tree those that could not be read.
+    last: Mutex<VecDeque<(u64, Option<Tree>)>>,
+}
+
+impl LogTree {
+    /// A tree of whole blocks alone.
+    pub(crate) fn new(disk: Arc<dyn Disk>, blocks: Tree) -> Self {
+        Self { disk, blocks, open: Tree::new(), last: Mutex::default() }
+    }
+
+    /// Adds a leaf. Returns the number and the root of the block that it makes whole.
+    pub(crate) fn push(&mut self, leaf: Hash) -> Option<(u64, Hash)> {
+        self.open.push(leaf);
+        if self.open.size() < BLOCK {
+            return None;
+        }
+        let root = self.open.root(BLOCK)?;
+        self.open = Tree::new();
+        Some((self.blocks.push(root), root))
+    }
+
+    /// Root of a whole block.
+    pub(crate) fn block(&self, number: u64) -> Option<Hash> {
+        self.blocks.leaf(number)
+    }
+
+    /// Forgets what was read: the side file was mended.
+    pub(crate) fn forget_last(&self) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn read_block(&self, number: u64) -> Option<Tree> {
+        let read = read(self.disk.as_ref(), number).and_then(|kept| {
+            let (leaves, _) = leaves_of(&kept, number, &BTreeMap::new());
+            let mut tree = Tree::new();
+            tree.extend(leaves.ok()?);
+            (tree.root(BLOCK) == self.block(number)).then_some(tree)
+        });
+        if read.is_none() {
+            let (from, to) = (number * BLOCK, (number + 1) * BLOCK);
+            tracing::error!(from, to, "leaf hashes of the log are damaged; nothing that rests on them is proved");
+        }
+        read
+    }
+}
+
+impl Nodes for LogTree {
+    fn size(&self) -> u64 {
+        self.blocks.size() * BLOCK + self.open.size()
+    }
+
+    fn node(&self, level: u32, at: u64) -> Option<Hash> {
+        let Some(below) = LEVEL.checked_sub(level).filter(|below| *below > 0) else {
+            return self.blocks.node(level - LEVEL, at);
+        };
+        let number = at >> below;
+        let within = at - (number << below);
+        if number >= self.blocks.size() {
+            return if number == self.blocks.size() { self.open.node(level, within) } else { None };
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = match last.iter().position(|(read, _)| *read == number) {
+            Some(at) => last.remove(at)?,
+            None => (number, self.read_block(number)),
+        };
+        last.truncate(BLOCKS_READ - 1);
+        last.push_front(read);
+        last.front()?.1.as_ref()?.node(level, within)
+    }
+}
+
+/// What reading the leaf hashes of a block again found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashesChecked {
+    /// They are those the tree was made of.
+    Whole,
+    /// So many were damaged and are written again.
+    Mended(u64),
+    /// These records' hashes are needed from elsewhere: their entries are damaged or, if it is a whole block, somebody wrote one.
+    Lost(Vec<u64>),
+}
+
+/// Reads the leaf hashes of a whole block, of which `root` is the root, and mends what is damaged with what is `known` from elsewhere.
+pub(crate) fn check(
+    disk: &dyn Disk,
+    number: u64,
+    root: Hash,
+    known: &BTreeMap<u64, Hash>,
+) -> io::Result<HashesChecked> {
+    let mut file = disk.open(hashes::FILE, true)?;
+    let kept = Kept::from_file(file.as_ref(), number * BLOCK, (number + 1) * BLOCK)?;
+    let (leaves, damaged) = leaves_of(&kept, number, known);
+    let leaves = match leaves {
+        Ok(leaves) => leaves,
+        Err(lost) => return Ok(HashesChecked::Lost(lost)),
+    };
+    let mut tree = Tree::new();
+    tree.extend(leaves.iter().copied());
+    if tree.root(BLOCK) != Some(root) {
+        return Ok(HashesChecked::Lost((number * BLOCK..(number + 1) * BLOCK).collect()));
+    }
+    if damaged == 0 {
+        return Ok(HashesChecked::Whole);
+    }
+    let mut entries = Vec::new();
+    leaves.iter().for_each(|hash| hashes::write(&mut entries, hash));
+    file.write_at(hashes::offset(number * BLOCK), &entries)?;
+    file.sync()?;
+    Ok(HashesChecked::Mended(damaged))
+}
+
+fn read(disk: &dyn Disk, number: u64) -> Option<Kept> {
+    let file = disk.open(hashes::FILE, false);
+    file.and_then(|file| Kept::from_file(file.as_ref(), number * BLOCK, (number + 1) * BLOCK)).ok()
+}
+
+/// The leaf hashes of a block, or the records whose hashes nobody has; and how many entries do not say what they should.
+fn leaves_of(kept: &Kept, number: u64, known: &BTreeMap<u64, Hash>) -> (Result<Vec<Hash>, Vec<u64>>, u64) {
+    let (mut leaves, mut lost, mut damaged) = (Vec::new(), Vec::new(), 0);
+    for index in number * BLOCK..(number + 1) * BLOCK {
+        let stored = kept.get(index);
+        let hash = known.get(&index).copied().or(stored).or_else(|| kept.mended(index));
+        damaged += u64::from(hash != stored || stored.is_none());
+        match hash {
+            Some(hash) => leaves.push(hash),
+            None => lost.push(index),
+        }
+    }
+    (if lost.is_empty() { Ok(leaves) } else { Err(lost) }, damaged)
+}
+
+/// The roots of the first blocks, up to `count` and as far as the file has them undamaged.
+pub(crate) fn kept_blocks(bytes: &[u8], count: u64) -> Tree {
+    let mut blocks = Tree::new();
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    blocks.extend(hashes::read(bytes).into_iter().take(count).map_while(|root| root));
+    blocks
+}
