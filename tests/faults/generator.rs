@@ -17,8 +17,8 @@ use serde_json::json;
 
 use crate::process::{PATIENCE, Server};
 
-/// One event in so many is one that a rule finds.
-pub(crate) const FOUND: u64 = 25;
+/// One event in so many is one that a rule finds, if nothing else is asked for.
+const FOUND: u64 = 25;
 /// So many of what is found go round so many robots, which makes five of each: the five of one robot lie a thousand events apart.
 const ROUND: u64 = 40;
 const ROBOTS: u64 = 8;
@@ -75,8 +75,8 @@ alert: {title: 'five secrets read by {actor.id}', entity: ['repo:ci.repo']}
 
 #[derive(Debug, Default)]
 struct Sent {
-    /// Every number that ever went out, with the text that went.
-    texts: Vec<String>,
+    /// When each number went out: the rest of its text follows from the number.
+    times: Vec<Timestamp>,
     /// What went out together.
     batches: Vec<Range<u64>>,
     acknowledged: BTreeSet<u64>,
@@ -93,6 +93,8 @@ pub(crate) struct Generator {
     ledger: Mutex<File>,
     /// Bytes that fill an event up, so that a load has a size.
     padding: usize,
+    /// One event in so many is one that a rule finds.
+    found: u64,
     /// Seconds by which senders' clocks are ahead of the machine's.
     ahead: AtomicI64,
     /// Batches that were sent again.
@@ -102,12 +104,23 @@ pub(crate) struct Generator {
 impl Generator {
     pub(crate) fn new(ledger: &Path, padding: usize) -> Self {
         let ledger = Mutex::new(File::options().create(true).append(true).open(ledger).unwrap());
-        Self { sent: Mutex::default(), ledger, padding, ahead: AtomicI64::new(0), again: AtomicU64::new(0) }
+        let (ahead, again) = (AtomicI64::new(0), AtomicU64::new(0));
+        Self { sent: Mutex::default(), ledger, padding, found: FOUND, ahead, again }
+    }
+
+    /// With one event in so many that a rule finds.
+    pub(crate) fn finding_one_in(self, found: u64) -> Self {
+        Self { found, ..self }
+    }
+
+    /// Whether a rule finds the event with this number.
+    pub(crate) fn is_found(&self, number: u64) -> bool {
+        number.is_multiple_of(self.found)
     }
 
     fn text(&self, number: u64, time: Timestamp) -> String {
-        let action = if number.is_multiple_of(FOUND) { "secret.read" } else { "job.finished" };
-        let read = number / FOUND;
+        let action = if self.is_found(number) { "secret.read" } else { "job.finished" };
+        let read = number / self.found;
         let robot = read / ROUND * ROBOTS + read % ROBOTS;
         json!({
             "time": time.to_string(), "action": action, "ci.run_id": number.to_string(), "ci.repo": "acme/app",
@@ -133,15 +146,16 @@ impl Generator {
     /// The same with events that happened so long ago; `late` if that is longer than their source may take.
     pub(crate) fn batch_of(&self, count: u64, ago: Duration, late: bool) -> (Range<u64>, Vec<u8>) {
         let mut sent = self.sent.lock().unwrap();
-        let first = sent.texts.len() as u64;
+        let first = sent.times.len() as u64;
         let numbers = first..first + count;
         // In the order of the numbers: the clock is read while nobody else can.
-        let texts: Vec<String> = numbers.clone().map(|number| self.text(number, self.now().minus(ago))).collect();
+        let times: Vec<Timestamp> = numbers.clone().map(|_| self.now().minus(ago)).collect();
+        let texts = numbers.clone().zip(&times).map(|(number, time)| self.text(number, *time));
+        let body = texts.collect::<Vec<_>>().join("\n").into_bytes();
         let mut ledger = self.ledger.lock().unwrap();
         writeln!(ledger, "sent {}..{}", numbers.start, numbers.end).unwrap();
         ledger.sync_data().unwrap();
-        let body = texts.join("\n").into_bytes();
-        sent.texts.extend(texts);
+        sent.times.extend(times);
         sent.batches.push(numbers.clone());
         if late {
             sent.late.extend(numbers.clone());
@@ -150,8 +164,8 @@ impl Generator {
     }
 
     fn body(&self, numbers: &Range<u64>) -> Vec<u8> {
-        let at = |number: u64| usize::try_from(number).unwrap();
-        self.sent.lock().unwrap().texts[at(numbers.start)..at(numbers.end)].join("\n").into_bytes()
+        let texts: Vec<String> = numbers.clone().filter_map(|number| self.text_of(number)).collect();
+        texts.join("\n").into_bytes()
     }
 
     pub(crate) fn acknowledge(&self, numbers: Range<u64>) {
@@ -165,7 +179,12 @@ impl Generator {
     }
 
     pub(crate) fn sent(&self) -> BTreeSet<u64> {
-        (0..self.sent.lock().unwrap().texts.len() as u64).collect()
+        (0..self.count()).collect()
+    }
+
+    /// How many numbers went out.
+    pub(crate) fn count(&self) -> u64 {
+        self.sent.lock().unwrap().times.len() as u64
     }
 
     pub(crate) fn acknowledged(&self) -> BTreeSet<u64> {
@@ -183,13 +202,13 @@ impl Generator {
 
     /// The text that went out under a number.
     pub(crate) fn text_of(&self, number: u64) -> Option<String> {
-        self.sent.lock().unwrap().texts.get(usize::try_from(number).ok()?).cloned()
+        let time = self.sent.lock().unwrap().times.get(usize::try_from(number).ok()?).copied()?;
+        Some(self.text(number, time))
     }
 
     /// Whether a text is exactly what went out under a number.
     pub(crate) fn is_text_of(&self, number: u64, text: &[u8]) -> bool {
-        let sent = self.sent.lock().unwrap();
-        usize::try_from(number).is_ok_and(|at| sent.texts.get(at).is_some_and(|sent| sent.as_bytes() == text))
+        self.text_of(number).is_some_and(|sent| sent.as_bytes() == text)
     }
 
     /// Sends one batch and notes what came of it. `None` when the server is gone.

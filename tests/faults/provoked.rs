@@ -75,6 +75,8 @@ impl Provoked {
             }
             "redact" => {
                 world.sources.push_str("  - {name: other, type: json}\n");
+                // What the log has let go of already is not overwritten there.
+                world.extra = world.extra.replace("keep_bytes: 0, ", "");
                 Self::Redaction
             }
             "collect" => {

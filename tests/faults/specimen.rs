@@ -61,9 +61,9 @@ async fn specimen_running(rich: bool) -> (World, Server) {
     let mut world = World::new().padded(if rich { 4_000 } else { 200 }).with_receiver(Manner::Takes).await;
     world.extra = "seal_every: 1s\n".to_owned();
     if rich {
-        world.archive_every = "100ms";
+        world.archive_every = "1s";
         world.extra.push_str("log: {segment_bytes: 1048576, keep_bytes: 0, retire_every: 1s}\n");
-        world.extra.push_str("dedup: {items_in_memory: 150}\n");
+        world.extra.push_str("dedup: {items_in_memory: 1000}\n");
     }
     let server = world.server();
     // An append each: Delta writes a checkpoint after a hundred commits.

@@ -72,6 +72,9 @@ pub(crate) struct Stored {
     altered: Vec<u64>,
 }
 
+/// Records of one question to the lake, so that none takes longer than a question may.
+const SUMMED: usize = 1_000_000;
+
 impl World {
     pub(crate) fn new() -> Self {
         Self::on(TempDir::new().unwrap())
@@ -117,6 +120,13 @@ impl World {
     /// With events of about this size.
     pub(crate) fn padded(mut self, bytes: usize) -> Self {
         self.generator = Arc::new(Generator::new(&self.folder.path().join("ledger"), bytes));
+        self
+    }
+
+    /// With events of about this size, of which one in so many is found.
+    pub(crate) fn padded_finding_one_in(mut self, bytes: usize, found: u64) -> Self {
+        let generator = Generator::new(&self.folder.path().join("ledger"), bytes).finding_one_in(found);
+        self.generator = Arc::new(generator);
         self
     }
 
@@ -257,7 +267,52 @@ impl World {
         let count = server.rows("SELECT count(*) FROM events WHERE source = 'gen'").await;
         let there = stored.times.values().sum::<u64>();
         row.expect(count[0][0] == json!(there), format!("a query counts {}, the lake holds {there}", count[0][0]));
-        let required = self.account_findings(row, server, &stored).await;
+        let sent: Vec<u64> = sent.into_iter().collect();
+        self.account_conclusions(row, server, &stored, &sent).await;
+    }
+
+    /// As [`World::account`], for more events than can be held one by one: the lake is asked for how many there are and for sums over
+    /// their numbers, all of which must have been acknowledged. Findings and messages are compared one by one all the same; the reference
+    /// is shown the events that a rule can find.
+    pub(crate) async fn account_in_sums(&self, row: &mut Row, server: &Server) {
+        self.decided(row, server).await;
+        let count = self.generator.count();
+        let (end, mut stored) = (server.number("durable").await, Stored::default());
+        let mut sums = [0_u64; 3];
+        for from in (0..end).step_by(SUMMED) {
+            let of = format!(
+                r#"FROM events WHERE source = 'gen' AND sub = 0 AND "index" >= {from} AND "index" < {}"#,
+                from + SUMMED as u64
+            );
+            let number = "CAST(ci_run_id AS BIGINT)";
+            let summed = format!("SELECT count(*), sum({number}), sum({number} * 7919 % 1000003) {of}");
+            for (sum, more) in sums.iter_mut().zip(&server.rows(&summed).await[0]) {
+                *sum += more.as_u64().unwrap_or_default();
+            }
+            let found = format!(r#"SELECT "index", {number} {of} AND action = 'secret.read' ORDER BY 1"#);
+            let found = server.rows(&found).await;
+            stored.at.extend(found.iter().filter_map(|row| Some((row[0].as_u64()?, row[1].as_u64()?))));
+        }
+        let expected = (0..count).fold([count, 0, 0], |[count, sum, mixed], number| {
+            [count, sum + number, mixed + number * 7_919 % 1_000_003]
+        });
+        row.counted.events = true;
+        row.sent = count;
+        row.acked = self.generator.acknowledged().len() as u64;
+        row.again = self.generator.again();
+        row.stored = sums[0];
+        row.lost_acked = count.saturating_sub(sums[0]);
+        row.dup_stored = sums[0].saturating_sub(count);
+        row.evaluated = server.number("detected").await;
+        row.expect(row.acked == count, "not everything was acknowledged");
+        row.expect(sums == expected, format!("stored {sums:?}, sent {expected:?}: count, sum of numbers, mixed sum"));
+        let found: Vec<u64> = (0..count).filter(|number| self.generator.is_found(*number)).collect();
+        self.account_conclusions(row, server, &stored, &found).await;
+    }
+
+    /// Compares findings and messages with the reference over these events, and what the server says of itself.
+    async fn account_conclusions(&self, row: &mut Row, server: &Server, stored: &Stored, of: &[u64]) {
+        let required = self.account_findings(row, server, stored, of).await;
         if let Some((receiver, _)) = &self.receiver {
             self.account_alerts(row, server, receiver, &required).await;
         }
@@ -269,8 +324,8 @@ impl World {
 
     /// Compares every finding of every rule of the generator's with the reference. Returns what must be told: what the reference finds,
     /// and what rules of the run's own found.
-    async fn account_findings(&self, row: &mut Row, server: &Server, stored: &Stored) -> BTreeSet<String> {
-        let expected = self.reference();
+    async fn account_findings(&self, row: &mut Row, server: &Server, stored: &Stored, of: &[u64]) -> BTreeSet<String> {
+        let expected = self.reference(of);
         let lake = Snapshot::read_only(&self.data.join("lake")).await.unwrap();
         let findings =
             tokio::task::spawn_blocking(move || lake.findings().unwrap().map(Result::unwrap).collect::<Vec<_>>());
@@ -316,14 +371,13 @@ impl World {
         required
     }
 
-    /// What a single process finds in a file of everything that was sent. What came later than it may takes part in no correlation.
-    fn reference(&self) -> BTreeSet<Found> {
+    /// What a single process finds in a file of these events. What came later than it may takes part in no correlation.
+    fn reference(&self, all: &[u64]) -> BTreeSet<Found> {
         let late = self.generator.late();
-        let all: Vec<u64> = self.generator.sent().into_iter().collect();
-        let mut found = self.evaluated(&all);
+        let mut found = self.evaluated(all);
         if !late.is_empty() {
             found.retain(|one| one.rule == SINGLE);
-            let in_time: Vec<u64> = all.into_iter().filter(|number| !late.contains(number)).collect();
+            let in_time: Vec<u64> = all.iter().copied().filter(|number| !late.contains(number)).collect();
             found.extend(self.evaluated(&in_time).into_iter().filter(|one| one.rule != SINGLE));
         }
         found
