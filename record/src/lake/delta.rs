@@ -70,16 +70,12 @@ impl LakeTable {
             let path = torn.path.display().to_string();
             tracing::warn!(path, why = torn.why, "moved the torn end of a lake table aside: it is written again");
         }
+        is_whole(&folder, table, u64::MAX)?;
         let delta = builder.build().map_err(LakeError::delta("open", table))?;
         let exists = delta.verify_deltatable_existence().await.map_err(LakeError::delta("open", table))?;
         let delta = if exists {
             let mut delta = delta;
-            if let Err(error) = delta.load().await {
-                return Err(match tip::damaged_commit(&folder).map_err(on_folder)? {
-                    Some(tip::Torn { path, why }) => LakeError::Commit { table: table.name(), path, why },
-                    None => LakeError::delta("open", table)(error),
-                });
-            }
+            delta.load().await.map_err(LakeError::delta("open", table))?;
             delta
         } else {
             CreateBuilder::new()
@@ -310,9 +306,18 @@ impl LakeTable {
     }
 }
 
+/// Refuses a table of which something is damaged that is read for a version.
+fn is_whole(folder: &Path, table: Table, version: u64) -> Result<(), LakeError> {
+    match tip::damaged(folder, version).map_err(|source| LakeError::Folder { path: folder.to_owned(), source })? {
+        Some(tip::Torn { path, why }) => Err(LakeError::Commit { table: table.name(), path, why }),
+        None => Ok(()),
+    }
+}
+
 /// The table as it stood at an earlier version.
 pub(super) async fn at_version(lake: &Path, table: Table, version: u64) -> Result<PinnedTable, LakeError> {
     let (folder, builder) = builder(lake, table)?;
+    is_whole(&folder, table, version)?;
     let delta = builder.with_version(version).load().await.map_err(LakeError::delta("open a version of", table))?;
     pinned(table, &folder, &delta)
 }
@@ -320,6 +325,7 @@ pub(super) async fn at_version(lake: &Path, table: Table, version: u64) -> Resul
 /// The table as it stands, read without opening it for writing. Its folder must be there.
 pub(super) async fn latest(lake: &Path, table: Table) -> Result<PinnedTable, LakeError> {
     let (folder, builder) = builder(lake, table)?;
+    is_whole(&folder, table, u64::MAX)?;
     let delta = builder.load().await.map_err(LakeError::delta("open", table))?;
     pinned(table, &folder, &delta)
 }

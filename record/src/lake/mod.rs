@@ -85,12 +85,12 @@ pub enum LakeError {
         #[source]
         source: Box<DeltaTableError>,
     },
-    /// A commit further up than the last one is not what was written. Nothing was touched.
-    #[error("commit {} of the lake table `{table}` is damaged: {why}; restore it from a backup", path.display())]
+    /// A commit further up than the last one, or a checkpoint that cannot be done without, is not what was written. Nothing was touched.
+    #[error("{} of the log of the lake table `{table}` is damaged: {why}; restore it from a backup", path.display())]
     Commit {
         /// Which table.
         table: &'static str,
-        /// The commit's file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,

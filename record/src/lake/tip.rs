@@ -64,10 +64,11 @@ impl Listing {
         (from..=checkpoint).all(|version| self.commits.contains(&version))
     }
 
-    /// The commits that a reader goes through.
-    fn read(&self) -> impl DoubleEndedIterator<Item = u64> {
-        let from = self.checkpoints.last().map_or(0, |checkpoint| checkpoint + 1);
-        self.commits.range(from..).copied()
+    /// The checkpoint with which a reader of a version begins, and the commits that it goes through.
+    fn read(&self, version: u64) -> (Option<u64>, impl Iterator<Item = u64>) {
+        let checkpoint = self.checkpoints.range(..=version).next_back().copied();
+        let from = checkpoint.map_or(0, |checkpoint| checkpoint + 1);
+        (checkpoint, self.commits.range(from..).copied().take_while(move |commit| *commit <= version))
     }
 }
 
@@ -134,7 +135,7 @@ fn next_torn(folder: &Path, noted: &BTreeMap<String, String>) -> io::Result<Opti
         }
     }
     // What stands before a checkpoint is read by nobody.
-    let Some(tip) = listing.read().next_back() else { return Ok(None) };
+    let Some(tip) = listing.read(u64::MAX).1.last() else { return Ok(None) };
     let name = commit_name(tip);
     let path = folder.join(LOG).join(&name);
     let actions = match whole_commit(&path, noted.get(&name))? {
@@ -152,11 +153,23 @@ fn next_torn(folder: &Path, noted: &BTreeMap<String, String>) -> io::Result<Opti
     Ok(Some((name, torn)))
 }
 
-/// The first commit that is read and is not what was written.
-pub(super) fn damaged_commit(folder: &Path) -> io::Result<Option<Torn>> {
+/// The first file of the log that is read for a version and is not what was written. It is looked for before Delta's reader sees any,
+/// which does not survive every bit of a checkpoint.
+pub(super) fn damaged(folder: &Path, version: u64) -> io::Result<Option<Torn>> {
+    if !folder.join(LOG).is_dir() {
+        return Ok(None);
+    }
     let noted = check::noted_commits(folder)?;
-    for version in Listing::of(folder)?.read() {
-        let name = commit_name(version);
+    let listing = Listing::of(folder)?;
+    let (checkpoint, commits) = listing.read(version);
+    if let Some(name) = checkpoint.map(checkpoint_name) {
+        let path = folder.join(LOG).join(&name);
+        if let Some(why) = damaged_checkpoint(&path, noted.get(&name))? {
+            return Ok(Some(Torn { path, why }));
+        }
+    }
+    for commit in commits {
+        let name = commit_name(commit);
         let path = folder.join(LOG).join(&name);
         if let Err(why) = whole_commit(&path, noted.get(&name))? {
             return Ok(Some(Torn { path, why }));
@@ -171,13 +184,20 @@ fn damaged_checkpoint(path: &Path, digest: Option<&String>) -> io::Result<Option
         let differs = check::sha256(File::open(path)?)? != *digest;
         return Ok(differs.then(|| "it is not the checkpoint that was written".to_owned()));
     }
-    let read = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?).and_then(|builder| {
-        for batch in builder.build()? {
-            batch?;
-        }
-        Ok(())
-    });
-    Ok(read.err().map(|error| error.to_string()))
+    let file = File::open(path)?;
+    let read = move || {
+        ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| {
+            for batch in builder.build()? {
+                batch?;
+            }
+            Ok(())
+        })
+    };
+    // The reader of Parquet panics at some lengths that do not fit each other.
+    Ok(match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+        Ok(read) => read.err().map(|error| error.to_string()),
+        Err(_) => Some("it cannot be read".to_owned()),
+    })
 }
 
 /// Whether a file ends as a Parquet file does.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::tests::rows;
-use super::super::{Lake, LakeError, Skip, Table};
+use super::super::{Lake, LakeError, Skip, Snapshot, Table};
 use super::*;
 use crate::store::SqliteStore;
 use crate::store::tests::{START, batch, clock, finding};
@@ -240,4 +240,38 @@ async fn a_torn_checkpoint_is_done_without() {
         assert_eq!(lake.pin().damaged_files(), []);
         assert!(!path.exists());
     }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_needed_and_not_what_was_written_is_named_before_anything_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(dir.path()).await.unwrap();
+    for at in 0..102 {
+        lake.append_events(0, at, at + 1, rows(at, at + 1)).await.unwrap();
+    }
+    drop(lake);
+    let table = dir.path().join("events");
+    let listing = Listing::of(&table).unwrap();
+    let checkpoint = *listing.checkpoints.last().unwrap();
+    let path = table.join(LOG).join(checkpoint_name(checkpoint));
+    let written = fs::read(&path).unwrap();
+    // The commits before it were forgotten, as after a thousand versions.
+    for version in listing.commits.range(..checkpoint) {
+        fs::remove_file(table.join(LOG).join(commit_name(*version))).unwrap();
+    }
+    check::keep_noted(&table, |name| name >= commit_name(checkpoint).as_str()).unwrap();
+    assert!(Snapshot::read_only(dir.path()).await.is_ok());
+    for at in (0..written.len()).step_by(written.len() / 40) {
+        let mut bent = written.clone();
+        bent[at] ^= 1 << (at % 8);
+        fs::write(&path, bent).unwrap();
+        for error in [
+            Lake::open(dir.path()).await.map(drop).unwrap_err(),
+            Snapshot::read_only(dir.path()).await.map(drop).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains(&checkpoint_name(checkpoint)), "byte {at}: {error}");
+        }
+    }
+    fs::write(&path, written).unwrap();
+    assert_eq!(Lake::open(dir.path()).await.unwrap().archived(0).await.unwrap(), 102);
 }
