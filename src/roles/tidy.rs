@@ -3,7 +3,7 @@
 //! archive does not wait for it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeproof_record::store::StoreError;
 
@@ -22,20 +22,21 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Ends only by being dropped, which lake and store take at any time.
 async fn tidy(shared: &Shared) {
-    let began = Instant::now();
+    let began = shared.clock.passed();
     let mut verdicts = Verdicts::default();
     loop {
+        let awake = shared.clock.passed().saturating_sub(began);
         // A disk that takes no records takes no merged files.
         if shared.is_troubled("lake") {
             tokio::time::sleep(shared.archive_every).await;
             continue;
         }
-        if let Some(below) = verdicts.due(began.elapsed(), shared.log.first())
+        if let Some(below) = verdicts.due(awake, shared.log.first())
             && let Err(error) = forget(shared, below).await
         {
             tracing::warn!(error = %crate::chain(&error), "cannot forget which records repeated others");
         }
-        match shared.lake.tidy(shared.clock.now(), began.elapsed()).await {
+        match shared.lake.tidy(shared.clock.now(), awake).await {
             Ok(0) => tokio::time::sleep(shared.archive_every).await,
             Ok(_) => {}
             // A lake of small files is slow and right: it may wait.

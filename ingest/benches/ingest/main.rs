@@ -14,7 +14,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use engine::record::Position;
 use pipeproof_engine as engine;
 use pipeproof_ingest::decode::decode;
-use pipeproof_ingest::log::{Log, LogOptions};
+use pipeproof_ingest::log::{Knowing, Log, LogOptions};
 
 fn sources(criterion: &mut Criterion) {
     let receiver = bodies::receiver();
@@ -111,7 +111,7 @@ fn hostile(criterion: &mut Criterion) {
 fn append(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-    let log = Log::open(folder.path(), 0, LogOptions::default()).unwrap().log;
+    let log = Log::open(folder.path(), Knowing::default(), LogOptions::default()).unwrap().log;
     let mut group = criterion.benchmark_group("log");
     for (senders, records) in [(1, 1), (1, 100), (64, 1), (64, 100)] {
         let leaves = vec![Bytes::from(vec![b'x'; 1200]); records];

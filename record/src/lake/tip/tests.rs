@@ -259,7 +259,7 @@ async fn a_checkpoint_that_is_needed_and_not_what_was_written_is_named_before_an
     for version in listing.commits.range(..checkpoint) {
         fs::remove_file(table.join(LOG).join(commit_name(*version))).unwrap();
     }
-    check::keep_noted(&table, |name| name >= commit_name(checkpoint).as_str()).unwrap();
+    check::keep_noted(&table, |name| name >= format!("{checkpoint:020}").as_str()).unwrap();
     assert!(Snapshot::read_only(dir.path()).await.is_ok());
     for at in (0..written.len()).step_by(written.len() / 40) {
         let mut bent = written.clone();
