@@ -129,7 +129,11 @@ fn files(root: &Path, naming: bool) -> io::Result<Vec<PathBuf>> {
         naming
             == (is_log
                 || path.file_name().is_some_and(|name| {
-                    name == "hashes" || name == "retired" || name == "redacted" || name == "_commits"
+                    name == "blocks"
+                        || name == "hashes"
+                        || name == "retired"
+                        || name == "redacted"
+                        || name == "_commits"
                 }))
     });
     found.sort();

@@ -182,7 +182,7 @@ struct RawLog {
     segment_bytes: Option<u64>,
     /// How long records stay in the log as data, such as `7d`, once detection and lake have passed them. 7 days unless set.
     keep: Option<String>,
-    /// Bytes of the log beyond which older files go before that. 16 GiB unless set.
+    /// Bytes of the log beyond which older files go before that. 1 GiB unless set.
     keep_bytes: Option<u64>,
     /// How often files are looked at that may go, such as `60s`. A minute unless set.
     retire_every: Option<String>,

@@ -117,7 +117,7 @@ pub(crate) async fn check_hashes(shared: &Arc<Shared>, first: u64) -> Result<Res
         };
         let derived = leaves_of(&shared.lake, &lost).await?;
         if derived.iter().all(|(index, hash)| known.get(index) == Some(hash)) {
-            let records = ranges_of(lost.into_iter(), u64::MAX).into_iter().map(|(first, end)| named(first, end));
+            let records = ranges_of(lost, u64::MAX).into_iter().map(|(first, end)| named(first, end));
             return Ok(Err(format!(
                 "the leaf hashes of {} are damaged: restore the log from a copy",
                 told(records, ", ")

@@ -250,6 +250,24 @@ async fn rows(
     Ok(answer.rows)
 }
 
+/// What takes the place of a record is its leaf hash: one that is damaged is mended first, or the order waits for it.
+async fn hashes_are_there(shared: &Arc<Shared>, records: &[u64]) -> Result<(), RedactionError> {
+    for index in records {
+        if shared.log.leaf(*index).is_some() {
+            continue;
+        }
+        let mended = crate::damage::check_hashes(shared, *index).await;
+        let mended = mended.map_err(unfinished("read the leaf hash of the record"))?;
+        if let Err(problem) = mended {
+            return Err(unfinished("find the leaf hash of the record")(problem));
+        }
+        if shared.log.leaf(*index).is_none() {
+            return Err(unfinished("find the leaf hash of the record")(format!("record {index} has none")));
+        }
+    }
+    Ok(())
+}
+
 /// Does what an order says, as far as it is not done. Whoever calls holds the turn.
 async fn complete(shared: &Arc<Shared>, order: u64) -> Result<(), RedactionError> {
     let Some(ordered) = shared.registry().redactions.get(&order).cloned() else { return Ok(()) };
@@ -268,6 +286,8 @@ async fn complete(shared: &Arc<Shared>, order: u64) -> Result<(), RedactionError
     let note = ordered.note(order);
     let forgotten = forgotten(&shared.store, &ordered.order, &note).await;
     let forgotten = forgotten.map_err(unfinished("find what rests on the record"))?;
+    let records: Vec<u64> = forgotten.records.iter().copied().collect();
+    hashes_are_there(shared, &records).await?;
     let store = shared.store.redact(&forgotten, &note).await.map_err(unfinished("redact the store"))?;
     Failpoint::RedactAfterStore.pass();
     let lake = {

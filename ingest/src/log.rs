@@ -458,16 +458,23 @@ impl Log {
     }
 
     /// Reads the leaf hashes of record `first` and the 1,023 after it again, which are to have been there when the log was opened, and
-    /// mends what is damaged, if need be with what is `known` from elsewhere. What those are is seen by the tree.
+    /// mends what is damaged, if need be with what is `given` from elsewhere. What those are is seen by the tree.
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub fn check_hashes(&self, first: u64, known: &BTreeMap<u64, Hash>) -> Result<HashesChecked, LogError> {
+    pub fn check_hashes(&self, first: u64, given: &BTreeMap<u64, Hash>) -> Result<HashesChecked, LogError> {
         let number = first / BLOCK;
-        let Some(root) = self.shared.published().tree.block(number) else { return Ok(HashesChecked::Whole) };
-        let checked = tree::check(self.shared.disk.as_ref(), number, root, known);
+        let (root, mut known) = {
+            let published = self.shared.published();
+            let Some(root) = published.tree.block(number) else { return Ok(HashesChecked::Whole) };
+            // Of a redacted record the hash is kept twice.
+            let erased = published.erased.range(number * BLOCK..(number + 1) * BLOCK);
+            (root, erased.map(|(index, hash)| (*index, *hash)).collect::<BTreeMap<_, _>>())
+        };
+        known.extend(given.iter().map(|(index, hash)| (*index, *hash)));
+        let checked = tree::check(self.shared.disk.as_ref(), number, root, &known);
         let checked = checked.map_err(|cause| LogError::io("check", hashes::FILE, cause))?;
-        if matches!(checked, HashesChecked::Mended(_)) {
+        if !matches!(checked, HashesChecked::Lost(_)) {
             self.shared.published().tree.forget_last();
         }
         Ok(checked)

@@ -144,7 +144,8 @@ async fn leaf_hashes(shared: &Arc<Shared>) -> Result<Check, NodeError> {
     let size = shared.log.size();
     let mut problems = Vec::new();
     for first in (0..size).step_by(usize::try_from(Log::HASHES_AT_ONCE).unwrap_or(usize::MAX)) {
-        match damage::check_hashes(shared, first).await? {
+        let checked = damage::check_hashes(shared, first).await;
+        match checked.unwrap_or_else(|error| Err(crate::chain(&error))) {
             Ok(0) => {}
             Ok(damaged) => {
                 problems.push(format!("{damaged} from record {first} on were damaged, and are written again"))
@@ -152,7 +153,10 @@ async fn leaf_hashes(shared: &Arc<Shared>) -> Result<Check, NodeError> {
             Err(problem) => problems.push(problem),
         }
     }
-    let mut fine = format!("the hashes of {size} records are those of the tree");
+    let mut fine = format!(
+        "kept hashes of the first {} records are those of the tree",
+        size / Log::HASHES_AT_ONCE * Log::HASHES_AT_ONCE
+    );
     let mended = shared.mended_hashes.load(Ordering::Acquire);
     if mended > 0 {
         fine.push_str(&format!("; {mended} were damaged, and were written again after the start"));

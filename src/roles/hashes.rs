@@ -33,8 +33,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             Ok(Err(problem)) => tell(&shared, 1, &problem),
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "cannot read leaf hashes again; the next start does");
-                return;
+                tracing::warn!(first, error = %crate::chain(&error), "cannot read leaf hashes again; the next start does");
             }
         }
         let worked = began.elapsed();

@@ -38,11 +38,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
             shared.set_trouble("memory", Some(reason.clone()));
             let now = shared.clock.now();
             if said.is_none_or(|said| now >= said.plus(SAY_EVERY)) {
-                said = Some(now);
                 // What everything holds together has a bound as well.
                 let control = Control::BoundReached { rule: "memory".to_owned(), dropped: 0, reason };
-                if let Err(error) = shared.control(control).await {
-                    tracing::warn!(%error, "cannot write down that memory is full");
+                match shared.control(control).await {
+                    Ok(_) => said = Some(now),
+                    Err(error) => tracing::warn!(%error, "cannot write down that memory is full"),
                 }
             }
         } else if share < ROOM {

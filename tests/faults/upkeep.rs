@@ -394,7 +394,7 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     row.expect(is_within(detection, 5.0), format!("detection was {detection} records behind"));
     row.expect(is_within(lake, 15.0), format!("the lake was {lake} records behind"));
     row.say(format!("detection at most {detection} records behind, the lake {lake}"));
-    row.say("events are compared by their number and sums over their numbers".to_owned());
+    row.say("events are compared by their number and sums over their numbers");
     world.account_in_sums(&mut row, &server).await;
     row
 }

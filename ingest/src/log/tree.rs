@@ -63,18 +63,20 @@ impl LogTree {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn read_block(&self, number: u64) -> Option<Tree> {
-        let read = read(self.disk.as_ref(), number).and_then(|kept| {
-            let (leaves, _) = leaves_of(&kept, number, &BTreeMap::new());
+    /// The leaves of a block, or `None` if they are damaged.
+    fn read_block(&self, number: u64) -> io::Result<Option<Tree>> {
+        let file = self.disk.open(hashes::FILE, false)?;
+        let kept = Kept::from_file(file.as_ref(), number * BLOCK, (number + 1) * BLOCK)?;
+        let read = leaves_of(&kept, number, &BTreeMap::new()).0.ok().and_then(|leaves| {
             let mut tree = Tree::new();
-            tree.extend(leaves.ok()?);
+            tree.extend(leaves);
             (tree.root(BLOCK) == self.block(number)).then_some(tree)
         });
         if read.is_none() {
             let (from, to) = (number * BLOCK, (number + 1) * BLOCK);
             tracing::error!(from, to, "leaf hashes of the log are damaged; nothing that rests on them is proved");
         }
-        read
+        Ok(read)
     }
 }
 
@@ -95,7 +97,14 @@ impl Nodes for LogTree {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let read = match last.iter().position(|(read, _)| *read == number) {
             Some(at) => last.remove(at)?,
-            None => (number, self.read_block(number)),
+            None => match self.read_block(number) {
+                Ok(read) => (number, read),
+                // It may be read the next time.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read leaf hashes of the log");
+                    return None;
+                }
+            },
         };
         last.truncate(BLOCKS_READ - 1);
         last.push_front(read);
@@ -141,11 +150,6 @@ pub(crate) fn check(
     file.write_at(hashes::offset(number * BLOCK), &entries)?;
     file.sync()?;
     Ok(HashesChecked::Mended(damaged))
-}
-
-fn read(disk: &dyn Disk, number: u64) -> Option<Kept> {
-    let file = disk.open(hashes::FILE, false);
-    file.and_then(|file| Kept::from_file(file.as_ref(), number * BLOCK, (number + 1) * BLOCK)).ok()
 }
 
 /// The leaf hashes of a block, or the records whose hashes nobody has; and how many entries do not say what they should.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine::failpoint::Failpoint;
-use engine::merkle::{Hash, Nodes as _, leaf_hash};
+use engine::merkle::{Hash, leaf_hash};
 use pipeproof_engine as engine;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -304,7 +304,9 @@ impl Writer {
             return Ok(first);
         }
         // What opening reads instead of the hashes of these records.
-        self.blocks.sync()?;
+        if let Err(error) = self.blocks.sync() {
+            tracing::warn!(%error, "roots of blocks may not be on disk; a start computes what is missing");
+        }
         // In this order: a segment that is gone without a mark would be taken for damage.
         retired::mark(disk.as_ref(), first)?;
         Failpoint::RetireAfterMark.pass();
@@ -331,21 +333,23 @@ impl Writer {
             for index in records {
                 let number = published.segments.partition_point(|segment| segment.after() <= *index);
                 let Some(segment) = published.segments.get(number) else { continue };
-                let Some((slot, hash)) = segment.place(*index).zip(published.tree.leaf(*index)) else { continue };
-                places.push((segment.first, *index, slot, hash));
+                let Some(slot) = segment.place(*index) else { continue };
+                places.push((segment.first, *index, slot));
             }
         }
         places.sort_unstable_by_key(|(_, index, ..)| *index);
-        let mut marks: Vec<(u64, Hash)> = places.iter().map(|(_, index, _, hash)| (*index, *hash)).collect();
-        marks.dedup();
+        let mut marks: Vec<(u64, Hash)> = Vec::new();
         places.dedup_by_key(|(_, index, ..)| *index);
         let mut frames = std::mem::take(&mut self.unfinished);
-        for (segment, index, slot, _) in &places {
-            // The group stands in the frame alone.
+        for (segment, index, slot) in &places {
+            // The group stands in the frame alone, and the hash is that of the leaf there.
             let file = disk.open(&frame::segment_name(*segment), false)?;
             let mut header = vec![0; frame::FRAME_BYTES + slot.len as usize];
             file.read_at(u64::from(slot.at), &mut header)?;
-            let group = frame::header_of(&header).map_or(*index, |(_, group, _)| group);
+            let damaged = || io::Error::other(format!("record {index} is damaged: restart to quarantine it"));
+            let found = frame::read(&header).filter(|found| found.index == *index).ok_or_else(damaged)?;
+            let group = found.group;
+            marks.push((*index, leaf_hash(found.leaf)));
             frames.push(Place { segment: *segment, at: slot.at, len: slot.len, index: *index, group });
         }
         if frames.is_empty() {
