@@ -249,31 +249,30 @@ pub(crate) fn broker() -> Option<(Running, String)> {
 #[tokio::test]
 async fn a_message_that_is_too_large_for_any_request_is_a_dead_letter_and_the_next_is_read() {
     let Some((_running, brokers)) = broker() else { return };
-    // One partition, and each is read before the next comes: this broker keeps 5 MB of a partition, and lets go of what is older.
-    let put = |event: Value| {
+    // Each in a partition of its own: this broker keeps 5 MB of a partition, and lets go of what is older.
+    let put = |partition: &str, event: Value| {
         let mut kcat = Command::new("kcat")
-            .args(["-X", "message.max.bytes=67108864", "-b", &brokers, "-t", "audit", "-p", "0", "-P"])
+            .args(["-X", "message.max.bytes=67108864", "-b", &brokers, "-t", "audit", "-p", partition, "-P"])
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
         kcat.stdin.take().unwrap().write_all(event.to_string().as_bytes()).unwrap();
         assert!(kcat.wait().unwrap().success());
     };
-    put(json!({"action": "kafka.before"}));
+    put("0", json!({"action": "kafka.before"}));
+    put("1", json!({"action": "kafka.large", "padding": "x".repeat(33 << 20)}));
+    put("2", json!({"action": "kafka.after"}));
     let config = format!(
         "sources:\n  - name: bus\n    type: json\n    reads: {{kafka: {{brokers: ['{brokers}'], topics: [audit]}}}}\n"
     );
     let server = Setup::new().config(&config).start();
-    arrives(&server, "bus", 1).await;
-    put(json!({"action": "kafka.large", "padding": "x".repeat(33 << 20)}));
+    arrives(&server, "bus", 2).await;
     let letters = eventually("the dead letter", || async {
         let letters = items(&server.get("/v1/deadletters?source=bus").await, "dead_letters");
         (letters.len() == 1).then_some(letters)
     })
     .await;
     assert!(letters[0]["reason"].as_str().unwrap().contains("body_too_large"), "{letters:?}");
-    put(json!({"action": "kafka.after"}));
-    arrives(&server, "bus", 2).await;
 }
 
 #[tokio::test]
