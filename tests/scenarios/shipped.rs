@@ -162,7 +162,7 @@ fn placeholders_are_those_that_sources_add_fills_in() {
             .filter(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()))
             .collect();
         for word in &placeholders {
-            assert!(["url", "base", "token", "secret"].contains(word), "{name}: <{word}>");
+            assert!(["url", "base", "host", "token", "secret"].contains(word), "{name}: <{word}>");
         }
         files_with += usize::from(!placeholders.is_empty());
     }
