@@ -328,7 +328,7 @@ impl Detector {
         // Ours as well: where nothing comes for long, what is written whole must not hold what is forgotten.
         self.state.dedup.expire(now);
         if !own {
-            if !events.is_empty() {
+            if !events.is_empty() && decoded.events.is_ok() {
                 let (received, hour) = batch.heard.entry(envelope.source.clone()).or_default();
                 (*received, *hour) = (envelope.received.max(*received), now.hour());
             }

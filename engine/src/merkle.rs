@@ -154,18 +154,6 @@ impl Tree {
             level += 1;
         }
     }
-
-    /// Drops every leaf from `size` on, as a log does that lost its unsynced tail.
-    pub fn truncate(&mut self, size: u64) {
-        let mut keep = usize::try_from(size).unwrap_or(usize::MAX);
-        for level in &mut self.levels {
-            level.truncate(keep);
-            keep /= 2;
-        }
-        while self.levels.last().is_some_and(Vec::is_empty) {
-            self.levels.pop();
-        }
-    }
 }
 
 impl Extend<Hash> for Tree {
@@ -302,23 +290,6 @@ mod tests {
             }
         }
         assert_eq!(tree.root(71), None);
-    }
-
-    #[test]
-    fn truncating_gives_the_tree_of_the_shorter_log() {
-        let all = leaves(40);
-        for size in 0..=40_u64 {
-            let mut tree = Tree::new();
-            all.iter().for_each(|leaf| {
-                tree.push(*leaf);
-            });
-            tree.truncate(size);
-            assert_eq!(tree.size(), size);
-            for leaf in &all[usize::try_from(size).unwrap()..] {
-                tree.push(*leaf);
-            }
-            assert_eq!(tree.root(40), Some(mth(&all)));
-        }
     }
 
     #[test]

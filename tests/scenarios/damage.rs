@@ -10,6 +10,9 @@ use crate::harness::{
     PATIENCE, Server, Setup, copy_folder, eventually, expect_exit, files, now, position, run, stderr, token_of,
 };
 
+/// Small files of the log, which go as soon as lake and seal have passed them.
+const RETIRES_AT_ONCE: &str = "seal_every: 1s\nlog: {segment_bytes: 1048576, keep_bytes: 0, retire_every: 1s}\n";
+
 /// The segments of the log, oldest first.
 fn segments(data: &Path) -> Vec<std::path::PathBuf> {
     let mut found = files(&data.join("log/0"));
@@ -146,8 +149,7 @@ async fn an_older_seal_tree_and_none_at_all_are_refused_and_named() {
 async fn leaf_hashes_of_retired_records_are_derived_from_the_lake() {
     let folder = tempfile::TempDir::new().unwrap();
     let data = folder.path().join("data");
-    let small = "seal_every: 1s\nlog: {segment_bytes: 1048576, keep_bytes: 0, retire_every: 1s}\n";
-    let server = Setup::new().config(small).on(&data).start();
+    let server = Setup::new().config(RETIRES_AT_ONCE).on(&data).start();
     let token = token_of(&server.add_source("any", "json", &[]));
     let padding = "x".repeat(200_000);
     for number in 0..16 {
@@ -166,7 +168,7 @@ async fn leaf_hashes_of_retired_records_are_derived_from_the_lake() {
     hashes[at..at + 2 * 36].fill(0xAA);
     fs::write(&path, hashes).unwrap();
 
-    let server = Setup::new().config(small).on(&data).start();
+    let server = Setup::new().config(RETIRES_AT_ONCE).on(&data).start();
     let counted = metric(&server, "pipeproof_log_damaged_total{log=\"log\",what=\"hashes\"}").await;
     assert!(counted.ends_with(" 2"), "{counted}");
     assert!(server.log().iter().any(|line| line.contains("derived from the lake")), "the log says so");
@@ -179,8 +181,7 @@ async fn leaf_hashes_of_retired_records_are_derived_from_the_lake() {
 async fn leaf_hashes_that_a_start_leaves_unread_are_mended_behind_it() {
     let folder = tempfile::TempDir::new().unwrap();
     let data = folder.path().join("data");
-    let small = "seal_every: 1s\nlog: {segment_bytes: 1048576, keep_bytes: 0, retire_every: 1s}\n";
-    let server = Setup::new().config(small).on(&data).start();
+    let server = Setup::new().config(RETIRES_AT_ONCE).on(&data).start();
     let token = token_of(&server.add_source("any", "json", &[]));
     let padding = "x".repeat(3_000);
     for batch in 0..6 {
@@ -201,7 +202,7 @@ async fn leaf_hashes_that_a_start_leaves_unread_are_mended_behind_it() {
     hashes[700 * 36..702 * 36].fill(0xAA);
     fs::write(&path, hashes).unwrap();
 
-    let server = Setup::new().config(small).on(&data).start();
+    let server = Setup::new().config(RETIRES_AT_ONCE).on(&data).start();
     eventually("they are counted", || async {
         let counted = metric(&server, "pipeproof_log_damaged_total{log=\"log\",what=\"hashes\"}").await;
         counted.ends_with(" 3").then_some(())
