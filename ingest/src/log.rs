@@ -41,7 +41,7 @@ use self::disk::{Disk, Folder};
 pub use self::recover::{OpenReport, Quarantine};
 use self::recover::{Segment, Slot};
 pub use self::tree::HashesChecked;
-use self::tree::{BLOCK, LogTree};
+use self::tree::{BLOCK, BlockLeaves, Found, LogTree};
 use self::writer::{Command, Writer};
 
 /// What can be set about a log.
@@ -206,6 +206,7 @@ struct Shared {
     queued_bytes: AtomicUsize,
     queued_records: AtomicUsize,
     published: RwLock<Published>,
+    leaves: BlockLeaves,
 }
 
 #[derive(Debug)]
@@ -259,6 +260,7 @@ impl Log {
         let next = recovered.tree.size();
         let (durable_sender, durable) = watch::channel(next);
         let shared = Arc::new(Shared {
+            leaves: BlockLeaves::new(Arc::clone(&disk)),
             disk,
             options,
             queued_bytes: AtomicUsize::new(0),
@@ -475,7 +477,7 @@ impl Log {
         let checked = tree::check(self.shared.disk.as_ref(), number, root, &known);
         let checked = checked.map_err(|cause| LogError::io("check", hashes::FILE, cause))?;
         if !matches!(checked, HashesChecked::Lost(_)) {
-            self.shared.published().tree.forget_last();
+            self.shared.leaves.forget_last();
         }
         Ok(checked)
     }
@@ -523,7 +525,12 @@ impl Nodes for Log {
     }
 
     fn node(&self, level: u32, at: u64) -> Option<Hash> {
-        self.shared.published().tree.node(level, at)
+        // The guard is gone before anything is read: a slow disk holds nobody up who writes.
+        let found = self.shared.published().tree.find(level, at);
+        match found {
+            Found::Here(node) => node,
+            Found::Below(below) => self.shared.leaves.node(&below),
+        }
     }
 }
 

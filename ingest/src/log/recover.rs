@@ -16,7 +16,7 @@ use super::disk::{Disk, DiskFile};
 use super::erased::{self, Place};
 use super::hashes::Kept;
 use super::scan::{Scanned, scan_all};
-use super::tree::{self, BLOCK, LogTree};
+use super::tree::{self, BLOCK, BlockLeaves, LogTree};
 use super::{LogError, Sealed, frame, hashes, retired};
 
 /// What opening found.
@@ -143,19 +143,20 @@ pub(crate) fn recover(
     sealed: Option<Sealed>,
     leaves: &BTreeMap<u64, Hash>,
 ) -> Result<Recovered, LogError> {
-    let Some(sealed) = sealed else { return recover_behind(disk, Tree::new(), known_durable, leaves) };
+    let Some(sealed) = sealed else { return recover_behind(disk.as_ref(), Tree::new(), known_durable, leaves) };
     let blocks = unread(disk.as_ref(), sealed.size)?;
     if blocks.size() == 0 {
-        return recover_behind(disk, blocks, known_durable, leaves);
+        return recover_behind(disk.as_ref(), blocks, known_durable, leaves);
     }
-    let recovered = recover_behind(disk, blocks, known_durable, leaves)?;
-    if recovered.tree.root(sealed.size) == Some(sealed.root) {
+    let recovered = recover_behind(disk.as_ref(), blocks, known_durable, leaves)?;
+    let kept = BlockLeaves::new(Arc::clone(disk));
+    if tree::Opened(&recovered.tree, &kept).root(sealed.size) == Some(sealed.root) {
         return Ok(recovered);
     }
     // Either these roots are damaged or the log is not the one that was sealed, which the caller sees.
     tracing::warn!("kept roots of the log do not give the one that was sealed: all leaf hashes are read");
     let before = recovered.report;
-    let mut recovered = recover_behind(disk, Tree::new(), known_durable, leaves)?;
+    let mut recovered = recover_behind(disk.as_ref(), Tree::new(), known_durable, leaves)?;
     recovered.report.torn_bytes += before.torn_bytes;
     recovered.report.hashes_rewritten += before.hashes_rewritten;
     recovered.report.hashes_damaged += before.hashes_damaged;
@@ -185,13 +186,11 @@ fn segments(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
 
 /// Reads, checks and judges what is on disk behind these blocks.
 fn recover_behind(
-    disk: &Arc<dyn Disk>,
+    disk: &dyn Disk,
     blocks: Tree,
     known_durable: u64,
     leaves: &BTreeMap<u64, Hash>,
 ) -> Result<Recovered, LogError> {
-    let shared_disk = disk;
-    let disk = disk.as_ref();
     let from = blocks.size() * BLOCK;
     let mut report = OpenReport { hashes_unread: from, ..OpenReport::default() };
     let firsts = segments(disk)?;
@@ -252,8 +251,7 @@ fn recover_behind(
     let active = reopen_last(disk, judged.last(), proven, &mut report)?;
     (report.hashes_rewritten, report.hashes_damaged) = write_hashes(hash_file.as_mut(), &read, &kept, last_first)?;
     let mut block_file = open_or_create(disk, tree::FILE)?;
-    let tree = LogTree::new(Arc::clone(shared_disk), blocks);
-    let (tree, rewritten) = grow(tree, &read, block_file.as_mut())?;
+    let (tree, rewritten) = grow(LogTree::new(blocks), &read, block_file.as_mut())?;
     report.blocks_rewritten = rewritten;
     disk.sync_names().map_err(|cause| LogError::io("sync the folder of the log", "", cause))?;
     let segments = judged.into_iter().map(|judged| judged.segment).collect();

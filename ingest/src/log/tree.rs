@@ -24,22 +24,40 @@ pub(crate) const BLOCK: u64 = 1 << LEVEL;
 /// Blocks whose leaves stay in memory once they were read: a proof asks for that of its leaf and for that in which the tree ends.
 const BLOCKS_READ: usize = 4;
 
-/// The log's tree.
+/// What of the log's tree is in memory.
 #[derive(Debug)]
 pub(crate) struct LogTree {
-    disk: Arc<dyn Disk>,
     /// Roots of whole blocks: the levels of the tree from [`LEVEL`] on.
     blocks: Tree,
     /// Leaves behind the last whole block.
     open: Tree,
-    /// The blocks that were asked for last, latest first; without a tree those that could not be read.
-    last: Mutex<VecDeque<(u64, Option<Tree>)>>,
+}
+
+/// Where a node is found.
+pub(crate) enum Found {
+    /// In memory, if it is there at all.
+    Here(Option<Hash>),
+    /// Below a whole block.
+    Below(Below),
+}
+
+/// A node below a whole block.
+pub(crate) struct Below {
+    number: u64,
+    root: Hash,
+    level: u32,
+    within: u64,
 }
 
 impl LogTree {
     /// A tree of whole blocks alone.
-    pub(crate) fn new(disk: Arc<dyn Disk>, blocks: Tree) -> Self {
-        Self { disk, blocks, open: Tree::new(), last: Mutex::default() }
+    pub(crate) const fn new(blocks: Tree) -> Self {
+        Self { blocks, open: Tree::new() }
+    }
+
+    /// Number of leaves.
+    pub(crate) fn size(&self) -> u64 {
+        self.blocks.size() * BLOCK + self.open.size()
     }
 
     /// Adds a leaf. Returns the number and the root of the block that it makes whole.
@@ -58,47 +76,41 @@ impl LogTree {
         self.blocks.leaf(number)
     }
 
-    /// Forgets what was read: the side file was mended.
-    pub(crate) fn forget_last(&self) {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// The leaves of a block, or `None` if they are damaged.
-    fn read_block(&self, number: u64) -> io::Result<Option<Tree>> {
-        let file = self.disk.open(hashes::FILE, false)?;
-        let kept = Kept::from_file(file.as_ref(), number * BLOCK, (number + 1) * BLOCK)?;
-        let read = leaves_of(&kept, number, &BTreeMap::new()).0.ok().and_then(|leaves| {
-            let mut tree = Tree::new();
-            tree.extend(leaves);
-            (tree.root(BLOCK) == self.block(number)).then_some(tree)
-        });
-        if read.is_none() {
-            let (from, to) = (number * BLOCK, (number + 1) * BLOCK);
-            tracing::error!(from, to, "leaf hashes of the log are damaged; nothing that rests on them is proved");
-        }
-        Ok(read)
-    }
-}
-
-impl Nodes for LogTree {
-    fn size(&self) -> u64 {
-        self.blocks.size() * BLOCK + self.open.size()
-    }
-
-    fn node(&self, level: u32, at: u64) -> Option<Hash> {
+    /// The node, as [`Nodes::node`], or where it is read.
+    pub(crate) fn find(&self, level: u32, at: u64) -> Found {
         let Some(below) = LEVEL.checked_sub(level).filter(|below| *below > 0) else {
-            return self.blocks.node(level - LEVEL, at);
+            return Found::Here(self.blocks.node(level - LEVEL, at));
         };
         let number = at >> below;
         let within = at - (number << below);
-        if number >= self.blocks.size() {
-            return if number == self.blocks.size() { self.open.node(level, within) } else { None };
+        match self.block(number) {
+            Some(root) => Found::Below(Below { number, root, level, within }),
+            None if number == self.blocks.size() => Found::Here(self.open.node(level, within)),
+            None => Found::Here(None),
         }
+    }
+}
+
+/// Leaves of whole blocks, from the side file. Nobody holds the tree while it is read.
+#[derive(Debug)]
+pub(crate) struct BlockLeaves {
+    disk: Arc<dyn Disk>,
+    /// The blocks that were asked for last, latest first; without a tree those that are damaged.
+    last: Mutex<VecDeque<(u64, Option<Tree>)>>,
+}
+
+impl BlockLeaves {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, last: Mutex::default() }
+    }
+
+    /// A node below a block, if the leaves there give the block's root.
+    pub(crate) fn node(&self, asked: &Below) -> Option<Hash> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = match last.iter().position(|(read, _)| *read == number) {
+        let read = match last.iter().position(|(read, _)| *read == asked.number) {
             Some(at) => last.remove(at)?,
-            None => match self.read_block(number) {
-                Ok(read) => (number, read),
+            None => match self.read(asked) {
+                Ok(read) => (asked.number, read),
                 // It may be read the next time.
                 Err(error) => {
                     tracing::warn!(%error, "cannot read leaf hashes of the log");
@@ -108,7 +120,44 @@ impl Nodes for LogTree {
         };
         last.truncate(BLOCKS_READ - 1);
         last.push_front(read);
-        last.front()?.1.as_ref()?.node(level, within)
+        last.front()?.1.as_ref()?.node(asked.level, asked.within)
+    }
+
+    /// Forgets what was read: the side file was mended.
+    pub(crate) fn forget_last(&self) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The leaves of a block, or `None` if they are damaged.
+    fn read(&self, asked: &Below) -> io::Result<Option<Tree>> {
+        let (from, to) = (asked.number * BLOCK, (asked.number + 1) * BLOCK);
+        let file = self.disk.open(hashes::FILE, false)?;
+        let kept = Kept::from_file(file.as_ref(), from, to)?;
+        let read = leaves_of(&kept, asked.number, &BTreeMap::new()).0.ok().and_then(|leaves| {
+            let mut tree = Tree::new();
+            tree.extend(leaves);
+            (tree.root(BLOCK) == Some(asked.root)).then_some(tree)
+        });
+        if read.is_none() {
+            tracing::error!(from, to, "leaf hashes of the log are damaged; nothing that rests on them is proved");
+        }
+        Ok(read)
+    }
+}
+
+/// A tree that nobody else has yet, with its leaves.
+pub(crate) struct Opened<'o>(pub(crate) &'o LogTree, pub(crate) &'o BlockLeaves);
+
+impl Nodes for Opened<'_> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn node(&self, level: u32, at: u64) -> Option<Hash> {
+        match self.0.find(level, at) {
+            Found::Here(node) => node,
+            Found::Below(below) => self.1.node(&below),
+        }
     }
 }
 
