@@ -50,6 +50,10 @@ use crate::watermark::Lane;
 pub const GROUPS_MAX: usize = 1 << 20;
 /// Signals of one rule that wait in a lane at most; of those furthest in the future one is evicted and counted.
 pub const WAITING_MAX: usize = 1 << 21;
+/// Groups that all rules of a plan together keep at most in a lane: each has an equal share, so that none takes another's.
+pub const GROUPS_IN_ALL: usize = 1 << 22;
+/// Signals of all rules of a plan together that wait in a lane at most, shared alike.
+pub const WAITING_IN_ALL: usize = 1 << 22;
 /// Events a finding cites at most.
 pub const CITED_MAX: usize = 64;
 
@@ -187,9 +191,9 @@ impl Body {
     }
 }
 
-/// Makes room for one more group if the bound is reached.
+/// Makes room for one more group if the bound is reached; under another plan it may have become less.
 fn make_room<T: Default>(groups: &mut Groups<T>, most: usize, evicted: &mut u64) {
-    if groups.len() > most
+    while groups.len() > most
         && let Some((slot, _)) = groups.oldest()
     {
         groups.remove(slot);

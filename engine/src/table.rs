@@ -29,6 +29,8 @@ use crate::time::Timestamp;
 
 /// Openings and closings a table keeps at most.
 pub const ENTRIES_MAX: usize = 1 << 21;
+/// Openings and closings that all tables of a plan together keep at most: each has an equal share.
+pub const ENTRIES_IN_ALL: usize = 1 << 22;
 /// Openings and closings a table keeps of one key at most.
 pub const KEY_ENTRIES_MAX: usize = 4_096;
 
@@ -71,6 +73,15 @@ pub struct Shape {
     pub retain: Duration,
     /// How far a row's interval is widened.
     pub grace: Duration,
+    /// Openings and closings it keeps at most; what is written down does not count.
+    pub entries_max: usize,
+}
+
+impl Shape {
+    /// Keeps to this table's share of what so many tables may keep together.
+    pub(crate) fn share_with(&mut self, tables: usize) {
+        self.entries_max = (ENTRIES_IN_ALL / tables.max(1)).clamp(1, ENTRIES_MAX);
+    }
 }
 
 /// A change of a table, as deltas keep it.
@@ -198,7 +209,7 @@ impl Rows {
             gone.push(oldest);
             self.drop_entry(oldest);
         }
-        while self.entries.len() > ENTRIES_MAX
+        while self.entries.len() > self.shape.entries_max
             && let Some((oldest, _)) = self.entries.first_key_value()
         {
             let oldest = *oldest;

@@ -7,7 +7,7 @@ use super::numbers::Decimal;
 use super::signal::{Names, Signal};
 use super::spike::Settings;
 use super::window::{Added, Countable};
-use super::{GROUPS_MAX, Moment, WAITING_MAX};
+use super::{GROUPS_IN_ALL, GROUPS_MAX, Moment, WAITING_IN_ALL, WAITING_MAX};
 use crate::rule::{Comparison, CorrelationRule, Metric, Operator, TemporalClause};
 use crate::time::Timestamp;
 
@@ -82,6 +82,13 @@ impl Shape {
             groups_max: GROUPS_MAX,
             waiting_max: WAITING_MAX,
         }
+    }
+
+    /// Keeps to this rule's share of what so many rules may keep together.
+    pub(crate) fn share_with(&mut self, rules: usize) {
+        let share = |in_all: usize, own: usize| (in_all / rules.max(1)).clamp(1, own);
+        self.groups_max = share(GROUPS_IN_ALL, self.groups_max);
+        self.waiting_max = share(WAITING_IN_ALL, self.waiting_max);
     }
 
     /// Whether signals are evaluated on arrival.

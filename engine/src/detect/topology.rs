@@ -147,6 +147,8 @@ impl Topology {
                 learns: matches!(rule.operator, Operator::New { .. } | Operator::Rare { .. } | Operator::Spike { .. }),
             });
         }
+        let sharers = links.len();
+        links.iter_mut().for_each(|link| link.shape.share_with(sharers));
         let wanted = (0..rules.len()).map(|number| wanted(plan, number, &feeds, &links, names)).collect();
         Self { links, steps, feeds, wanted }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::PlanError;
 use crate::lookup::CompiledLookup;
 use crate::rule::{Condition, DetectionRule, Lookup, Rule, Table, TableRows};
-use crate::table::{Edge, Rows, Shape, Texts};
+use crate::table::{ENTRIES_MAX, Edge, Rows, Shape, Texts};
 use crate::time::Timestamp;
 
 /// Columns of a written-down table that say when a row holds.
@@ -53,6 +53,8 @@ impl Tables {
             }
             compiled.lookups.push(lookups);
         }
+        let sharers = shapes.len();
+        shapes.iter_mut().for_each(|shape| shape.share_with(sharers));
         compiled.shapes = shapes.into_iter().map(Arc::new).collect();
         for (table, shape) in tables.iter().zip(&compiled.shapes) {
             compiled.given.push(given(table, shape)?);
@@ -106,6 +108,7 @@ fn shape(table: &Table) -> Shape {
             max_open: *max_open,
             retain: *retain,
             grace: table.grace,
+            entries_max: ENTRIES_MAX,
         },
         TableRows::Given(rows) => {
             let names: BTreeSet<&String> = rows.iter().flat_map(BTreeMap::keys).collect();

@@ -19,6 +19,7 @@ fn shape() -> Arc<Shape> {
         max_open: Duration::from_secs(100),
         retain: Duration::from_secs(300),
         grace: Duration::from_secs(5),
+        entries_max: ENTRIES_MAX,
     })
 }
 
@@ -286,4 +287,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_table_keeps_its_share_of_what_all_may_keep() {
+    let mut shape = Shape::clone(&shape());
+    for (tables, most) in [(1, ENTRIES_MAX), (2, ENTRIES_MAX), (8, ENTRIES_IN_ALL / 8)] {
+        shape.share_with(tables);
+        assert_eq!(shape.entries_max, most, "{tables}");
+    }
+    shape.entries_max = 3;
+    let mut rows = Rows::new(Arc::new(shape));
+    (0..5).for_each(|index| rows.feed(entry(Edge::Open, 1_000 + index as i64, index, &index.to_string(), "app")));
+    assert_eq!((rows.len(), rows.evicted()), (3, 2));
+    assert!(!held(&rows, 0, &["1"], 1_001) && held(&rows, 0, &["2"], 1_002), "the oldest went");
 }

@@ -59,3 +59,32 @@ fn obligations_of_one_group_are_bounded() {
     assert_eq!(run.state.size(&run.rule).obligations, 1_024);
     assert!(run.state.counts().evicted >= 5_000 - 1_024);
 }
+
+#[test]
+fn rules_share_what_all_of_them_may_keep() {
+    let of = |rules: usize| {
+        let mut run = Run::new(rule(at_least(2), 1));
+        run.shape.share_with(rules);
+        (run.shape.groups_max, run.shape.waiting_max)
+    };
+    assert_eq!(of(1), (GROUPS_MAX, WAITING_MAX), "a rule's own bound holds as well");
+    for rules in [3, 10, 1_000] {
+        let (groups, waiting) = of(rules);
+        assert!(groups * rules <= GROUPS_IN_ALL && waiting * rules <= WAITING_IN_ALL, "{rules}");
+        assert!((groups + 1) * rules > GROUPS_IN_ALL.min(GROUPS_MAX * rules), "{rules}: nothing is given away");
+    }
+    assert_eq!(of(usize::MAX), (1, 1));
+}
+
+#[test]
+fn a_smaller_share_is_kept_to_as_soon_as_a_group_comes() {
+    let mut run = Run::new(rule(at_least(2), 1));
+    for (at, key) in [(0, "a"), (1, "b"), (2, "c"), (3, "d")] {
+        run.at(secs(at), 0, &[("k", key)]);
+    }
+    run.advance(secs(4));
+    run.shape.groups_max = 2;
+    run.at(secs(5), 0, &[("k", "e")]);
+    run.advance(secs(6));
+    assert_eq!((run.state.size(&run.rule).groups, run.state.counts().evicted), (2, 3));
+}
