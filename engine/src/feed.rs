@@ -67,7 +67,7 @@ pub const FEEDS: &[Feed] = &[
     Feed {
         name: "secret.audit",
         title: "reads and writes of secrets",
-        sources: &[Vault, Aws, Kubernetes, Gcp, AzureKeyvault, CircleciAudit, Jenkins, Buildkite],
+        sources: &[Vault, Aws, Kubernetes, Gcp, AzureKeyvault, GitlabAudit, CircleciAudit, Jenkins, Buildkite],
     },
     Feed {
         name: "secret.scan",
@@ -88,7 +88,11 @@ pub const FEEDS: &[Feed] = &[
     },
     Feed { name: "registry.push", title: "images pushed to registries", sources: &[Github, Aws, Cdevents] },
     Feed { name: "registry.publish", title: "packages published to registries", sources: &[Github, Cdevents] },
-    Feed { name: "signing.log", title: "signatures and their log entries", sources: &[Sigstore, Rekor] },
+    Feed {
+        name: "signing.log",
+        title: "signatures and their log entries",
+        sources: &[Sigstore, Rekor, Intoto, Cdevents],
+    },
     Feed {
         name: "attestation.log",
         title: "provenance, bills of materials, other attestations",
@@ -102,9 +106,9 @@ pub const FEEDS: &[Feed] = &[
     Feed {
         name: "admission.decision",
         title: "what a cluster let in and turned away",
-        sources: &[Kubernetes, Admission, Kyverno, Gatekeeper],
+        sources: &[Kubernetes, Gcp, Admission, Kyverno, Gatekeeper],
     },
-    Feed { name: "kubernetes.api", title: "calls of a cluster's interface", sources: &[Kubernetes] },
+    Feed { name: "kubernetes.api", title: "calls of a cluster's interface", sources: &[Kubernetes, Gcp] },
     Feed {
         name: "deploy.events",
         title: "deployments",
@@ -147,6 +151,7 @@ pub const CATEGORIES: &[(&str, &[SourceType])] = &[
             AzureKeyvault,
             AzureActivity,
             KubernetesEvent,
+            GitlabAudit,
             CircleciAudit,
             Jenkins,
             Buildkite,
@@ -155,7 +160,7 @@ pub const CATEGORIES: &[(&str, &[SourceType])] = &[
             Json,
         ],
     ),
-    ("signing", &[Sigstore, Aws, Gcp, AzureKeyvault, Rekor, Intoto, Cloudevents, Otlp, Json]),
+    ("signing", &[Sigstore, Aws, Gcp, AzureKeyvault, Rekor, Intoto, Cdevents, Cloudevents, Otlp, Json]),
     ("registry", &[Github, Aws, Cdevents, Cloudevents, Otlp, Json]),
     ("scan", &[Trivy, Grype, Sarif, Cyclonedx, Spdx, Github, Cloudevents, Otlp, Json]),
     ("admission", &[Kubernetes, Gcp, Admission, Kyverno, Opa, Gatekeeper, KubernetesEvent, Cloudevents, Otlp, Json]),
@@ -326,7 +331,7 @@ mod tests {
         assert_eq!(resolve("ci.job"), Err(UnknownFeed { name: "ci.job".to_owned() }));
         let wanted = ["secret.audit".to_owned(), "ci.jobs".to_owned(), "nonsense".to_owned()];
         let jobs = [Github, Gitlab, Jenkins, Circleci, Buildkite, Cdevents];
-        let secrets = [Vault, Aws, Kubernetes, Gcp, AzureKeyvault, CircleciAudit, Jenkins, Buildkite];
+        let secrets = [Vault, Aws, Kubernetes, Gcp, AzureKeyvault, GitlabAudit, CircleciAudit, Jenkins, Buildkite];
         assert_eq!(resolve_all(&wanted), jobs.into_iter().chain(secrets).collect());
     }
 
@@ -348,6 +353,12 @@ mod tests {
         assert_eq!(of(Some("okta"), None, Some("okta")), BTreeSet::from([Okta]));
         assert_eq!(of(Some("cicd"), None, Some("vault.audit")), BTreeSet::from([Vault]));
         assert!(of(Some("cicd"), None, None).contains(&Joblog));
+        assert!(of(Some("cicd"), Some("secret"), None).contains(&GitlabAudit), "variables are read and written there");
         assert!(of(Some("cicd"), Some("job"), None).iter().all(|kind| kind.is_external()));
+        for (feed, also) in
+            [("kubernetes.api", Gcp), ("admission.decision", Gcp), ("signing.log", Intoto), ("signing.log", Cdevents)]
+        {
+            assert!(resolve(feed).unwrap().contains(&also), "{feed}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod buildkite;
 mod cdevents;
 mod circleci_audit;
 mod circleci_webhook;
+mod claims;
 mod cloudevents;
 mod console_log;
 mod falco;

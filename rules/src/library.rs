@@ -43,6 +43,8 @@ const RULES: &[(&str, &str)] = texts![
     "secret/secret_reads_denied.yml",
     "secret/secret_store_weakened.yml",
     "tables/jobs.yml",
+    "tables/runs.yml",
+    "tables/sessions.yml",
     "token/ci_identity_off_network.yml",
     "token/long_lived_credential_created.yml",
     "token/static_credential_used_by_ci.yml",

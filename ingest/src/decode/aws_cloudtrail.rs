@@ -11,7 +11,7 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, aws_guards, images, object, outcome, scalar, subject, time_at};
+use super::{Draft, ORIGIN, Undecodable, aws_guards, claims, images, object, outcome, scalar, subject, time_at};
 
 const EXPECTED: &str = "a CloudTrail record";
 
@@ -31,7 +31,7 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         ("sts", "AssumeRoleWithWebIdentity") => {
             issued(&mut draft, root, request, answer);
             federated(&mut draft.fields, root, answer);
-            tags(&mut draft.fields, request);
+            session(&mut draft.fields, request);
         }
         ("eks-auth", "AssumeRoleForPodIdentity") => {
             issued(&mut draft, root, request, answer);
@@ -67,7 +67,10 @@ pub(super) fn decode(record: &Record) -> Result<Vec<Draft>, Undecodable> {
         ("ecr" | "ecr-public", "PutImage") => image_pushed(&mut draft, request, answer),
         _ => aws_guards::decode(&mut draft, request, service, event),
     }
-    Ok(vec![draft])
+    let further = further(&draft, request);
+    let mut drafts = vec![draft];
+    drafts.extend(further);
+    Ok(drafts)
 }
 
 pub(super) fn name(fields: &mut Fields, action: &str, category: &str) {
@@ -96,8 +99,11 @@ fn origin(fields: &mut Fields, root: Value<'_>, service: &str, event: &str) {
     let account = root.str_at(&["recipientAccountId"]).or_else(|| identity.str_at(&["accountId"]));
     fields.text(Field::CloudAccount, account);
     fields.text(Field::CloudRole, identity.str_at(&["sessionContext", "sessionIssuer", "arn"]));
-    let names = [&["arn"][..], &["userName"], &["principalId"], &["invokedBy"], &["accountId"]];
-    fields.text(Field::ActorId, names.iter().find_map(|path| identity.str_at(path)));
+    // An empty one names nobody; a sign-in of IAM Identity Center has a user of its directory and no principal.
+    let names =
+        [&["arn"][..], &["userName"], &["principalId"], &["invokedBy"], &["onBehalfOf", "userId"], &["accountId"]];
+    let name = names.iter().find_map(|path| identity.str_at(path).filter(|name| !name.is_empty()));
+    fields.text(Field::ActorId, name);
     let kind = actor_type(identity);
     fields.text(Field::ActorType, Some(kind).filter(|_| fields.get(Field::ActorId).is_some()));
     let provider = identity.str_at(&["sessionContext", "webIdFederationData", "federatedProvider"]);
@@ -188,20 +194,16 @@ fn federated(fields: &mut Fields, root: Value<'_>, answer: Value<'_>) {
     }
 }
 
-/// What a CI system puts into the session as tags, under the names of its claims.
-fn tags(fields: &mut Fields, request: Value<'_>) {
-    let Some(tags) = request.get("principalTags") else { return };
-    let first = |names: &[&str]| names.iter().find_map(|name| scalar(tags, &[name]));
-    for (field, names) in [
-        (Field::CiRunId, &["run_id", "pipeline_id", "build_id"][..]),
-        (Field::CiJobId, &["job_id", "check_run_id"]),
-        (Field::CiSha, &["sha", "build_commit"]),
-        (Field::CiRepo, &["repository", "project_path"]),
-        (Field::CiEnvironment, &["environment"]),
-    ] {
-        if fields.get(field).is_none() {
-            fields.text(field, first(names));
-        }
+/// What a CI system puts into the session: claims as its tags, and, at Buildkite, the job as its name.
+fn session(fields: &mut Fields, request: Value<'_>) {
+    let provider = fields.get_text(Field::CiProvider).map(str::to_owned);
+    if let Some(tags) = request.get("principalTags") {
+        claims::set(fields, tags, provider.as_deref());
+    }
+    let is_id = |name: &&str| name.len() == 36 && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    let name = request.str_at(&["roleSessionName"]).filter(is_id);
+    if provider.as_deref() == Some("buildkite") && fields.get(Field::CiJobId).is_none() {
+        fields.text(Field::CiJobId, name);
     }
 }
 
@@ -214,15 +216,31 @@ fn secret(draft: &mut Draft, action: &str, request: Value<'_>, service: &str) {
     let fields = &mut draft.fields;
     name(fields, action, "secret");
     fields.text(Field::SecretStore, Some(format!("aws.{service}")));
-    let mut path = ["secretId", "name", "path"].iter().find_map(|key| scalar(request, &[key]));
-    for list in ["names", "secretIdList"] {
-        path = path.or_else(|| {
-            let names: Vec<&str> = request.get(list)?.items().filter_map(Value::as_str).collect();
-            Some(names.join(","))
-        });
-    }
-    fields.text(Field::SecretPath, path);
+    let path = ["secretId", "name", "path"].iter().find_map(|key| scalar(request, &[key]));
+    let listed = || {
+        let names = ["names", "secretIdList"].iter().find_map(|list| request.get(list))?;
+        names.items().find_map(Value::as_str).map(str::to_owned)
+    };
+    fields.text(Field::SecretPath, path.or_else(listed));
     fields.text(Field::SecretVersion, scalar(request, &["versionId"]).or_else(|| scalar(request, &["versionStage"])));
+}
+
+/// The parameters a call names behind the first, each an event: ten that one call reads are as many as ten calls do. Of a batch of
+/// Secrets Manager CloudTrail has a record for each secret anyway.
+fn further(draft: &Draft, request: Value<'_>) -> Vec<Draft> {
+    let action = draft.fields.get_text(Field::Action).unwrap_or_default();
+    let names = request.get("names").filter(|_| draft.fields.get_text(Field::SecretStore) == Some("aws.ssm"));
+    let kept = [
+        ORIGIN,
+        &[Field::Reason, Field::TokenId, Field::TokenKind, Field::CloudService, Field::CloudRole, Field::Message],
+    ]
+    .concat();
+    let one = |name: &str| {
+        let mut one = draft.derive(&kept, action, "secret");
+        one.fields.text(Field::SecretPath, Some(name));
+        one
+    };
+    names.into_iter().flat_map(Value::items).filter_map(Value::as_str).skip(1).map(one).collect()
 }
 
 fn kms_decrypt(draft: &mut Draft, root: Value<'_>, request: Value<'_>) {

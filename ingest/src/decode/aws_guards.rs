@@ -56,6 +56,8 @@ pub(super) fn decode(draft: &mut Draft, request: Value<'_>, service: &str, event
         ("audit_log.changed", "audit", "audit_log", Some(logs_less(request, event)))
     } else if ENABLE.contains(&call) {
         ("audit_log.enabled", "audit", "audit_log", Some(false))
+    } else if call == ("eks", "UpdateClusterConfig") && request.get("logging").is_some() {
+        ("audit_log.changed", "audit", "audit_log", Some(logs_less(request, event)))
     } else {
         match secret_store(request, service, event) {
             Some(weakens) => {
@@ -109,6 +111,10 @@ fn logs_less(request: Value<'_>, event: &str) -> bool {
                 .any(|key| is_false(request.get(key)))
         }
         "UpdateDetector" => is_false(request.get("enable")),
+        "UpdateClusterConfig" => {
+            let mut kinds = request.at(&["logging", "clusterLogging"]).into_iter().flat_map(Value::items);
+            kinds.any(|kind| is_false(kind.get("enabled")))
+        }
         "PutInsightSelectors" => request.get("insightSelectors").is_some_and(|list| list.items().next().is_none()),
         "PutRetentionPolicy" => {
             request.get("retentionInDays").and_then(Value::as_i64).is_some_and(|days| days < RETENTION_DAYS_MIN)

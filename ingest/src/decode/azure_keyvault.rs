@@ -39,7 +39,8 @@ pub(super) fn decode(fields: &mut Fields, root: &Members<'_>, properties: &Membe
         }
         "config" => {
             fields.text(Field::ConfigObject, Some("secret_store"));
-            fields.text(Field::ConfigId, loose::text(root, &["resourceid"]));
+            let key = Some(path).filter(|path| operation.starts_with("Key") && !path.is_empty());
+            fields.text(Field::ConfigId, key.or_else(|| loose::text(root, &["resourceid"])));
             fields.text(Field::ConfigAttribute, Some(operation));
             fields.truth(Field::ConfigWeakens, Some(action == "secret_store.weakened"));
         }
@@ -57,11 +58,10 @@ fn meaning(operation: &str) -> (&'static str, &'static str) {
         }
         "SecretSet" | "SecretUpdate" | "SecretRestore" | "SecretRecover" | "KeyCreate" | "KeyImport"
         | "CertificateImport" | "CertificateCreate" => ("secret.written", "secret"),
-        "SecretDelete" | "SecretPurge" | "KeyDelete" | "KeyPurge" | "CertificateDelete" | "CertificatePurge" => {
-            ("secret.deleted", "secret")
-        }
+        "SecretDelete" | "SecretPurge" | "CertificateDelete" | "CertificatePurge" => ("secret.deleted", "secret"),
         "KeySign" | "KeyVerify" | "KeyEncrypt" | "KeyWrap" => ("key.used", "signing"),
-        "VaultDelete" | "VaultPurge" => ("secret_store.weakened", "config"),
+        // What was encrypted with a key is lost with it, as with a vault.
+        "VaultDelete" | "VaultPurge" | "KeyDelete" | "KeyPurge" => ("secret_store.weakened", "config"),
         "VaultPut" | "VaultPatch" | "VaultAccessPolicyChangedEventGridNotification" => {
             ("secret_store.changed", "config")
         }

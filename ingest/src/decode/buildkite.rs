@@ -31,6 +31,8 @@ const AUDIT: &[(&str, &str, &str, &str)] = &[
     ("pipeline_created", "workflow.created", "config", "workflow"),
     ("pipeline_updated", "workflow.updated", "config", "workflow"),
     ("pipeline_deleted", "workflow.deleted", "config", "workflow"),
+    ("notification_service_deleted", "audit_log.disabled", "audit", "webhook"),
+    ("notification_service_disabled", "audit_log.disabled", "audit", "webhook"),
     ("notification_service_", "webhook.changed", "config", "webhook"),
     ("organization_member_created", "access.added", "config", "member"),
     ("organization_member_deleted", "access.removed", "config", "member"),

@@ -8,7 +8,7 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, Undecodable, object, outcome, scalar, time_at};
+use super::{Draft, Undecodable, circleci_webhook, object, outcome, scalar, time_at};
 use crate::unwrap::circleci_csv;
 
 const EXPECTED: &str = "an entry of CircleCI's audit log";
@@ -141,12 +141,6 @@ fn run(fields: &mut Fields, root: Value<'_>) {
             |side: &str| root.str_at(&[side, "name"]).filter(|_| root.str_at(&[side, "type"]) == Some("project"));
         project("target").or_else(|| project("scope")).map(ToOwned::to_owned)
     });
-    // gh/acme/app, github/acme/app
-    fields.text(
-        Field::CiRepo,
-        slug.map(|slug| match slug.splitn(3, '/').collect::<Vec<_>>().as_slice() {
-            [_, owner, name] => format!("{owner}/{name}"),
-            _ => slug,
-        }),
-    );
+    // A project that is not named after its repository has ids in its place.
+    fields.text(Field::CiRepo, slug.as_deref().and_then(circleci_webhook::slug));
 }

@@ -78,7 +78,7 @@ fn run(fields: &mut Fields, root: Value<'_>) {
 }
 
 /// `gh/acme/app`: the repository where the project is named after one.
-fn slug(slug: &str) -> Option<String> {
+pub(super) fn slug(slug: &str) -> Option<String> {
     let (host, path) = slug.split_once('/')?;
     matches!(host, "gh" | "github" | "bb" | "bitbucket").then(|| path.to_owned())
 }

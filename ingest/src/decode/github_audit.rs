@@ -29,6 +29,8 @@ const GUARDS: &[(&str, &str, &str, Option<bool>)] = &[
     ("repository_secret_scanning_push_protection.disable", "secret_scanning", "config", Some(true)),
     ("repository_secret_scanning.disable", "secret_scanning", "config", Some(true)),
     ("org.secret_scanning_push_protection_disable", "secret_scanning", "config", Some(true)),
+    ("secret_scanning.disable", "secret_scanning", "config", Some(true)),
+    ("business_secret_scanning.disable", "secret_scanning", "config", Some(true)),
     ("repo.advanced_security_disabled", "secret_scanning", "config", Some(true)),
     ("repo.immutable_releases_settings_disabled", "workflow_permissions", "config", Some(true)),
     ("audit_log_streaming.destroy", "audit_log", "audit", Some(true)),
@@ -211,6 +213,17 @@ fn new_value<'a>(root: Value<'a>, action: &str) -> Option<Value<'a>> {
 
 /// Whether the new value is the looser one; `None` if it cannot be told.
 fn by_value(root: Value<'_>, action: &str) -> Option<bool> {
+    /// What a ruleset that is still in force lost, or whom it lets pass now.
+    const LOST: &[&str] = &["ruleset_rules_deleted", "ruleset_conditions_deleted", "ruleset_bypass_actors_added"];
+    let filled = |key: &str| {
+        let value = root.get(key).or_else(|| root.at(&["data", key]));
+        value.is_some_and(|value| {
+            value.items().next().is_some() || value.as_str().is_some_and(|text| !matches!(text, "" | "[]"))
+        })
+    };
+    if action == "repository_ruleset.update" && LOST.iter().any(|key| filled(key)) {
+        return Some(true);
+    }
     let value = new_value(root, action)?;
     // To allow something loosens; to require something tightens.
     let allows = action.contains("allow_") || action.contains("can_approve");

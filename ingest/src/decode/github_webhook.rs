@@ -12,6 +12,7 @@ use super::git_remote::told_ref;
 use super::github_times::{created_or_updated, subject_time};
 use super::{
     Draft, Undecodable, github_alerts, github_config, github_ref, images, name, object, outcome, scalar, tier, time_at,
+    time_of,
 };
 
 const EXPECTED: &str = "a GitHub webhook payload";
@@ -174,8 +175,12 @@ fn push(draft: &mut Draft, root: Value<'_>) {
         fields.text(Field::ActorId, root.str_at(&["pusher", "name"]));
     }
     fields.text(Field::Message, root.str_at(&["head_commit", "message"]));
-    // A commit's own time is its author's; GitHub's is when the repository was pushed to.
-    draft.time = time_at(root, &["repository", "pushed_at"]).or_else(|| time_at(root, &["head_commit", "timestamp"]));
+    // A commit's own time is its author's; GitHub's is when the repository was pushed to. Servers that speak GitHub's form, as Gogs
+    // does, say neither that nor which commit is the head: it is the last.
+    let last = || root.get("commits")?.items().last()?.get("timestamp");
+    draft.time = time_at(root, &["repository", "pushed_at"])
+        .or_else(|| time_at(root, &["head_commit", "timestamp"]))
+        .or_else(|| time_of(last()?));
 }
 
 fn git_ref(draft: &mut Draft, root: Value<'_>, event: &str) {
@@ -424,7 +429,7 @@ fn package(draft: &mut Draft, root: Value<'_>, event: &str, action: &str) {
     let version = package.get("package_version");
     let digest = version.and_then(|version| {
         let tagged = version.str_at(&["container_metadata", "tag", "digest"]);
-        tagged.or_else(|| version.str_at(&["version"])).filter(|text| images::is_digest(text))
+        [tagged, version.str_at(&["version"])].into_iter().flatten().find(|text| images::is_digest(text))
     });
     fields.text(Field::ArtifactDigest, digest);
     let url = version.and_then(|version| version.str_at(&["package_url"])).filter(|url| !url.is_empty());

@@ -25,10 +25,11 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ),
     ("protected_tag_created", ("protected_tag.create", "config", "branch_protection", Some(false))),
     ("protected_tag_removed", ("protected_tag.destroy", "config", "branch_protection", Some(true))),
-    ("protected_environment_created", ("environment.add_protection_rule", "config", "environment_rule", Some(false))),
-    ("protected_environment_removed", ("environment.remove_protection_rule", "config", "environment_rule", Some(true))),
+    ("protected_branch_allow_force_push_updated", ("protected_branch.update", "config", "branch_protection", None)),
+    ("environment_protected", ("environment.add_protection_rule", "config", "environment_rule", Some(false))),
+    ("environment_unprotected", ("environment.remove_protection_rule", "config", "environment_rule", Some(true))),
     (
-        "protected_environment_unprotected",
+        "protected_environment_approval_rule_deleted",
         ("environment.remove_protection_rule", "config", "environment_rule", Some(true)),
     ),
     ("approval_rule_created", ("approval_rule.create", "config", "ruleset", Some(false))),
@@ -53,6 +54,10 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("deploy_token_created", ("token.created", "token", "", None)),
     ("deploy_token_deleted", ("token.deleted", "token", "", None)),
     ("deploy_token_revoked", ("token.revoked", "token", "", None)),
+    ("deploy_token_destroyed", ("token.deleted", "token", "", None)),
+    ("group_deploy_token_created", ("token.created", "token", "", None)),
+    ("group_deploy_token_revoked", ("token.revoked", "token", "", None)),
+    ("group_deploy_token_destroyed", ("token.deleted", "token", "", None)),
     ("deploy_key_added", ("token.created", "token", "deploy_key", None)),
     ("deploy_key_removed", ("token.deleted", "token", "deploy_key", None)),
     ("add_ssh_key", ("token.created", "token", "", None)),
@@ -65,6 +70,7 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("ci_group_variable_created", ("secret.written", "secret", "", None)),
     ("ci_group_variable_updated", ("secret.written", "secret", "", None)),
     ("ci_group_variable_deleted", ("secret.deleted", "secret", "", None)),
+    ("variable_viewed_api", ("secret.read", "secret", "", None)),
     ("member_created", ("access.added", "config", "member", None)),
     ("member_updated", ("access.edited", "config", "member", None)),
     ("member_destroyed", ("access.removed", "config", "member", None)),
@@ -186,6 +192,13 @@ fn what(fields: &mut Fields, root: Value<'_>, kind: &str) {
     fields.text(Field::ConfigId, target);
     fields.text(Field::ConfigAttribute, text(root, "change"));
     fields.text(Field::ConfigValue, scalar(root, &["details", "to"]).or_else(|| scalar(root, &["to"])));
+    if kind.starts_with("protected_branch_") && kind.ends_with("updated") {
+        // To allow force pushes loosens; to require something tightens.
+        let allows = kind.contains("force_push") || text(root, "change").is_some_and(|change| change.contains("force"));
+        let on = scalar(root, &["details", "to"]).or_else(|| scalar(root, &["to"]));
+        let on = on.and_then(|to| to.to_lowercase().parse::<bool>().ok());
+        fields.truth(Field::ConfigWeakens, on.map(|on| on == allows));
+    }
     let message = root.at(&["details", "custom_message"]);
     fields.text(Field::Message, message.map(|message| message.text().into_owned()));
     match fields.get_text(Field::Category) {
@@ -197,7 +210,14 @@ fn what(fields: &mut Fields, root: Value<'_>, kind: &str) {
         Some("secret") => {
             fields.text(Field::SecretStore, Some("gitlab"));
             let of = text(root, "entity_path").unwrap_or_default();
-            fields.text(Field::SecretPath, target.map(|name| format!("{of}/{name}")));
+            // All variables at once are those of the project or group itself.
+            let all = matches!(text(root, "target_type"), Some("Project" | "Group"));
+            let path = target.map(|name| if all { of.to_owned() } else { format!("{of}/{name}") });
+            fields.text(Field::SecretPath, path);
+            // That of a hidden variable is that it is there.
+            if fields.get_text(Field::Message).is_some_and(|message| message.ends_with("no value shown)")) {
+                fields.text(Field::Action, Some("secret.list"));
+            }
         }
         _ => {}
     }

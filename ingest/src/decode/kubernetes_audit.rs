@@ -51,10 +51,13 @@ pub(super) fn drafts(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     let target = Target::of(root);
     let stage = root.str_at(&["stage"]);
     let watches = verb == "watch";
+    let changes = matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection");
+    let dry = changes && is_dry(root, verb, &target);
     let (action, category) = match stage {
         Some("RequestReceived") => ("k8s.received".to_owned(), category(&target)),
         Some("ResponseStarted") if !watches => ("k8s.started".to_owned(), category(&target)),
         Some("ResponseComplete") if watches => ("k8s.ended".to_owned(), category(&target)),
+        _ if dry => ("k8s.dry_run".to_owned(), category(&target)),
         _ => action(verb, &target),
     };
     let last = !matches!(action.as_str(), "k8s.received" | "k8s.started" | "k8s.ended");
@@ -81,9 +84,10 @@ pub(super) fn drafts(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
         let issued = root.str_at(&["annotations", "authentication.kubernetes.io/issued-credential-id"]);
         fields.text(Field::TokenId, issued.and_then(|id| id.strip_prefix("JTI=")));
     }
-    let changes = matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection");
+    // What is not answered yet may be refused, and a dry run changes nothing.
+    let done = last && !dry;
     // A controller writes what it found into the status; what is asked for it does not change.
-    if changes && target.subresource != "status" && POLICY_GROUPS.contains(&target.group) {
+    if done && changes && target.subresource != "status" && POLICY_GROUPS.contains(&target.group) {
         kubernetes_objects::policy(fields, root, verb, target.name);
     }
     let body = kubernetes_objects::body(root);
@@ -93,11 +97,22 @@ pub(super) fn drafts(root: Value<'_>) -> Result<Vec<Draft>, Undecodable> {
     let mut drafts = vec![];
     let workload =
         kubernetes_objects::is_workload(target.resource) && matches!(target.subresource, "" | "ephemeralcontainers");
-    if last && workload && matches!(verb, "create" | "update" | "patch") {
+    if done && workload && matches!(verb, "create" | "update" | "patch") {
         drafts = kubernetes_objects::admissions(root, &draft);
     }
     drafts.insert(0, draft);
     Ok(drafts)
+}
+
+/// Whether a change was asked for on trial. What keeps no object, as `exec` and tokens, does not heed that.
+fn is_dry(root: Value<'_>, verb: &str, target: &Target<'_>) -> bool {
+    let heeds = matches!(target.subresource, "" | "status" | "scale" | "ephemeralcontainers");
+    let query = root.str_at(&["requestURI"]).and_then(|uri| uri.split_once('?'));
+    let asked = query.is_some_and(|(_, query)| query.split('&').any(|part| part == "dryRun=All"));
+    // A deletion may say it in its body.
+    let options = root.at(&["requestObject", "dryRun"]).filter(|_| verb.starts_with("delete"));
+    let told = options.is_some_and(|list| list.items().any(|word| word.as_str() == Some("All")));
+    heeds && (asked || told)
 }
 
 /// What a request is about.
@@ -170,10 +185,8 @@ fn origin(fields: &mut Fields, root: Value<'_>, verb: &str, target: &Target<'_>)
     // A node has the session of its instance, and is part of the cluster all the same.
     let of_arn = of_arn.filter(|_| asked.is_none_or(|user| !user.starts_with("system:")));
     fields.text(Field::ActorType, acted.map(|user| of_arn.unwrap_or_else(|| actor_type(user))));
-    if let Some(subject) = acted.map(claimed).map(subject::parse).filter(|subject| subject.repo.is_some()) {
-        fields.text(Field::CiRepo, subject.repo);
-        fields.text(Field::CiRef, subject.git_ref);
-        fields.text(Field::CiProvider, subject.provider);
+    if let Some(sub) = acted.map(claimed).filter(|sub| subject::parse(sub).provider.is_some()) {
+        subject::set(fields, sub);
     }
     let status = root.get("responseStatus");
     let code = status.and_then(|status| status.get("code")).and_then(Value::as_i64);

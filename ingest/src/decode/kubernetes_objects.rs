@@ -95,6 +95,9 @@ pub(super) fn admissions(root: Value<'_>, draft: &Draft) -> Vec<Draft> {
         fields.text(Field::K8sDecision, Some(if code < 400 { "allow" } else { "deny" }));
         fields.text(Field::K8sPolicy, by_policy.or_else(|| failed_open(root)));
         fields.text(Field::Reason, root.str_at(&["responseStatus", "reason"]));
+        if code < 400 && failed_open(root).is_some() {
+            fields.text(Field::Reason, Some("failed open"));
+        }
         fields.text(Field::Message, Some(message));
         fields.truth(Field::K8sPrivileged, Some(privileged));
         fields.text(Field::ArtifactName, Some(image));
@@ -129,7 +132,9 @@ fn signature(root: Value<'_>, object: Option<Value<'_>>, image: &str, message: &
     let marks = [&["metadata", "annotations"][..], &["spec", "template", "metadata", "annotations"]];
     let verified = marks.iter().find_map(|path| object?.at(path)?.str_at(&["kyverno.io/verify-images"]));
     if let Some(status) = verified.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok()) {
-        let entry = status.as_object().and_then(|map| map.iter().find(|(key, _)| about(key)));
+        // What was skipped was not looked at.
+        let looked_at = |value: &serde_json::Value| value.as_str() != Some("skip");
+        let entry = status.as_object().and_then(|map| map.iter().find(|(key, value)| about(key) && looked_at(value)));
         if let Some((_, value)) = entry {
             return Some(match value {
                 serde_json::Value::Bool(true) => "verified",
@@ -190,7 +195,10 @@ pub(super) fn policy(fields: &mut Fields, root: Value<'_>, verb: &str, name: &st
     fields.text(Field::K8sEnforcement, enforcement.as_deref());
     let loose = failure.as_deref().is_some_and(|word| word.eq_ignore_ascii_case("ignore"))
         || enforcement.as_deref().is_some_and(|word| matches!(word, "audit" | "warn" | "dryrun"));
-    let weakens = verb.starts_with("delete") || loose;
+    // One that comes new, however loose, takes nothing away: server-side apply creates by a patch.
+    let code = root.at(&["responseStatus", "code"]).and_then(Value::as_i64);
+    let comes_new = verb == "create" || code == Some(201);
+    let weakens = verb.starts_with("delete") || (loose && !comes_new);
     fields.truth(Field::ConfigWeakens, Some(weakens));
 }
 

@@ -11,9 +11,25 @@ use engine::json::Value;
 use engine::record::Record;
 use pipeproof_engine as engine;
 
-use super::{Draft, ORIGIN, Undecodable, object, outcome, scalar, subject, time_at};
+use super::{Draft, ORIGIN, Undecodable, claims, object, outcome, scalar, subject, time_at};
 
 const EXPECTED: &str = "a Vault audit entry";
+
+/// Where engines answer with their configuration or with what is public, and not with a secret: the first part below the mount.
+const CONFIGURATION: &[&str] = &[
+    "roles",
+    "role",
+    "static-roles",
+    "static-role",
+    "config",
+    "keys",
+    "cert",
+    "ca",
+    "ca_chain",
+    "crl",
+    "issuer",
+    "issuers",
+];
 
 /// What a path and operation mean.
 struct Meaning {
@@ -98,28 +114,13 @@ fn origin(fields: &mut Fields, root: Value<'_>, request: Value<'_>, response: bo
     fields.text(Field::TokenKind, Some("vault"));
     fields.text(Field::CloudRole, metadata.str_at(&["role"]));
     // What a role maps into the metadata are claims of the token that was presented, under their own names.
-    let repo = metadata.str_at(&["repository"]).or_else(|| metadata.str_at(&["project_path"]));
     if let Some(sub) = metadata.str_at(&["sub"]).or_else(|| metadata.str_at(&["subject"])) {
         subject::set(fields, sub);
     }
-    fields.text(Field::CiRepo, repo);
-    fields.text(Field::TokenRepo, repo);
     let issuer = metadata.str_at(&["iss"]).or_else(|| metadata.str_at(&["issuer"])).and_then(subject::ci_provider);
-    fields.text(Field::CiProvider, issuer.or_else(|| provider(metadata)));
-    fields.text(Field::CiRunId, metadata.str_at(&["run_id"]).or_else(|| metadata.str_at(&["pipeline_id"])));
-    fields.text(Field::CiJobId, metadata.str_at(&["job_id"]).or_else(|| metadata.str_at(&["check_run_id"])));
-    let circle = |claim: &str| metadata.get(claim).and_then(Value::as_str);
-    fields.text(Field::CiRunId, circle("oidc.circleci.com/pipeline-id").or_else(|| circle("build_number")));
-    fields.text(Field::CiJobId, circle("oidc.circleci.com/job-id"));
-    fields.int(Field::CiAttempt, metadata.str_at(&["run_attempt"]).and_then(|text| text.parse().ok()));
-    fields.text(Field::CiRef, metadata.str_at(&["ref"]));
-    fields.text(Field::TokenRef, metadata.str_at(&["ref"]));
-    fields.text(Field::CiSha, metadata.str_at(&["sha"]));
-    fields.text(Field::CiTrigger, metadata.str_at(&["event_name"]));
-    fields.text(Field::CiWorkflow, metadata.str_at(&["workflow"]));
-    let workflow_ref = metadata.str_at(&["workflow_ref"]).or_else(|| metadata.str_at(&["job_workflow_ref"]));
-    fields.text(Field::CiWorkflowRef, workflow_ref);
-    fields.text(Field::CiEnvironment, metadata.str_at(&["environment"]));
+    fields.text(Field::CiProvider, issuer.or_else(|| claims::provider(metadata)));
+    let provider = fields.get_text(Field::CiProvider).map(str::to_owned);
+    claims::set(fields, metadata, provider.as_deref());
     let ci = fields.get(Field::CiProvider).is_some();
     // At a login the mount is that of the method; later it is that of what was read.
     let method = of_response.and_then(|_| request.str_at(&["mount_type"])).unwrap_or_default();
@@ -136,17 +137,6 @@ fn is_pod(metadata: Value<'_>) -> bool {
     metadata.get("service_account_name").is_some()
         || issuer.and_then(subject::actor_type) == Some("workload")
         || subject.is_some_and(|sub| sub.starts_with("system:serviceaccount:"))
-}
-
-/// The CI system whose claims these are, by the claim only it has.
-fn provider(metadata: Value<'_>) -> Option<&'static str> {
-    const CLAIMS: &[(&str, &str)] = &[
-        ("project_path", "gitlab"),
-        ("pipeline_slug", "buildkite"),
-        ("oidc.circleci.com/project-id", "circleci"),
-        ("repository", "github"),
-    ];
-    CLAIMS.iter().find(|(claim, _)| metadata.get(claim).is_some()).map(|(_, provider)| *provider)
 }
 
 /// By the claims of a CI system, the method of the login, or what only one method writes into the metadata. A display name
@@ -208,13 +198,29 @@ fn meaning(request: Value<'_>, path: &str, operation: &str) -> Meaning {
         [_, "decrypt", ..] if is_transit(request, path) => plain("secret.read", "secret"),
         [_, "sign" | "encrypt" | "hmac" | "datakey", ..] if is_transit(request, path) => plain("key.used", "signing"),
         [_, "sign" | "issue", ..] if request.str_at(&["mount_type"]) == Some("pki") => plain("key.used", "signing"),
-        _ => match operation {
-            "read" => plain("secret.read", "secret"),
-            "list" => plain("secret.list", "secret"),
-            "delete" => plain("secret.deleted", "secret"),
-            _ if write => plain("secret.written", "secret"),
-            other => plain(&format!("vault.{other}"), "cloud"),
+        _ => match (of_engine(request, path, operation, write), operation) {
+            (Some((action, category)), _) => plain(action, category),
+            (None, "read") => plain("secret.read", "secret"),
+            (None, "list") => plain("secret.list", "secret"),
+            (None, "delete") => plain("secret.deleted", "secret"),
+            (None, _) if write => plain("secret.written", "secret"),
+            (None, other) => plain(&format!("vault.{other}"), "cloud"),
         },
+    }
+}
+
+/// What a call to an engine means where it reads no secret, or makes one although it writes: action and category.
+fn of_engine(request: Value<'_>, path: &str, operation: &str, write: bool) -> Option<(&'static str, &'static str)> {
+    let (_, inside) = mounted(request, path);
+    let part = inside.split('/').next().unwrap_or_default();
+    match (request.str_at(&["mount_type"])?, part) {
+        // Version 2 of the key-value engine tells here what is known of a secret, without its values.
+        ("kv", "metadata") if operation == "read" => Some(("secret.list", "secret")),
+        // Below a mount of theirs secrets are named as people like.
+        ("kv" | "generic", _) => None,
+        ("aws" | "kubernetes", "creds" | "sts") if write => Some(("secret.read", "secret")),
+        _ if operation == "read" && CONFIGURATION.contains(&part) => Some(("vault.read", "cloud")),
+        _ => None,
     }
 }
 
@@ -234,10 +240,12 @@ fn sys(rest: &[&str], request: Value<'_>, operation: &str, write: bool, delete: 
     };
     match rest {
         ["policies" | "policy", ..] if write || delete => {
+            // What Sentinel's policies forbid is free without them. An ACL policy grants, and what it denied cannot be told.
+            let guards = matches!(rest, ["policies", "egp" | "rgp", ..]);
             let text = request.str_at(&["data", "policy"]).or_else(|| request.str_at(&["data", "rules"]));
             // Without `log_raw` the text is an HMAC, and whether it grants more cannot be told.
             let weakens = match text.filter(|text| !text.starts_with("hmac-sha256:")) {
-                _ if delete => Some(true),
+                _ if delete => guards.then_some(true),
                 Some(text) => {
                     Some(text.contains("sudo") || text.contains("path \"*\"") || text.contains("path \"+/*\""))
                 }
@@ -274,7 +282,11 @@ fn token(draft: &mut Draft, root: Value<'_>, request: Value<'_>, path: &str, act
         fields.time(Field::TokenExpires, expires);
     }
     if action == "token.created" {
-        fields.text(Field::TokenKind, Some("static"));
+        // A secret id that expires is no key that stays.
+        let ttl = root.at(&["response", "data", "secret_id_ttl"]).and_then(Value::as_u64).filter(|ttl| *ttl > 0);
+        let expires = ttl.zip(time).map(|(ttl, time)| time.plus(Duration::from_secs(ttl)));
+        fields.time(Field::TokenExpires, expires);
+        fields.text(Field::TokenKind, Some(if ttl.is_some() { "vault" } else { "static" }));
         fields.text(Field::TokenId, root.str_at(&["response", "data", "secret_id_accessor"]));
         fields.text(Field::ConfigId, Some(path));
     }
@@ -288,11 +300,15 @@ fn token(draft: &mut Draft, root: Value<'_>, request: Value<'_>, path: &str, act
 
 /// The path as people know it: without the `data/` that version 2 of the key-value engine puts behind its mount.
 fn secret_path(request: Value<'_>, path: &str) -> String {
-    let mount = request.str_at(&["mount_point"]).filter(|mount| path.starts_with(mount));
-    let (mount, rest) = match mount {
-        Some(mount) => path.split_at(mount.len()),
-        None => path.split_at(path.find('/').map_or(0, |slash| slash + 1)),
-    };
+    let (mount, rest) = mounted(request, path);
     let rest = rest.strip_prefix("data/").or_else(|| rest.strip_prefix("metadata/")).unwrap_or(rest);
     format!("{mount}{rest}")
+}
+
+/// The mount of a path, and what is below it.
+fn mounted<'p>(request: Value<'_>, path: &'p str) -> (&'p str, &'p str) {
+    match request.str_at(&["mount_point"]).filter(|mount| path.starts_with(mount)) {
+        Some(mount) => path.split_at(mount.len()),
+        None => path.split_at(path.find('/').map_or(0, |slash| slash + 1)),
+    }
 }

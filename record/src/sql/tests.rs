@@ -510,6 +510,38 @@ async fn admissions_and_the_policy_in_force() {
 }
 
 #[tokio::test]
+async fn a_policy_that_came_new_and_lax_enforces_nothing() {
+    let mut story = Story::new(SourceType::KubernetesAudit).await;
+    let policy = |field: &'static str, value: &'static str| {
+        vec![
+            ("action", json!("k8s.create")),
+            ("config.object", json!("admission_policy")),
+            ("config.id", json!("require-signatures")),
+            ("config.weakens", json!(false)),
+            ("k8s.cluster", json!("prod-eu")),
+            (field, json!(value)),
+        ]
+    };
+    let admitted = vec![
+        ("action", json!("admission.decided")),
+        ("k8s.cluster", json!("prod-eu")),
+        ("k8s.decision", json!("allow")),
+    ];
+    story
+        .tell(&[
+            (0, &policy("k8s.object.enforcement", "audit")),
+            (1, &admitted),
+            (2, &policy("k8s.object.failure_policy", "Ignore")),
+            (3, &admitted),
+            (4, &policy("k8s.object.failure_policy", "Fail")),
+            (5, &admitted),
+        ])
+        .await;
+    let rows = story.ask("SELECT enforcement FROM admission ORDER BY at").await;
+    assert_eq!(json!(rows), json!([["audit"], ["ignore"], ["enforce"]]));
+}
+
+#[tokio::test]
 async fn actions_runners_and_leaks() {
     let mut story = Story::new(SourceType::GithubJoblog).await;
     let action = |reference: &'static str| {

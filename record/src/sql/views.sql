@@ -186,10 +186,10 @@ WITH policy AS (
     SELECT coalesce(k8s_cluster, '') AS cluster, config_id, at AS from_at,
            lead(at) OVER (PARTITION BY k8s_cluster, config_id ORDER BY at, "partition", "index", sub) AS to_at,
            CASE WHEN action = 'k8s.delete' THEN 'deleted'
-                WHEN NOT coalesce(config_weakens, false) THEN 'enforce'
                 WHEN k8s_object_enforcement IS NOT NULL AND k8s_object_enforcement <> 'enforce' THEN k8s_object_enforcement
                 WHEN lower(k8s_object_failure_policy) = 'ignore' THEN 'ignore'
-                ELSE 'weakened' END AS enforcement
+                WHEN coalesce(config_weakens, false) THEN 'weakened'
+                ELSE 'enforce' END AS enforcement
     FROM fact
     WHERE config_object = 'admission_policy' AND coalesce(outcome, 'success') = 'success'
 ), in_force AS (

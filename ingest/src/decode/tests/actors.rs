@@ -251,3 +251,64 @@ fn a_gke_entry_is_an_audit_event_with_its_native_fields() {
     assert_fields(cloud, &[("action", "secret.read"), ("secret.path", "shop/db"), ("cloud.account", "acme-prod")]);
     assert!(cloud.native.starts_with(b"{\"insertId\""));
 }
+
+#[test]
+fn what_a_relying_party_keeps_joins_the_run_and_the_job_of_the_systems_own_events() {
+    use engine::fields::Field;
+    let joins = |event: &engine::event::Event| {
+        [Field::CiRunId, Field::CiJobId, Field::CiRef].map(|field| event.fields.get_text(field).map(str::to_owned))
+    };
+    let vault = |claims: &Value| {
+        let body = json!({"time": "2026-03-15T10:00:00Z", "type": "response", "request": {"id": "r", "operation": "update", "path": "auth/jwt/login"},
+            "response": {"auth": {"accessor": "a", "display_name": "jwt-x", "metadata": claims}}});
+        decoded(SourceType::VaultAudit, &[], body.to_string()).remove(0)
+    };
+    let sts = |issuer: &str, session: &str, claims: &Value| {
+        let body = json!({"eventVersion": "1.09", "eventTime": "2026-03-15T10:00:00Z", "eventSource": "sts.amazonaws.com",
+            "eventName": "AssumeRoleWithWebIdentity", "eventID": "e1",
+            "userIdentity": {"type": "WebIdentityUser", "userName": "x", "identityProvider": format!("arn:aws:iam::1:oidc-provider/{issuer}")},
+            "requestParameters": {"roleArn": "arn:aws:iam::1:role/deploy", "roleSessionName": session, "principalTags": claims},
+            "responseElements": {"credentials": {"accessKeyId": "ASIAEXAMPLE000000001"}}});
+        decoded(SourceType::AwsCloudtrail, &[], body.to_string()).remove(0)
+    };
+    let job = "018f2a6e-0000-4000-8000-00000000000a";
+    let run = "018f2a6e-0000-4000-8000-00000000000b";
+    for (issuer, claims, expected) in [
+        (
+            "token.actions.githubusercontent.com",
+            json!({"repository": "acme/app", "run_id": "11", "check_run_id": "12", "ref": "refs/heads/main", "pipeline_id": "99"}),
+            [Some("11"), Some("12"), Some("refs/heads/main")],
+        ),
+        (
+            "gitlab.com",
+            json!({"project_path": "acme/app", "pipeline_id": "21", "job_id": "22", "ref": "v1", "ref_type": "tag"}),
+            [Some("21"), Some("22"), Some("refs/tags/v1")],
+        ),
+        // A name alone may be of a branch or of a tag.
+        (
+            "gitlab.com",
+            json!({"project_path": "acme/app", "pipeline_id": "21", "job_id": "22", "ref": "v1"}),
+            [Some("21"), Some("22"), None],
+        ),
+        // Its `pipeline_id` is no run, and the number of a build is not what its events call it.
+        (
+            "agent.buildkite.com",
+            json!({"pipeline_slug": "app", "pipeline_id": run, "build_number": "7", "job_id": job, "build_branch": "main"}),
+            [None, Some(job), Some("refs/heads/main")],
+        ),
+        // A run of its events is a workflow.
+        (
+            "oidc.circleci.com/org/1",
+            json!({"oidc.circleci.com/project-id": "p", "oidc.circleci.com/pipeline-id": "x", "oidc.circleci.com/workflow-id": run,
+                "oidc.circleci.com/job-id": job, "oidc.circleci.com/vcs-ref": "refs/heads/main"}),
+            [Some(run), Some(job), Some("refs/heads/main")],
+        ),
+    ] {
+        let expected = expected.map(|text| text.map(str::to_owned));
+        assert_eq!(joins(&vault(&claims)), expected, "Vault, {issuer}");
+        assert_eq!(joins(&sts(issuer, "deploy", &claims)), expected, "STS, {issuer}");
+    }
+    // Buildkite's plugin names the session after the job.
+    assert_eq!(joins(&sts("agent.buildkite.com", job, &json!({})))[1].as_deref(), Some(job));
+    assert_eq!(joins(&sts("agent.buildkite.com", "deploy", &json!({})))[1], None);
+}

@@ -1,5 +1,6 @@
 //! CloudTrail: the identity that CI assumes, the guards, the stores.
 
+use engine::fields::Field;
 use engine::source::SourceType;
 use engine::time::Timestamp;
 use pipeproof_engine as engine;
@@ -8,6 +9,10 @@ use serde_json::json;
 use super::{assert_fields, decoded};
 
 fn cloudtrail(service: &str, event: &str, more: serde_json::Value) -> engine::event::Event {
+    all(service, event, more).remove(0)
+}
+
+fn all(service: &str, event: &str, more: serde_json::Value) -> Vec<engine::event::Event> {
     let mut body = json!({
         "eventVersion": "1.09", "eventTime": "2025-03-15T10:00:00Z", "eventSource": format!("{service}.amazonaws.com"),
         "eventName": event, "awsRegion": "eu-west-1", "sourceIPAddress": "203.0.113.9", "recipientAccountId": "111122223333",
@@ -15,7 +20,42 @@ fn cloudtrail(service: &str, event: &str, more: serde_json::Value) -> engine::ev
         "userIdentity": {"type": "IAMUser", "arn": "arn:aws:iam::111122223333:user/ann", "accessKeyId": "AKIAIOSFODNN7EXAMPLE"},
     });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    decoded(SourceType::AwsCloudtrail, &[], body.to_string()).remove(0)
+    decoded(SourceType::AwsCloudtrail, &[], body.to_string())
+}
+
+#[test]
+fn one_call_that_reads_many_parameters_is_as_many_reads() {
+    let events = all(
+        "ssm",
+        "GetParameters",
+        json!({"requestParameters": {"names": ["/prod/a", "/prod/b", "/prod/c"], "withDecryption": true}}),
+    );
+    assert_eq!(events.len(), 3);
+    for (event, path) in events.iter().zip(["/prod/a", "/prod/b", "/prod/c"]) {
+        assert_fields(
+            event,
+            &[
+                ("action", "secret.read"),
+                ("category", "secret"),
+                ("outcome", "success"),
+                ("secret.path", path),
+                ("secret.store", "aws.ssm"),
+                ("actor.id", "arn:aws:iam::111122223333:user/ann"),
+                ("src.ip", "203.0.113.9"),
+                ("token.id", "AKIAIOSFODNN7EXAMPLE"),
+                ("token.kind", "static"),
+            ],
+        );
+        assert_eq!(event.time, events[0].time);
+    }
+    let gone = all("ssm", "DeleteParameters", json!({"requestParameters": {"names": ["/a", "/b"]}}));
+    assert_fields(&gone[1], &[("action", "secret.deleted"), ("secret.path", "/b")]);
+    // CloudTrail has a record of its own for each secret of a batch.
+    let batch = json!({"requestParameters": {"secretIdList": ["a", "b"]}});
+    let batch = all("secretsmanager", "BatchGetSecretValue", batch);
+    assert_eq!(batch.len(), 1);
+    assert_fields(&batch[0], &[("action", "secret.read"), ("secret.path", "a")]);
+    assert_eq!(all("ssm", "GetParameters", json!({"requestParameters": null})).len(), 1);
 }
 
 #[test]
@@ -191,7 +231,7 @@ fn cloudtrail_guards_credentials_and_stores() {
             "ssm",
             "GetParameters",
             json!({"names": ["/a", "/b"]}),
-            [("action", "secret.read"), ("secret.path", "/a,/b"), ("secret.store", "aws.ssm"), ("category", "secret")],
+            [("action", "secret.read"), ("secret.path", "/a"), ("secret.store", "aws.ssm"), ("category", "secret")],
         ),
         (
             "kms",
@@ -218,4 +258,32 @@ fn cloudtrail_guards_credentials_and_stores() {
             ("config.id", "bot"),
         ],
     );
+}
+
+#[test]
+fn an_identity_without_a_principal_is_known_by_what_it_has() {
+    let who = |identity: serde_json::Value| {
+        let event = cloudtrail("signin", "CredentialChallenge", json!({"userIdentity": identity}));
+        let text = |field| event.fields.get_text(field).unwrap_or("-").to_owned();
+        (text(Field::ActorId), text(Field::ActorType))
+    };
+    let directory =
+        json!({"type": "IdentityCenterUser", "accountId": "111122223333", "onBehalfOf": {"userId": "e364-USER"}});
+    assert_eq!(who(directory), ("e364-USER".to_owned(), "human".to_owned()));
+    let unknown = json!({"type": "Unknown", "principalId": "111122223333", "arn": "", "accessKeyId": ""});
+    assert_eq!(who(unknown).0, "111122223333");
+    assert_eq!(who(json!({"type": "AWSService", "invokedBy": "ec2.amazonaws.com"})).0, "ec2.amazonaws.com");
+}
+
+#[test]
+fn a_cluster_that_logs_less_is_a_weaker_audit() {
+    let set = |enabled: bool| {
+        let logging = json!({"clusterLogging": [{"types": ["audit"], "enabled": enabled}]});
+        cloudtrail("eks", "UpdateClusterConfig", json!({"requestParameters": {"name": "prod", "logging": logging}}))
+    };
+    let expected = |weakens| [("action", "audit_log.changed"), ("config.weakens", weakens), ("config.id", "prod")];
+    assert_fields(&set(false), &expected("true"));
+    assert_fields(&set(true), &expected("false"));
+    let other = cloudtrail("eks", "UpdateClusterConfig", json!({"requestParameters": {"name": "prod"}}));
+    assert_fields(&other, &[("action", "cloud.api")]);
 }

@@ -113,3 +113,33 @@ fn what_joins_a_sign_in_to_the_use_of_its_token_is_not_taken_for_a_secret() {
         }
     }
 }
+
+#[test]
+fn a_key_that_is_destroyed_takes_what_it_guarded_with_it() {
+    let vault = "/SUBSCRIPTIONS/1111/RESOURCEGROUPS/G/PROVIDERS/MICROSOFT.KEYVAULT/VAULTS/ACME";
+    let entry = |operation: &str, id: &str| {
+        let body = serde_json::json!({"time": "2026-03-15T10:00:00Z", "category": "AuditEvent", "operationName": operation,
+            "resourceId": vault, "resultType": "Success", "properties": {"id": id, "httpStatusCode": 200}});
+        decoded(SourceType::AzureKeyvault, &[], body.to_string()).remove(0)
+    };
+    for operation in ["KeyDelete", "KeyPurge"] {
+        assert_fields(
+            &entry(operation, "https://acme.vault.azure.net/keys/signing/0123"),
+            &[
+                ("action", "secret_store.weakened"),
+                ("category", "config"),
+                ("secret.store", "azure.keyvault"),
+                ("config.object", "secret_store"),
+                ("config.id", "https://acme.vault.azure.net/keys/signing"),
+                ("config.attribute", operation),
+                ("config.weakens", "true"),
+                ("outcome", "success"),
+            ],
+        );
+    }
+    assert_fields(&entry("KeyPurge", ""), &[("config.id", vault)]);
+    let of_vault = entry("VaultDelete", "https://acme.vault.azure.net/");
+    assert_fields(&of_vault, &[("action", "secret_store.weakened"), ("config.id", vault)]);
+    let secret = entry("SecretDelete", "https://acme.vault.azure.net/secrets/db");
+    assert_fields(&secret, &[("action", "secret.deleted"), ("category", "secret")]);
+}

@@ -471,3 +471,40 @@ fn alerts_of_scanners_apps_and_check_runs() {
         &[("action", "check.finished"), ("ci.run_id", "77"), ("ci.job_id", "8")],
     );
 }
+
+#[test]
+fn the_digest_of_a_package_is_the_first_that_is_one() {
+    let digest = |hex: &str| format!("sha256:{}", hex.repeat(32));
+    let (index, manifest) = (digest("ab"), digest("cd"));
+    for (tagged, version, expected) in [
+        (json!(manifest), index.as_str(), manifest.as_str()),
+        (json!(""), index.as_str(), index.as_str()),
+        (json!("sha256:cut"), index.as_str(), index.as_str()),
+        (json!(null), index.as_str(), index.as_str()),
+        (json!(""), "1.2.3", "-"),
+    ] {
+        let body = json!({"action": "published", "package": {"name": "app", "namespace": "acme",
+            "package_version": {"version": version, "container_metadata": {"tag": {"name": "v1", "digest": tagged}}}}});
+        assert_fields(&webhook("package", body), &[("action", "artifact.published"), ("artifact.digest", expected)]);
+    }
+}
+
+#[test]
+fn a_push_has_the_time_of_its_server_or_else_of_its_last_commit() {
+    let time = |more: serde_json::Value| {
+        let mut body = json!({"ref": "refs/heads/main", "before": "0a", "after": "0b",
+            "commits": [{"timestamp": "2025-03-15T10:00:00Z"}, {"timestamp": "2025-03-15T11:00:00Z"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let event = webhook("push", body);
+        event.time_known.then(|| event.time.to_string())
+    };
+    let pushed = json!({"repository": {"full_name": "acme/app", "pushed_at": 1_742_040_000}});
+    assert_eq!(time(pushed).as_deref(), Some("2025-03-15T12:00:00Z"));
+    assert_eq!(
+        time(json!({"head_commit": {"timestamp": "2025-03-15T09:00:00Z"}})).as_deref(),
+        Some("2025-03-15T09:00:00Z")
+    );
+    // As Gogs sends it.
+    assert_eq!(time(json!({})).as_deref(), Some("2025-03-15T11:00:00Z"));
+    assert_eq!(time(json!({"commits": []})), None);
+}

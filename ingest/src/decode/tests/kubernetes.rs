@@ -9,7 +9,8 @@ use super::{assert_fields, decoded};
 fn kubernetes(verb: &str, target: serde_json::Value, more: serde_json::Value) -> Vec<engine::event::Event> {
     let mut body = json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "auditID": "a1", "stage": "ResponseComplete",
         "verb": verb, "objectRef": target, "user": {"username": "system:serviceaccount:argocd:deployer"},
-        "sourceIPs": ["1.2.3.4", "10.1.1.1"], "requestReceivedTimestamp": "2025-03-15T10:00:00.000001Z", "responseStatus": {"code": 201}});
+        "sourceIPs": ["1.2.3.4", "10.1.1.1"], "requestReceivedTimestamp": "2025-03-15T10:00:00.000001Z",
+        "responseStatus": {"code": if verb == "create" { 201 } else { 200 }}});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     decoded(SourceType::KubernetesAudit, &[("label.cluster", "eu-1"), ("label.env", "prod")], body.to_string())
 }
@@ -234,4 +235,128 @@ fn kubernetes_policies_and_secrets() {
         &kubernetes("get", json!({"resource": "pods"}), ci)[0],
         &[("actor.type", "ci"), ("ci.repo", "acme/app")],
     );
+}
+
+#[test]
+fn the_subject_of_a_job_is_that_of_its_token() {
+    let secret = json!({"resource": "secrets", "namespace": "shop", "name": "db", "apiVersion": "v1"});
+    let read = |user: &str| kubernetes("get", secret.clone(), json!({"user": {"username": user}})).remove(0);
+    let sub = "repo:acme/app:ref:refs/heads/main";
+    assert_fields(
+        &read(&format!("https://token.actions.githubusercontent.com#{sub}")),
+        &[
+            ("action", "secret.read"),
+            ("actor.type", "ci"),
+            ("token.sub", sub),
+            ("token.repo", "acme/app"),
+            ("token.ref", "refs/heads/main"),
+            ("ci.provider", "github"),
+            ("ci.repo", "acme/app"),
+            ("ci.ref", "refs/heads/main"),
+        ],
+    );
+    assert_fields(&read("repo:acme/app:environment:prod"), &[("ci.environment", "prod"), ("token.ref", "-")]);
+    // A provider whose subject names no repository.
+    let buildkite = "organization:acme:pipeline:app:ref:refs/heads/main:commit:c:step:s";
+    assert_fields(
+        &read(buildkite),
+        &[("ci.provider", "buildkite"), ("token.ref", "refs/heads/main"), ("ci.repo", "-")],
+    );
+    assert_fields(&read("ann@example.com"), &[("token.sub", "-"), ("ci.provider", "-")]);
+}
+
+#[test]
+fn only_what_was_done_loosens_and_a_new_policy_takes_nothing_away() {
+    let policy = json!({"resource": "clusterpolicies", "name": "p", "apiGroup": "kyverno.io"});
+    let audit = json!({"requestObject": {"spec": {"validationFailureAction": "Audit"}}});
+    let with = |more: serde_json::Value| {
+        let mut whole = audit.clone();
+        whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        whole
+    };
+    for (verb, more, weakens) in [
+        ("update", json!({}), "true"),
+        ("create", json!({}), "false"),
+        // Server-side apply creates by a patch.
+        ("patch", json!({"responseStatus": {"code": 201}}), "false"),
+        ("patch", json!({}), "true"),
+        ("update", json!({"requestURI": "/apis/kyverno.io/v1/clusterpolicies/p?dryRun=All&fieldManager=x"}), "-"),
+        ("delete", json!({"stage": "RequestReceived", "responseStatus": null}), "-"),
+    ] {
+        assert_fields(&kubernetes(verb, policy.clone(), with(more.clone()))[0], &[("config.weakens", weakens)]);
+    }
+    let pods = json!({"resource": "pods", "namespace": "shop", "name": "web-1", "apiVersion": "v1"});
+    let pod = json!({"requestObject": {"spec": {"containers": [{"name": "c", "image": "ghcr.io/acme/app:v1"}]}}});
+    assert_eq!(kubernetes("create", pods.clone(), pod.clone()).len(), 2);
+    let mut dry = pod;
+    dry["requestURI"] = json!("/api/v1/namespaces/shop/pods?dryRun=All");
+    let tried = kubernetes("create", pods, dry);
+    assert_eq!(tried.len(), 1, "nothing was let in");
+    assert_fields(&tried[0], &[("action", "k8s.dry_run"), ("category", "admission"), ("k8s.verb", "create")]);
+}
+
+#[test]
+fn a_dry_run_is_what_the_server_takes_for_one() {
+    let secret = json!({"resource": "secrets", "namespace": "shop", "name": "db"});
+    let exec = json!({"resource": "pods", "subresource": "exec", "namespace": "shop", "name": "web-1"});
+    let uri = |query: &str| json!({"requestURI": format!("/api/v1/namespaces/shop/x?{query}")});
+    let body = json!({"requestObject": {"kind": "DeleteOptions", "dryRun": ["All"]}});
+    for (verb, target, more, action) in [
+        ("patch", &secret, uri("fieldManager=x&dryRun=All"), "k8s.dry_run"),
+        ("delete", &secret, body.clone(), "k8s.dry_run"),
+        // Of the others the body is the object, and of a parameter the value is whatever one likes.
+        ("update", &secret, body, "secret.written"),
+        ("patch", &secret, uri("fieldManager=dryRun=All"), "secret.written"),
+        ("get", &secret, uri("dryRun=All"), "secret.read"),
+        ("create", &exec, uri("command=sh&dryRun=All"), "k8s.create"),
+    ] {
+        assert_fields(&kubernetes(verb, target.clone(), more)[0], &[("action", action)]);
+    }
+}
+
+#[test]
+fn a_log_of_google_cloud_tells_of_policies_and_admissions_too() {
+    let entry = |method: &str, resource: &str, request: serde_json::Value| {
+        let body = json!({"insertId": "i", "timestamp": "2025-03-15T10:00:00Z",
+            "resource": {"type": "k8s_cluster", "labels": {"cluster_name": "prod-eu", "project_id": "acme-prod"}},
+            "protoPayload": {"serviceName": "k8s.io", "methodName": method, "resourceName": resource, "request": request,
+                "authenticationInfo": {"principalEmail": "ann@example.com"}}});
+        decoded(SourceType::GcpAudit, &[], body.to_string())
+    };
+    let hooks = "admissionregistration.k8s.io/v1/validatingwebhookconfigurations/policy";
+    let gone = entry("io.k8s.admissionregistration.v1.validatingwebhookconfigurations.delete", hooks, json!(null));
+    assert_fields(
+        &gone[0],
+        &[
+            ("action", "k8s.delete"),
+            ("category", "config"),
+            ("config.object", "admission_policy"),
+            ("config.id", "policy"),
+            ("config.weakens", "true"),
+            ("k8s.cluster", "prod-eu"),
+            ("k8s.user", "ann@example.com"),
+        ],
+    );
+    let pod = json!({"spec": {"containers": [{"name": "c", "image": "ghcr.io/acme/app:v1"}]}});
+    let admitted = entry("io.k8s.core.v1.pods.create", "core/v1/namespaces/shop/pods/web", pod);
+    assert_fields(
+        &admitted[1],
+        &[("action", "admission.decided"), ("category", "admission"), ("k8s.decision", "allow"), ("k8s.name", "web")],
+    );
+}
+
+#[test]
+fn who_was_not_asked_judged_nothing() {
+    let digest = format!("sha256:{}", "cd".repeat(32));
+    let pods = json!({"resource": "pods", "namespace": "shop", "name": "web-1", "apiVersion": "v1"});
+    let admitted = |verdict: &str, annotations: serde_json::Value| {
+        let mark = format!("{{\"ghcr.io/acme/app@{digest}\":\"{verdict}\"}}");
+        let object = json!({"metadata": {"annotations": {"kyverno.io/verify-images": mark}},
+            "spec": {"containers": [{"name": "c", "image": format!("ghcr.io/acme/app@{digest}")}]}});
+        kubernetes("create", pods.clone(), json!({"requestObject": object, "annotations": annotations})).remove(1)
+    };
+    assert_fields(&admitted("skip", json!({})), &[("signature.status", "-"), ("reason", "-")]);
+    assert_fields(&admitted("fail", json!({})), &[("signature.status", "failed")]);
+    let open = json!({"failed-open.validating.webhook.admission.k8s.io/round_0_index_0": "policy.sigstore.dev"});
+    assert_fields(&admitted("skip", open), &[("reason", "failed open"), ("k8s.policy", "policy.sigstore.dev")]);
 }

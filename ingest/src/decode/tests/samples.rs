@@ -25,13 +25,16 @@ fn folder() -> PathBuf {
 const FILES: &[(&str, SourceType, Option<&str>, Option<&str>)] = &[
     ("github_webhook/octokit-webhooks.ndjson", SourceType::GithubWebhook, Some("payload"), Some("x_github_event")),
     ("github_webhook/go-playground.ndjson", SourceType::GithubWebhook, Some("payload"), None),
+    ("github_webhook/after-documentation.ndjson", SourceType::GithubWebhook, Some("payload"), Some("x_github_event")),
     ("github_actions_log/ghaperf_testdata_log.log", SourceType::GithubJoblog, None, None),
     ("aws_cloudtrail/invictus-aws.ndjson", SourceType::AwsCloudtrail, None, None),
     ("aws_cloudtrail/ocsf-examples-raw.ndjson", SourceType::AwsCloudtrail, None, None),
     ("aws_cloudtrail/plaso.ndjson", SourceType::AwsCloudtrail, None, None),
     ("aws_cloudtrail/stratus-red-team.ndjson", SourceType::AwsCloudtrail, None, None),
+    ("aws_cloudtrail/after-documentation.ndjson", SourceType::AwsCloudtrail, None, None),
     ("k8s_audit/audit2rbac.ndjson", SourceType::KubernetesAudit, None, None),
     ("k8s_audit/ocsf-examples-raw.ndjson", SourceType::KubernetesAudit, None, None),
+    ("k8s_audit/after-documentation.ndjson", SourceType::KubernetesAudit, None, None),
     ("sigstore_bundle/cosign-docs.ndjson", SourceType::SigstoreBundle, None, None),
     ("sigstore_bundle/sigstore-conformance.ndjson", SourceType::SigstoreBundle, Some("bundle"), None),
 ];

@@ -81,7 +81,10 @@ fn vault_logins_reads_and_guards() {
     }
     for (path, operation, action) in [
         ("sys/policies/acl/admin", "update", "secret_store.changed"),
-        ("sys/policies/acl/admin", "delete", "secret_store.weakened"),
+        ("sys/policies/acl/admin", "delete", "secret_store.changed"),
+        ("sys/policy/egp", "delete", "secret_store.changed"),
+        ("sys/policies/egp/business-hours", "delete", "secret_store.weakened"),
+        ("sys/policies/rgp/mfa", "delete", "secret_store.weakened"),
         ("sys/policies/acl/admin", "read", "vault.read"),
         ("sys/seal", "update", "secret_store.weakened"),
         ("sys/mounts/x", "delete", "secret_store.weakened"),
@@ -103,4 +106,53 @@ fn vault_logins_reads_and_guards() {
         json!({"request": {"operation": "read", "path": "kmip/x", "remote_address": "10.0.0.1:5696"}}),
     );
     assert_fields(&kmip[0], &[("src.ip", "10.0.0.1")]);
+}
+
+#[test]
+fn what_an_engine_is_configured_with_is_no_secret() {
+    for (mount, kind, path, operation, action) in [
+        ("pki/", "pki", "pki/roles/web", "read", "vault.read"),
+        ("pki/", "pki", "pki/cert/ca", "read", "vault.read"),
+        ("transit/", "transit", "transit/keys/app", "read", "vault.read"),
+        ("database/", "database", "database/config/app", "read", "vault.read"),
+        ("database/", "database", "database/static-roles/app", "read", "vault.read"),
+        ("team/db/", "database", "team/db/roles/app", "read", "vault.read"),
+        ("database/", "database", "database/creds/app", "read", "secret.read"),
+        ("database/", "database", "database/static-creds/app", "read", "secret.read"),
+        ("transit/", "transit", "transit/export/encryption-key/app", "read", "secret.read"),
+        ("aws/", "aws", "aws/creds/deploy", "read", "secret.read"),
+        ("aws/", "aws", "aws/sts/deploy", "update", "secret.read"),
+        ("kubernetes/", "kubernetes", "kubernetes/creds/deploy", "update", "secret.read"),
+        ("aws/", "aws", "aws/roles/deploy", "update", "secret.written"),
+        ("secret/", "kv", "secret/metadata/prod/db", "read", "secret.list"),
+        ("secret/", "kv", "secret/data/config", "read", "secret.read"),
+        // In version 1 of the engine, and in its older name, a secret may be called anything.
+        ("secret/", "kv", "secret/config/db", "read", "secret.read"),
+        ("secret/", "generic", "secret/roles/db", "read", "secret.read"),
+    ] {
+        let request =
+            json!({"request": {"operation": operation, "path": path, "mount_point": mount, "mount_type": kind}});
+        assert_fields(&vault("response", path, operation, request)[0], &[("action", action)]);
+    }
+    // Older versions do not say what engine it is.
+    let request = json!({"request": {"operation": "read", "path": "pki/roles/web"}});
+    assert_fields(&vault("response", "pki/roles/web", "read", request)[0], &[("action", "secret.read")]);
+}
+
+#[test]
+fn a_secret_id_that_expires_is_no_static_key() {
+    let created = |ttl: u64| {
+        let answer = json!({"response": {"data": {"secret_id_accessor": "hmac-sha256:sid", "secret_id_ttl": ttl}}});
+        vault("response", "auth/approle/role/ci/secret-id", "update", answer).remove(0)
+    };
+    assert_fields(
+        &created(600),
+        &[
+            ("action", "token.created"),
+            ("token.kind", "vault"),
+            ("token.id", "hmac-sha256:sid"),
+            ("token.expires", "2025-03-15T10:10:00.123456Z"),
+        ],
+    );
+    assert_fields(&created(0), &[("action", "token.created"), ("token.kind", "static"), ("token.expires", "-")]);
 }
