@@ -2,17 +2,21 @@
 //! scheme that the sender speaks; and for what is fetched, the part of `pipeproof.yaml` that does.
 //!
 //! Texts are templates: `<url>`, `<base>`, `<host>`, `<port>`, `<tls>`, `<path>`, `<source>`, `<type>`, `<labels>`, `<token>`
-//! and `<secret>` are filled in. Those of some length are the files of `deploy/sources/`. What only the reader knows is a
+//! and `<secret>` are filled in. Those of some length are the files of `deploy/sources/`,
+//! which `pipeproof sources file NAME` prints. What only the reader knows is a
 //! variable of the shell, or begins with `your-`.
 
 mod clouds;
 mod clusters;
 mod documents;
+mod files;
 mod providers;
 
 use pipeproof_engine::control::SourceRecord;
 use pipeproof_engine::source::SourceType;
 use reqwest::Url;
+
+pub(crate) use files::FILES;
 
 /// A source and what its sender has to know.
 #[derive(Clone, Copy, Debug)]

@@ -243,6 +243,8 @@ pub(crate) enum SourcesAction {
     Rotate { name: String },
     /// Remove a source and its tokens
     Remove { name: String },
+    /// Print a file for the other end: Terraform, policies, manifests, pages; without a name, which there are
+    File { name: Option<String> },
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,7 @@ use super::arguments::{
 };
 use super::{Failure, show};
 use crate::client::{Client, ClientError, Place};
+use crate::sender::FILES;
 
 type Done = Result<(), Failure>;
 
@@ -49,6 +50,11 @@ pub(super) async fn sources(action: SourcesAction, place: &Place, format: Option
             let removed = with(place, async |client| client.delete(&path).await).await?;
             show::object(&removed, format)
         }
+        SourcesAction::File { name: None } => FILES.iter().try_for_each(|(name, _)| show::line(name)),
+        SourcesAction::File { name: Some(name) } => match FILES.iter().find(|(known, _)| *known == name) {
+            Some((_, text)) => show::line(text.trim_end()),
+            None => Err(Failure::Usage(format!("there is no file `{name}`: `pipeproof sources file` lists them"))),
+        },
         SourcesAction::List => {
             let answer = with(place, async |client| client.get("/v1/sources").await).await?;
             let columns = [

@@ -5,7 +5,7 @@ use super::{POST, Step, configured, settings, shell, yaml};
 
 pub(super) const VAULT: &[Step] = &[
     shell(
-        "at Vault (or deploy/sources/vault.audit.tf)",
+        "at Vault (or `pipeproof sources file vault.audit.tf`)",
         "vault audit enable -local -path=pipeproof file file_path=/var/log/vault/audit.log mode=0640\n",
     ),
     yaml("beside it Fluent Bit", fluent_bit_file!("/var/log/vault/audit.log")),
@@ -24,12 +24,12 @@ pub(super) const CLOUDTRAIL: &[Step] = &[
         bucket: your-bucket
         prefixes: [AWSLogs/]
         region: eu-central-1
-        # public_keys: FILE  what `aws cloudtrail list-public-keys` prints: digests are checked (deploy/sources/aws.cloudtrail.md)
+        # public_keys: FILE  what `aws cloudtrail list-public-keys` prints: digests are checked (`pipeproof sources file aws.cloudtrail.md`)
 "
         ),
     ),
     shell(
-        "or Terraform, in deploy/sources: a trail, its bucket, a function that sends each file",
+        "or Terraform, `pipeproof sources file aws.cloudtrail.tf`: a trail, its bucket, a function that sends each file",
         "terraform apply -var bucket=\"$BUCKET\" -var token_parameter=\"$TOKEN_PARAMETER\" -var url='<url>'
 ",
     ),
@@ -59,7 +59,7 @@ pub(super) const GCP: &[Step] = &[
         ),
     ),
     shell(
-        "at Google Cloud (or deploy/sources/gcp.audit.tf, which also switches on what is not logged by default)",
+        "at Google Cloud (or `pipeproof sources file gcp.audit.tf`, which also switches on what is not logged by default)",
         "PROJECT=$(gcloud config get-value project)
 gcloud pubsub topics create pipeproof-audit
 gcloud logging sinks create pipeproof \"pubsub.googleapis.com/projects/$PROJECT/topics/pipeproof-audit\" \\
@@ -84,7 +84,7 @@ macro_rules! event_hub {
     ($topic:literal) => {
         &[
             yaml(
-                "pipeproof.yaml, to have the event hub read that diagnostic settings write to (deploy/sources/azure.tf)",
+                "pipeproof.yaml, to have the event hub read that diagnostic settings write to (`pipeproof sources file azure.tf`)",
                 concat!(
                     configured!("    reads:\n      kafka:\n        brokers: [\"your-namespace.servicebus.windows.net:9093\"]\n"),
                     "        topics: [",

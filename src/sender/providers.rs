@@ -17,7 +17,7 @@ pub(super) const GITHUB_WEBHOOK: &[Step] = &[
 ",
     ),
     settings(
-        "or a GitHub App: deploy/sources/github-app.json with",
+        "or a GitHub App: `pipeproof sources file github-app.json` with",
         "  hook_attributes.url  <url>
   Webhook secret       <secret>
 ",
@@ -47,7 +47,7 @@ pub(super) const GITHUB_JOBLOG: &[Step] = &[
         ),
     ),
     shell(
-        "or after each job (deploy/sources/github.joblog.md)",
+        "or after each job (`pipeproof sources file github.joblog.md`)",
         "gh api \"repos/$REPO/actions/jobs/$JOB/logs\" |
   curl -fsS --data-binary @- -H 'Authorization: Bearer <token>' -H 'Content-Type: text/plain' \\
     \"<url>?repo=$REPO&run_id=$RUN&job_id=$JOB&attempt=$ATTEMPT\"
@@ -70,7 +70,7 @@ pub(super) const GITHUB_AUDIT: &[Step] = &[
             "    collects:
       s3:
         bucket: your-bucket
-        region: eu-central-1 # permissions: deploy/sources/aws.cloudtrail.md
+        region: eu-central-1 # permissions: `pipeproof sources file aws.cloudtrail.md`
 "
         ),
     ),
@@ -138,7 +138,7 @@ pub(super) const GITLAB_JOBLOG: &[Step] = &[
         ),
     ),
     shell(
-        "or after each job (deploy/sources/gitlab.md)",
+        "or after each job (`pipeproof sources file gitlab.md`)",
         "glab api \"projects/$PROJECT/jobs/$JOB/trace\" |
   curl -fsS --data-binary @- -H 'Authorization: Bearer <token>' -H 'Content-Type: text/plain' \\
     \"<url>?repo=$REPO&run_id=$RUN&job_id=$JOB\"
@@ -187,7 +187,7 @@ pub(super) const CIRCLECI_AUDIT: &[Step] = &[
             "    collects:
       s3:
         bucket: your-bucket
-        region: us-east-1 # permissions: deploy/sources/aws.cloudtrail.md
+        region: us-east-1 # permissions: `pipeproof sources file aws.cloudtrail.md`
 "
         ),
     ),
@@ -248,7 +248,7 @@ pub(super) const OKTA: &[Step] = &[
 ];
 
 pub(super) const HARDEN_RUNNER: &[Step] = &[shell(
-    "The agent reports to StepSecurity alone. What you relayed of it (deploy/sources/runtime.md), a report a line with repo, run_id and job_id",
+    "The agent reports to StepSecurity alone. What you relayed of it (`pipeproof sources file runtime.md`), a report a line with repo, run_id and job_id",
     "curl -fsS --data-binary @reports.ndjson -H 'Authorization: Bearer <token>' '<url>'
 ",
 )];

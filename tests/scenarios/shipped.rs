@@ -8,7 +8,7 @@ use std::process::Command;
 use pipeproof_engine::source::SourceType;
 use serde_json::Value;
 
-use crate::harness::{Server, files, has_tool, left_out};
+use crate::harness::{Server, files, has_tool, left_out, program};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -371,4 +371,27 @@ fn terraform_is_balanced_and_refers_to_what_it_declares() {
     } else {
         left_out("terraform fmt", "it is not installed");
     }
+}
+
+#[test]
+fn the_program_alone_has_every_file_and_what_it_prints_names_those_there_are() {
+    let told = |arguments: &[&str]| program().args(["sources", "file"]).args(arguments).output().unwrap();
+    let shipped = shipped();
+    let listed = String::from_utf8(told(&[]).stdout).unwrap();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), shipped.keys().collect::<Vec<_>>());
+    for (name, text) in &shipped {
+        assert_eq!(String::from_utf8(told(&[name]).stdout).unwrap().trim_end(), text.trim_end(), "{name}");
+    }
+    let unknown = told(&["../../Cargo.toml"]);
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+    let mut named = 0;
+    for path in files(&root().join("src/sender")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for name in following(&text, "pipeproof sources file ") {
+            let name = name.trim_end_matches('`');
+            assert!(name == "NAME" || shipped.contains_key(name), "{} names {name}", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 5, "{named} files are named");
 }
