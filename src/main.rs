@@ -1,6 +1,7 @@
 //! The pipeproof binary: command line, configuration, wiring of roles, HTTP API. It holds no domain logic.
 
 mod accept;
+mod background;
 mod backtest;
 mod backup;
 mod cli;

@@ -31,6 +31,7 @@ use pipeproof_reports::keys::Keys;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use crate::background::Background;
 use crate::config::{Config, ConfiguredSource, ITEMS_IN_MEMORY};
 use crate::damage::{self, Found};
 use crate::http::body::Room;
@@ -140,6 +141,8 @@ pub(crate) struct Shared {
     pub(crate) mended_hashes: AtomicU64,
     pub(crate) store: SqliteStore,
     pub(crate) lake: Lake,
+    /// For queries and packs.
+    pub(crate) background: Background,
     pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,
     pub(crate) hec: Channels,
@@ -242,6 +245,7 @@ impl Node {
         let tls = Endpoints::open(config).map_err(not_valid)?;
         let shared = Arc::new(Shared {
             run: hex::encode(rand::random::<[u8; 8]>()),
+            background: Background::start().map_err(NodeError::part("start the threads for queries"))?,
             receiver: Receiver::new(receiver_keys, pipeproof_ingest::limits::Limits::default()),
             configured_secrets: RwLock::new(secrets_of(config)),
             configured_certificates: RwLock::new(certificates_of(config)),

@@ -40,8 +40,12 @@ pub(crate) async fn sql(State(shared): State<Arc<Shared>>, Body(body): Body<SqlB
     if !shared.flush_lake(FRESH).await {
         tracing::info!("a query runs before the lake has taken in everything");
     }
-    let session = Sql::over(&shared.lake.pin(), None, Limits::CONSOLE).await.map_err(internal("open the lake"))?;
-    match session.query_json(&body.query, &[]).await {
+    let pinned = shared.lake.pin();
+    let asked = shared.background.run(async move {
+        let session = Sql::over(&pinned, None, Limits::CONSOLE).await.map_err(internal("open the lake"))?;
+        Ok::<_, ApiError>(session.query_json(&body.query, &[]).await)
+    });
+    match asked.await.map_err(internal("run a query"))?? {
         Ok(rows) => Ok(Json(json!({ "columns": rows.columns, "rows": rows.rows, "truncated": rows.truncated }))),
         Err(error) if error.is_askers() => Err(ApiError::new(400, "query_refused", error.to_string())),
         Err(error) => Err(internal("run a query")(error)),
@@ -87,8 +91,12 @@ pub(crate) async fn build(
     let request = Request { framework: body.framework, from: body.from, to: body.to, as_of: body.as_of };
     let actor = format!("token:{}", caller.id);
     // On a task of its own: a client that goes away does not leave half a pack behind.
-    let work = tokio::spawn(async move { crate::evidence::build(&shared, &request, &actor).await });
-    let pack = work.await.map_err(internal("build evidence"))?.map_err(refused)?;
+    let node = Arc::clone(&shared);
+    let work = tokio::spawn(async move {
+        let background = Arc::clone(&node);
+        background.background.run(async move { crate::evidence::build(&node, &request, &actor).await }).await
+    });
+    let pack = work.await.map_err(internal("build evidence"))?.map_err(internal("build evidence"))?.map_err(refused)?;
     Ok(Json(json!({
         "pack": pack.pack, "path": pack.path, "digest": pack.digest, "framework": pack.framework,
         "from": pack.from, "to": pack.to, "as_of": pack.as_of, "created": pack.created,

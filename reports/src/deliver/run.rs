@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipeproof_engine::clock::Clock;
 use pipeproof_engine::failpoint::Failpoint;
@@ -22,6 +22,8 @@ use super::target::{CONCURRENCY, Target, TargetError};
 
 /// How often the outbox is asked although nobody said that a message is there.
 const POLL: Duration = Duration::from_secs(1);
+/// How often it is said that the outbox cannot be used.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 /// Failures in a row after which a target is asked with one message at a time.
 const BREAK_AFTER: u32 = 5;
 /// Longest wait between such probes.
@@ -208,6 +210,8 @@ impl<O: Outbox> Deliverer<O> {
     }
 
     async fn run_lane(&self, lane: &Arc<Lane>, mut shutdown: watch::Receiver<bool>) {
+        // When it was last said that the outbox cannot be used: while that lasts each poll meets it, or finds nothing to do.
+        let mut said: Option<Instant> = None;
         loop {
             let nudged = self.nudge.notified();
             if *shutdown.borrow_and_update() {
@@ -220,8 +224,11 @@ impl<O: Outbox> Deliverer<O> {
                     Duration::from_micros(u64::try_from(until).unwrap_or(0)).clamp(Duration::from_millis(10), POLL)
                 }
                 Err(error) => {
-                    let target = &lane.sender.target.name;
-                    tracing::error!(target_name = %target, error = %chain(&error), "cannot read or write the outbox");
+                    if said.is_none_or(|at| at.elapsed() >= SAID_AGAIN) {
+                        let target = &lane.sender.target.name;
+                        tracing::error!(target_name = %target, error = %chain(&error), "cannot read or write the outbox");
+                        said = Some(Instant::now());
+                    }
                     POLL
                 }
             };
