@@ -68,8 +68,14 @@ async fn named(row: &mut Row, server: &Server, cause: &str) {
 }
 
 /// Sends until it is refused, and checks how and what is said of it; then has it heal by `cure` without a restart.
-async fn refuses_and_heals(row: &mut Row, world: &World, server: &Server, cause: &str, cure: impl AsyncFnOnce()) {
-    let from = server.log().len();
+/// `from` is how long the log was before the fault.
+async fn refuses_and_heals(
+    row: &mut Row,
+    world: &World,
+    server: &Server,
+    (from, cause): (usize, &str),
+    cure: impl AsyncFnOnce(),
+) {
     let refused = wait(PATIENCE, || async {
         matches!(world.generator.send(server, 20).await, Some(status) if status.as_u16() == 503)
     })
@@ -101,11 +107,14 @@ pub(crate) async fn full(seed: u64) -> Row {
     for _ in 0..20 {
         world.generator.send(&server, 20).await;
     }
+    let from = server.log().len();
     let ballast = disk.path().join("ballast");
     // Takes what is left; how much that is, is none of our business.
     drop(Command::new("dd").args(["if=/dev/zero", "bs=1M"]).arg(format!("of={}", ballast.display())).output());
-    refuses_and_heals(&mut row, &world, &server, "No space left", async || std::fs::remove_file(&ballast).unwrap())
-        .await;
+    refuses_and_heals(&mut row, &world, &server, (from, "No space left"), async || {
+        std::fs::remove_file(&ballast).unwrap()
+    })
+    .await;
     world.account(&mut row, &server).await;
     server.kill();
     let server = world.server();
@@ -126,10 +135,39 @@ pub(crate) async fn failing(seed: u64, calls: &str) -> Row {
     for _ in 0..10 {
         world.generator.send(&server, 5).await;
     }
-    let Some(injected) = Injected::start(server.pid(), calls, "error=EIO").await else {
+    let from = server.log().len();
+    let Some(injected) = Injected::start(server.pid(), calls, "error=EIO", None).await else {
         return Row::left_out("F7", &row.scenario, "needs to trace a process (ptrace)");
     };
-    refuses_and_heals(&mut row, &world, &server, "Input/output error", async || drop(injected)).await;
+    refuses_and_heals(&mut row, &world, &server, (from, "Input/output error"), async || drop(injected)).await;
+    world.account(&mut row, &server).await;
+    server.kill();
+    let server = world.server();
+    world.account(&mut row, &server).await;
+    row
+}
+
+/// F6 and F7: the store alone cannot write, while the log could go on; then it can.
+pub(crate) async fn store_failing(seed: u64, fault: &str, error: &str) -> Row {
+    let mut row = Row { runs: 1, ..Row::new(fault, &format!("writes of the store alone fail with {error}"), seed) };
+    if !has_tool("strace") {
+        return Row::left_out(fault, &row.scenario, "needs strace");
+    }
+    let mut world = World::new().with_receiver(Manner::Takes).await;
+    let server = world.server();
+    for _ in 0..10 {
+        world.generator.send(&server, 5).await;
+    }
+    let from = server.log().len();
+    let log = world.data.join("store.db-wal");
+    let Some(injected) = Injected::start(server.pid(), "pwrite64", &format!("error={error}"), Some(&log)).await else {
+        return Row::left_out(fault, &row.scenario, "needs to trace a process (ptrace)");
+    };
+    // SQLite's own words for both.
+    let cause = if error == "ENOSPC" { "database or disk is full" } else { "disk I/O error" };
+    refuses_and_heals(&mut row, &world, &server, (from, cause), async || drop(injected)).await;
+    let named = server.log().iter().skip(from).any(|line| line.contains("\"part\":\"store\"") && line.contains(cause));
+    row.expect(named, "the store is not what is named");
     world.account(&mut row, &server).await;
     server.kill();
     let server = world.server();
@@ -145,7 +183,7 @@ pub(crate) async fn slow(seed: u64) -> Row {
     }
     let mut world = World::new().with_receiver(Manner::Takes).await;
     let server = world.server();
-    let Some(injected) = Injected::start(server.pid(), "fdatasync,fsync", "delay_enter=500000").await else {
+    let Some(injected) = Injected::start(server.pid(), "fdatasync,fsync", "delay_enter=500000", None).await else {
         return Row::left_out("F27", &row.scenario, "needs to trace a process (ptrace)");
     };
     let stop = AtomicBool::new(false);

@@ -3,7 +3,7 @@
 //! `cargo test --test faults` runs a short selection. `-- --long` runs all of it and writes `docs/faults.md`; `-- --only NAME`
 //! runs what has NAME in its name, with `--long` at full length; `--seed N` repeats a run, which otherwise takes its seed from the clock
 //! and prints it; `--schedules N` and `--kills N` set how many there are, `--soak SECONDS` how long the steady load is. Each run prints
-//! one JSON row. It fails if any of them does not hold. `-- --page FILE` writes the page from the rows in FILE.
+//! one JSON row. It fails if any of them does not hold. `-- --page FILE` writes the page from the rows in FILE, with `--said TEXT` above them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -48,6 +48,7 @@ use std::time::{Duration, Instant};
 use pipeproof_engine::clock::{Clock as _, SystemClock};
 use pipeproof_engine::failpoint::Failpoint;
 
+use crate::delivery::Bad;
 use crate::receiver::Manner;
 use crate::row::{Holds, Row};
 
@@ -98,6 +99,7 @@ struct Plan {
     from: Option<String>,
     /// What runs of groups by themselves have printed, of which the page is to be written.
     page: Option<String>,
+    said: String,
     /// The program of an earlier release.
     older: Option<PathBuf>,
     /// Groups of runs that were begun.
@@ -129,6 +131,7 @@ impl Plan {
             from: None,
             page: None,
             older: None,
+            said: String::new(),
             begun: Vec::new(),
             began: Instant::now(),
             rows: Vec::new(),
@@ -149,6 +152,8 @@ impl Plan {
                 "--resume" => plan.rows = printed(arguments.next()),
                 "--from" => plan.from = arguments.next(),
                 "--page" => plan.page = arguments.next(),
+                // What is to be known of the runs of a page, beside their rows.
+                "--said" => plan.said = arguments.next().unwrap_or_default(),
                 "--older" => plan.older = arguments.next().map(PathBuf::from),
                 "--only" => plan.only = arguments.next(),
                 // What `cargo test NAME` hands to every test binary; other options are libtest's.
@@ -203,8 +208,11 @@ fn main() {
     let mut plan = Plan::from_arguments();
     if let Some(file) = plan.page.take() {
         let rows: Vec<_> = printed(Some(file)).into_iter().chain(page::open_rows()).collect();
-        let how =
-            format!("Groups were run one by one, with {} threads, debug build; seeds stand in the notes.", threads());
+        let how = format!(
+            "Groups were run one by one, with {} threads, debug build; seeds stand in the notes. {}",
+            threads(),
+            plan.said
+        );
         page::write(&rows, &how).unwrap();
         return;
     }
@@ -270,6 +278,10 @@ async fn runs(plan: &mut Plan) {
     }
     if plan.wants("full", true) {
         plan.done(disk::full(seed).await);
+        if long {
+            plan.done(disk::store_failing(seed, "F6", "ENOSPC").await);
+            plan.done(disk::store_failing(seed, "F7", "EIO").await);
+        }
     }
     if plan.wants("failing", false) {
         for calls in ["fdatasync", "fdatasync,fsync", "pwrite64", "pread64"] {
@@ -289,20 +301,22 @@ async fn runs(plan: &mut Plan) {
         plan.done(hostile::repeated(seed, plan.pick(20, 200)).await);
     }
     if plan.wants("poison", false) {
-        plan.done(hostile::poison(seed).await);
+        plan.done(hostile::poison(seed, long).await);
     }
     if plan.wants("configuration", true) {
         plan.done(configuration::broken(seed).await);
         plan.done(configuration::rotated(seed).await);
     }
     if plan.wants("queries", false) {
-        plan.done(hostile::endless_queries(seed).await);
+        plan.done(hostile::endless_queries(seed, long).await);
     }
     if plan.wants("listeners", true) {
         plan.done(listeners::stalled(seed).await);
     }
     if plan.wants("receiver", false) {
-        plan.done(delivery::black_hole(seed).await);
+        for bad in [Bad::BlackHole, Bad::Trickles, Bad::Redirects, Bad::Nameless] {
+            plan.done(delivery::beside(seed, bad).await);
+        }
         plan.done(delivery::failing(seed, Manner::FailsFirst(50)).await);
         plan.done(delivery::failing(seed, Manner::TakesAndHangs(2)).await);
     }

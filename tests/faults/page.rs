@@ -10,7 +10,8 @@ Written by `cargo test --test faults -- --long`; every number is from that run. 
 anything is sent, drives the real program, and sends again with the same bytes whatever was not answered. After each fault the lake is\n\
 compared with the ledger byte for byte, every finding of every rule with what a single process finds in a file of everything that was\n\
 sent, and what must be told with what the receiver took, by what each message is about; a receiver checks every signature. F numbers are\n\
-those of the fault matrix; rows marked **open** do not hold, or cannot be run, and say why. A dash stands where nothing was counted.\n\n";
+those of the fault matrix; rows marked **open** do not hold, or cannot be run, and say why. A dash stands where nothing was counted. Where\n\
+arrival decides what a rule that counts finds (F9, F10), findings of single events are compared alone.\n\n";
 
 const INVARIANTS: &str = "\n## Invariants\n\n\
 A node counts in `pipeproof_invariant_violations_total` what it can see of itself. Positions and the tree it checks all the time:\n\
@@ -35,7 +36,7 @@ pub(crate) fn no_older() -> Row {
     Row::left_out(
         "F21",
         "upgrade and downgrade between two releases",
-        "`--older PROGRAM` names the earlier one; a store of the schema before is taken over under load above",
+        "`--older PROGRAM` names the earlier one; a store of schema version 3 is taken over under load above, of every version in a test of the store",
     )
 }
 

@@ -329,8 +329,8 @@ pub(crate) fn signal(pid: u32, name: &str) {
 pub(crate) struct Injected(Child);
 
 impl Injected {
-    /// `what` as strace's `--inject` takes it. `None` without strace, or where it may not trace.
-    pub(crate) async fn start(pid: u32, calls: &str, what: &str) -> Option<Self> {
+    /// `what` as strace's `--inject` takes it, for calls on any file or on one. `None` without strace, or where it may not trace.
+    pub(crate) async fn start(pid: u32, calls: &str, what: &str, file: Option<&Path>) -> Option<Self> {
         let mut child = Command::new("strace")
             .args([
                 "-f",
@@ -342,6 +342,7 @@ impl Injected {
                 "-e",
                 &format!("inject={calls}:{what}"),
             ])
+            .args(file.iter().flat_map(|file| [Path::new("-P"), *file]))
             .args(["-p", &pid.to_string()])
             .stdin(Stdio::null())
             .stderr(Stdio::null())

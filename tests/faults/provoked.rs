@@ -101,7 +101,7 @@ impl Provoked {
                 server.signal("HUP");
             }
             Self::FailedSync => {
-                let injected = Injected::start(server.pid(), "fdatasync", "error=EIO").await;
+                let injected = Injected::start(server.pid(), "fdatasync", "error=EIO", None).await;
                 while !stop.load(Ordering::SeqCst) {
                     // It heals once its syncs work again, which the second point waits for.
                     tokio::time::sleep(Duration::from_millis(1_500)).await;

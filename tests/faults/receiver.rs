@@ -20,8 +20,6 @@ pub(crate) enum Manner {
     Takes,
     /// 500, so many attempts of all, then it takes.
     FailsFirst(u64),
-    /// Never answers.
-    BlackHole,
     /// Takes it, and answers too late to be believed, so many times.
     TakesAndHangs(u64),
 }
@@ -170,7 +168,6 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
                 return StatusCode::BAD_REQUEST;
             }
             (Manner::FailsFirst(times), _) if seen.attempts <= times => return StatusCode::INTERNAL_SERVER_ERROR,
-            (Manner::BlackHole, _) => {}
             (_, Ok(subject)) => seen.taken.entry(id).or_insert(Taken { times: 0, subject, body }).times += 1,
         }
         match seen.manner {
@@ -178,7 +175,7 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
             manner => manner,
         }
     };
-    if matches!(manner, Manner::BlackHole | Manner::TakesAndHangs(_)) {
+    if matches!(manner, Manner::TakesAndHangs(_)) {
         tokio::time::sleep(Duration::from_secs(3_600)).await;
     }
     StatusCode::NO_CONTENT

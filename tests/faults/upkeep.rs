@@ -153,7 +153,7 @@ pub(crate) async fn take_over(seed: u64) -> Row {
         Ok(_) => row.fail("a store of a newer program was opened"),
         Err(refused) => row.expect(refused.code == Some(4) && refused.log.contains("newer"), format!("{refused:?}")),
     }
-    row.say("the third process finds a store of the version before this one");
+    row.say("the third process finds a store of version 3, of before rows had checksums");
     row
 }
 
@@ -312,8 +312,10 @@ pub(crate) async fn backlog(seed: u64, megabytes: u64) -> Row {
 
 /// Events of a request, and senders, of [`soak`].
 const SOAK: (u64, usize) = (50, 4);
-/// How long capacity is measured.
-const BURST: Duration = Duration::from_secs(15);
+/// How long capacity is measured: until the lake merges its files again and again, which a burst does not wait for.
+const MEASURED: Duration = Duration::from_secs(180);
+/// What memory keeps of an item to be recognised for a week, bytes (`record::store::items`, which has a bound).
+const REMEMBERED_BYTES: f64 = 2.0;
 
 /// F28: a load of 80 % of what the machine takes, held for so long. Memory and files stay where they are, detection and lake keep up.
 pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
@@ -322,7 +324,7 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     let mut world = World::new().padded_finding_one_in(500, 2_500).with_receiver(Manner::Takes).await;
     world.extra = "seal_every: 5s\nlog: {segment_bytes: 1048576, keep_bytes: 8388608, retire_every: 5s}\n".to_owned();
     let server: Server = world.server();
-    let capacity = capacity(&world, &server).await;
+    let capacity = capacity(&world, &server, MEASURED.min(length)).await;
     let asked = capacity * 0.8;
     let (before, began) = (world.generator.acknowledged().len(), Instant::now());
     let (mut samples, mut lags) = (Vec::new(), Vec::new());
@@ -371,12 +373,13 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     };
     let grows = slope(&samples[third..]);
     row.say(format!(
-        "memory {} → {} MB (medians of the second and the last third; most {}), {:+.2} MB a minute over both, files {:?} → {:?} (least, \
-         most)",
+        "memory {} → {} MB (medians of the second and the last third; most {}), {:+.2} MB a minute over both, of which {:.2} are filters \
+         of items seen, files {:?} → {:?} (least, most)",
         memory(middle) >> 20,
         memory(last) >> 20,
         samples.iter().map(|(bytes, _)| *bytes).max().unwrap_or(0) >> 20,
         grows * 60.0 / 1e6,
+        held * 60.0 * REMEMBERED_BYTES / 1e6,
         files(middle),
         files(last)
     ));
@@ -400,10 +403,10 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
 }
 
 /// Events a second, from the first request until everything is evaluated and in the lake.
-async fn capacity(world: &World, server: &Server) -> f64 {
+async fn capacity(world: &World, server: &Server, measured: Duration) -> f64 {
     let (began, stop) = (Instant::now(), AtomicBool::new(false));
     let end = async {
-        tokio::time::sleep(BURST).await;
+        tokio::time::sleep(measured).await;
         stop.store(true, Ordering::SeqCst);
     };
     tokio::join!(world.generator.load(server, SOAK.1, SOAK.0, &stop), end);

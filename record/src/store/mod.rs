@@ -180,14 +180,6 @@ impl StoreError {
     fn on(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Database { doing, source }
     }
-
-    /// Whether the disk refused the write for lack of space: worth retrying once there is some.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        // SQLITE_FULL, and SQLITE_IOERR_WRITE, which a full disk also shows as.
-        matches!(self, Self::Database { source: sqlx::Error::Database(error), .. }
-            if error.code().is_some_and(|code| code == "13" || code == "778"))
-    }
 }
 
 /// The store on SQLite. Clones share its connections.

@@ -549,33 +549,46 @@ async fn a_table_that_is_defined_otherwise_is_refused() {
 }
 
 #[tokio::test]
-async fn a_store_of_the_version_before_is_taken_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.db");
-    let mut before = SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
-    for statements in &schema::MIGRATIONS[..3] {
-        sqlx::raw_sql(*statements).execute(&mut before).await.unwrap();
+async fn a_store_of_every_version_before_is_taken_over() {
+    for version in 1..schema::MIGRATIONS.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let mut before = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .foreign_keys(false)
+            .connect()
+            .await
+            .unwrap();
+        for statements in &schema::MIGRATIONS[..version] {
+            sqlx::raw_sql(*statements).execute(&mut before).await.unwrap();
+        }
+        let found = serde_json::to_string(&finding(1)).unwrap().replace('\'', "''");
+        // Bodies are bytes from the fifth version on.
+        let body = if version < 5 { format!("'{found}'") } else { format!("CAST('{found}' AS BLOB)") };
+        let rows = format!(
+            "PRAGMA user_version = {version}; PRAGMA application_id = {};
+             INSERT INTO progress (partition, position, committed) VALUES (0, 3, 5);
+             INSERT INTO state_deltas (partition, position, delta) VALUES (0, 3, x'0203');
+             INSERT INTO duplicates (partition, record_index, first_index) VALUES (0, 2, 1);
+             INSERT INTO findings (id, rule_id, rule_digest, level, state, title, time, fired, retro, committed, body)
+             VALUES ('{}', 'r', 'd', 4, 'active', 't', 1, 1, 0, 1, {body})",
+            0x7070_7374,
+            finding(1).id,
+        );
+        sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut before).await.unwrap();
+        if version >= 4 {
+            checksum::seal(&mut before, checksum::FIRST).await.unwrap();
+        }
+        sqlx::Connection::close(before).await.unwrap();
+        let store = open(&dir).await;
+        assert_eq!(store.problems().await.unwrap(), Vec::<String>::new(), "version {version}");
+        assert_eq!(store.restore(0).await.unwrap().deltas, vec![vec![2, 3]], "version {version}");
+        assert_eq!(store.findings_after(0, 9).await.unwrap()[0].finding, finding(1), "version {version}");
+        assert_eq!(store.duplicates_in(0, 0..9).await.unwrap().len(), 1, "version {version}");
+        store.commit(&batch(3, 4)).await.unwrap();
+        assert_eq!(open(&dir).await.position(0).await.unwrap(), 4, "version {version}");
     }
-    let found = serde_json::to_string(&finding(1)).unwrap().replace('\'', "''");
-    let rows = format!(
-        "PRAGMA user_version = 3; PRAGMA application_id = {};
-         INSERT INTO progress (partition, position, committed) VALUES (0, 3, 5);
-         INSERT INTO state_deltas (partition, position, delta) VALUES (0, 3, x'0203');
-         INSERT INTO duplicates VALUES (0, 2, 1);
-         INSERT INTO findings (id, rule_id, rule_digest, level, state, title, time, fired, retro, committed, body)
-         VALUES ('{}', 'r', 'd', 4, 'active', 't', 1, 1, 0, 1, '{found}')",
-        0x7070_7374,
-        finding(1).id,
-    );
-    sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut before).await.unwrap();
-    sqlx::Connection::close(before).await.unwrap();
-    let store = open(&dir).await;
-    assert_eq!(store.problems().await.unwrap(), Vec::<String>::new());
-    assert_eq!(store.restore(0).await.unwrap().deltas, vec![vec![2, 3]]);
-    assert_eq!(store.findings_after(0, 9).await.unwrap()[0].finding, finding(1));
-    assert_eq!(store.duplicates_in(0, 0..9).await.unwrap().len(), 1);
-    store.commit(&batch(3, 4)).await.unwrap();
-    assert_eq!(open(&dir).await.position(0).await.unwrap(), 4);
 }
 
 #[tokio::test]

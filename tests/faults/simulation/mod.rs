@@ -59,6 +59,7 @@ pub(crate) fn schedules(seed: u64, count: u64) -> Row {
             _ => row.fail(format!("seed {seed} fails: run with --seed {seed} --schedules 1")),
         }
     }
+    row.say("log and detection are the real ones, store and lake models of whole commits; the real ones over a power cut are the next row of F3");
     row
 }
 
@@ -336,7 +337,7 @@ impl Simulation {
             retired: self.log.first(),
             archived: self.lake.position,
             detected: self.store.restored.position,
-            leaves: durable,
+            leaves: self.log.leaves(),
             durable,
         };
         let violated: Vec<_> = positions.violated().collect();
