@@ -45,7 +45,7 @@ pub(crate) enum ClientError {
     },
 }
 
-/// Longest an answer may take that comes line by line.
+/// Longest an answer may take that comes line by line, or is worked for as long as there is data.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {
@@ -117,6 +117,13 @@ impl Client {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
         self.json(Method::POST, path, Some(body)).await
+    }
+
+    /// The same of work that takes as long as there is data: a backup, a check.
+    pub(crate) async fn post_and_wait(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token).timeout(LONGEST);
+        let bytes = self.send(request.json(body)).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Answer(error.to_string()))
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Value, ClientError> {

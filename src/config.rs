@@ -375,6 +375,9 @@ impl Config {
             if !is_source_name(&source.name) {
                 problems.push(format!("{here}.name: `{}` is not 1 to 64 of a-z 0-9 . _ -", source.name));
             }
+            if config.sources.iter().any(|known| known.name == source.name) {
+                problems.push(format!("{here}.name: `{}` is the name of another source", source.name));
+            }
             if !are_labels(&source.labels) {
                 problems.push(format!("{here}.labels: {LABELS_RULE}"));
             }
@@ -400,6 +403,9 @@ impl Config {
         }
         for (at, target) in raw.targets.into_iter().enumerate() {
             let secrets = read_secrets(&target.secrets, &format!("targets[{at}]"), &mut problems);
+            if config.targets.iter().any(|known| known.name == target.name) {
+                problems.push(format!("targets[{at}].name: `{}` is the name of another target", target.name));
+            }
             config.targets.push(ConfiguredTarget {
                 name: target.name,
                 url: target.url,
@@ -534,6 +540,18 @@ mod tests {
         for part in ["version", "sources[0].name", "github.webhook", "targets[0].secrets[0]"] {
             assert!(said.contains(part), "{part} is missing in: {said}");
         }
+    }
+
+    #[test]
+    fn a_name_stands_for_one() {
+        let said = problems(
+            "version: 1\nsources:\n  - {name: a, type: json}\n  - {name: b, type: json}\n  - {name: a, type: falco}\n\
+             targets:\n  - {name: t, url: 'https://x', secrets: []}\n  - {name: t, url: 'https://y', secrets: []}\n",
+        );
+        for part in ["sources[2].name: `a`", "targets[1].name: `t`"] {
+            assert!(said.contains(part), "{part} is missing in: {said}");
+        }
+        assert!(!said.contains("sources[1]"), "{said}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::client::Place;
 pub(super) async fn backup(to: &Path, place: &Place, format: Option<Format>) -> Result<(), Failure> {
     let to =
         std::path::absolute(to).map_err(|source| Failure::Io { doing: format!("use {}", to.display()), source })?;
-    let written = with(place, async |client| client.post("/v1/backup", &json!({ "to": to })).await).await?;
+    let written = with(place, async |client| client.post_and_wait("/v1/backup", &json!({ "to": to })).await).await?;
     show::object(&written, format)
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn doctor(verify: bool, place: &Place, format: Option<Format>) 
         let status = with(place, async |client| client.get("/v1/status").await).await?;
         return show::object(&status, format);
     }
-    let answer = with(place, async |client| client.post("/v1/doctor", &json!({})).await).await?;
+    let answer = with(place, async |client| client.post_and_wait("/v1/doctor", &json!({})).await).await?;
     show::rows(&list(&answer, "checks"), &["check", "holds", "detail"], format)?;
     if answer.get("holds").and_then(Value::as_bool) == Some(true) { Ok(()) } else { Err(Failure::Unverified) }
 }

@@ -1,16 +1,18 @@
 //! What nobody pushed is fetched: after being down nothing is missing, nothing is there twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Setup, eventually};
-use crate::provider::{Provider, TOKEN, guids};
+use crate::harness::{Server, Setup, eventually, now};
+use crate::provider::{Again, Provider, TOKEN, guids};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECRET: &str = "a-secret-of-the-webhook";
+/// A deployment that has not ended when it is listed.
+const GOES_ON: u64 = 45_000;
 
 fn config(provider: &Provider) -> String {
     let api = format!("api: {}, token: {{env: GITHUB_TOKEN}}, every: 1s", provider.url);
@@ -36,6 +38,21 @@ fn job_payload(run: u64, job: u64, attempt: u64) -> Value {
             "id": job, "run_id": run, "run_attempt": attempt, "status": "completed", "conclusion": "success",
             "name": "build", "workflow_name": "ci", "head_branch": "main", "head_sha": "abc", "labels": [],
             "started_at": "2026-11-26T05:34:27Z", "completed_at": "2026-11-26T05:35:27Z",
+        },
+        "repository": {"full_name": "acme/shop"}, "sender": {"login": "octocat", "type": "User"},
+    })
+}
+
+fn deployment_payload(deployment: u64, state: &str, ago: Duration) -> Value {
+    let at = now().minus(ago);
+    json!({
+        "action": "created",
+        "deployment_status": {
+            "id": deployment * 100, "state": state, "environment": "production", "created_at": at, "updated_at": at,
+        },
+        "deployment": {
+            "id": deployment, "sha": "abc", "ref": "main", "task": "deploy", "environment": "production",
+            "creator": {"login": "octocat", "type": "User"}, "created_at": at, "updated_at": at,
         },
         "repository": {"full_name": "acme/shop"}, "sender": {"login": "octocat", "type": "User"},
     })
@@ -87,27 +104,58 @@ fn minutes(provider: &Provider, first: u64, began: Duration) {
         );
         provider.audited(&format!("doc-{number}"), ago);
         provider.merged(number, ago);
+        let (deployment, end) = (40_000 + number, if number % 3 == 0 { "failure" } else { "success" });
+        provider.deployed(deployment, ago, &["queued", "in_progress", end]);
+        // The webhook was not subscribed to all of them.
+        if number % 2 == 0 {
+            provider.delivered("deployment_status", &deployment_payload(deployment, end, ago), ago, 502);
+        }
     }
     // A job of an old run that was started again: only its webhook tells.
     let job = 30_000 + first;
     provider.kept.lock().unwrap().logs.insert(job, format!("2026-11-26T05:34:27.0000000Z job {job}\n"));
     provider.delivered("workflow_job", &job_payload(5, job, 2), began, 502);
+    // A deployment that was deleted since: only its webhook tells, too.
+    let ago = began - Duration::from_secs(60);
+    provider.delivered("deployment_status", &deployment_payload(50_000 + first, "success", ago), ago, 502);
 }
 
 async fn everything_is_there(server: &Server, provider: &Provider) {
     holds(server, "hooks", "item", &set(guids(provider).into_iter().map(|guid| format!("id:{guid}")))).await;
-    let (audit, logs, runs, changes) = {
+    let (audit, logs, ledger) = {
         let kept = provider.kept.lock().unwrap();
+        let runs = kept.runs.iter().map(|run| format!("id:github/run/acme/shop/{}/1", run["id"]));
+        let changes = kept.changes.iter().map(|change| format!("id:github/change/acme/shop/{}", change["number"]));
+        let deployments = kept.ended().into_iter().map(|id| format!("id:github/deployment/acme/shop/{id}"));
         (
             set(kept.audit.iter().map(|entry| format!("id:{}", entry["_document_id"].as_str().unwrap()))),
             set(kept.logs.keys().map(ToString::to_string)),
-            set(kept.runs.iter().map(|run| format!("id:github/run/acme/shop/{}/1", run["id"]))),
-            set(kept.changes.iter().map(|change| format!("id:github/change/acme/shop/{}", change["number"]))),
+            set(runs.chain(changes).chain(deployments)),
         )
     };
     holds(server, "audit", "item", &audit).await;
     holds(server, "logs", "ci_job_id", &logs).await;
-    holds(server, "ledger", "item", &runs.union(&changes).cloned().collect()).await;
+    holds(server, "ledger", "item", &ledger).await;
+}
+
+/// What the provider lists is held, and what of it no event told, and what only an event told, is said.
+async fn reconciled_with_the_ledger(server: &Server) {
+    let ended = "SELECT result, count(*) FROM provider_ledger WHERE object_kind = 'deployment' GROUP BY 1 ORDER BY 1";
+    assert_eq!(server.sql(ended).await, [[json!("failure"), json!(4)], [json!("success"), json!(9)]]);
+    let all = "SELECT object_kind, result, count(*) FROM reconciliation GROUP BY 1, 2 ORDER BY 1, 2";
+    let expected = [
+        ("change", "missing", 12),
+        ("deployment", "matched", 6),
+        ("deployment", "missing", 7),
+        ("deployment", "unlisted", 1),
+        ("run", "matched", 12),
+    ];
+    let expected = expected.map(|(kind, result, count)| [json!(kind), json!(result), json!(count)]);
+    assert_eq!(server.sql(all).await, expected);
+    let of = "SELECT object_id FROM reconciliation WHERE object_kind = 'deployment' AND result";
+    let untold = [40_001, 40_003, 40_005, 40_007, 40_009, 40_011, GOES_ON].map(|id| [json!(id.to_string())]);
+    assert_eq!(server.sql(&format!("{of} = 'missing' ORDER BY 1")).await, untold);
+    assert_eq!(server.sql(&format!("{of} = 'unlisted'")).await, [[json!("50000")]]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,6 +175,7 @@ async fn what_happened_while_we_were_down_is_there_afterwards_and_once() {
     server.kill();
 
     minutes(&provider, 0, MINUTE * 10);
+    provider.deployed(GOES_ON, MINUTE, &["in_progress"]);
     provider.kept.lock().unwrap().trouble_every = 7;
     let server = start(&provider, &data);
     everything_is_there(&server, &provider).await;
@@ -138,11 +187,15 @@ async fn what_happened_while_we_were_down_is_there_afterwards_and_once() {
     // Nothing is fetched twice once it is there, and asking costs next to nothing.
     provider.kept.lock().unwrap().trouble_every = 0;
     let (logs, deliveries) = (provider.asked("/logs"), provider.asked("/deliveries/"));
+    let unchanged = provider.kept.lock().unwrap().not_modified;
     eventually("lists are asked for again", || async {
-        (provider.kept.lock().unwrap().not_modified > 4).then_some(())
+        (provider.kept.lock().unwrap().not_modified > unchanged + 4).then_some(())
     })
     .await;
     assert_eq!((provider.asked("/logs"), provider.asked("/deliveries/")), (logs, deliveries));
+    provider.stands(GOES_ON, "success", now());
+    everything_is_there(&server, &provider).await;
+    reconciled_with_the_ledger(&server).await;
     assert_eq!(provider.kept.lock().unwrap().offences, [] as [String; 0]);
 
     // What failed last may wait for its next try still.
@@ -158,7 +211,7 @@ async fn what_happened_while_we_were_down_is_there_afterwards_and_once() {
         collector["last_success"].is_string() && collector["next"].is_string() && collector["position"].is_object(),
         "{collector}"
     );
-    assert_eq!(collector["items_ever"], 25);
+    assert_eq!(collector["items_ever"], 32);
     // A repository that was deleted costs the others nothing, and is told.
     let sources = server.get("/v1/sources").await;
     for (name, lists) in [("logs", 1), ("ledger", 3)] {
@@ -171,6 +224,60 @@ async fn what_happened_while_we_were_down_is_there_afterwards_and_once() {
     }
     let log = server.log().join("\n");
     assert!(!log.contains(TOKEN) && !log.contains("sig=secret"), "no credentials in the log");
+}
+
+/// How deliveries came.
+const WAYS: &str = "SELECT item, mode, auth FROM events WHERE source = 'hooks' AND sub = 0 ORDER BY item";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_github_is_asked_to_deliver_again_counts_once_whichever_way_it_comes() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let provider = Provider::start().await;
+    let api = format!("api: {}, token: {{env: GITHUB_TOKEN}}, every: 1s", provider.url);
+    let collects = format!("{{github: {{{api}, repositories: [acme/shop], redeliver: true}}}}");
+    let secrets = "[{env: HOOK_SECRET}]";
+    let config =
+        format!("sources:\n  - {{name: hooks, type: github.webhook, secrets: {secrets}, collects: {collects}}}\n");
+    let setup = || Setup::new().on(&data).config(&config).env("GITHUB_TOKEN", TOKEN).env("HOOK_SECRET", SECRET);
+    let push = |number: u32| json!({"ref": "refs/heads/main", "after": number.to_string(), "repository": {"full_name": "acme/shop"}});
+    let server = setup().start();
+    let live = provider.delivered("push", &push(0), MINUTE * 6, 200);
+    server.send_github("hooks", SECRET, "push", &live, push(0).to_string().as_bytes()).await.expect(200);
+    holds(&server, "hooks", "item", &set([format!("id:{live}")])).await;
+    server.kill();
+
+    let missed = [1, 2, 3, 4].map(|number| provider.delivered("push", &push(number), MINUTE * (6 - number), 502));
+    let [sent, refused, both, vain] = &missed;
+    provider.kept.lock().unwrap().again = BTreeMap::from([
+        (refused.clone(), Again::Refused),
+        (both.clone(), Again::RefusedAndSent),
+        (vain.clone(), Again::InVain),
+    ]);
+    let all = set(guids(&provider).into_iter().map(|guid| format!("id:{guid}")));
+    let server = setup().start();
+    let receiver = (format!("{}/v1/events/hooks", server.public_url()), SECRET.to_owned());
+    provider.kept.lock().unwrap().receiver = Some(receiver);
+    holds(&server, "hooks", "item", &all).await;
+    let ways = server.sql(WAYS).await;
+    let way = |guid: &String| {
+        let row = ways.iter().find(|row| row[0] == format!("id:{guid}")).unwrap();
+        [row[1].clone(), row[2].clone()]
+    };
+    let (delivered, fetched) = ([json!("live"), json!("hmac")], [json!("collected"), json!("fetched")]);
+    assert_eq!([way(&live), way(sent)], [delivered.clone(), delivered.clone()]);
+    assert_eq!([way(refused), way(vain)], [fetched.clone(), fetched.clone()], "what GitHub does not bring is fetched");
+    // Which of the two was first is chance.
+    assert!([delivered, fetched].contains(&way(both)), "{ways:?}");
+    let asked = [sent, both, vain].map(String::clone);
+    assert_eq!(provider.kept.lock().unwrap().sent_again, asked, "each is asked for once, whatever came of it");
+
+    // Whoever presses the button brings again what is there, delivered or fetched.
+    for guid in std::iter::once(&live).chain(&missed) {
+        assert_eq!(provider.redeliver(guid).await, 200, "{guid}");
+    }
+    holds(&server, "hooks", "item", &all).await;
+    assert_eq!(server.sql(WAYS).await, ways);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

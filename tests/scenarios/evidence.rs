@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Server, expect_exit, fixture, has_tool, json_fixture, left_out, ndjson_fixture, now, python_with, run, stderr,
-    stdout, token_of,
+    PATIENCE, Server, expect_exit, files, fixture, has_tool, json_fixture, left_out, ndjson_fixture, now, python_with,
+    run, stderr, stdout, token_of,
 };
 
 /// A pack built from real traffic, with the key that its verification is anchored in.
@@ -348,4 +349,50 @@ async fn sigstore_python_accepts_the_bundle() {
     let other = bag.join("other.txt");
     std::fs::write(&other, "something else\n").unwrap();
     assert_ne!(args(&other).output().unwrap().status.code(), Some(0), "a changed manifest is refused");
+}
+
+/// Whether small files of the lake's events were merged: a commit of its log takes files out.
+fn is_merged(server: &Server) -> bool {
+    files(&server.data().join("lake/events/_delta_log"))
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .any(|commit| commit.contains("\"remove\":"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_are_built_while_events_come_and_small_files_are_merged() {
+    let pack = built("soc2").await;
+    let server = &pack._server;
+    let token = token_of(&server.add_source("more", "json", &[]));
+    let (over, handle) = (AtomicBool::new(false), tokio::runtime::Handle::current());
+    let sender = async || {
+        for number in 0_u64.. {
+            if over.load(Ordering::SeqCst) {
+                break;
+            }
+            server.send("more", &token, json!({"action": "job.started", "n": number}).to_string()).await.expect(200);
+        }
+    };
+    let mut zips = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| handle.block_on(sender()));
+        let began = Instant::now();
+        // Once they were merged, another: of files that stood in for those.
+        for after in [false, true] {
+            loop {
+                let zip = pack.folder.path().join(format!("{}.zip", zips.len()));
+                let output = build(server, "soc2", &zip);
+                zips.push((zip, output));
+                if after || is_merged(server) || began.elapsed() > PATIENCE {
+                    break;
+                }
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    assert!(is_merged(server), "nothing was merged while {} packs were built", zips.len());
+    for (zip, output) in &zips {
+        expect_exit(output, 0);
+        expect_exit(&verify(zip, Some(&pack.key)), 0);
+    }
 }
