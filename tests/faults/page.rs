@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::row::{Counted, Holds, Row};
 
 const HEAD: &str = "# Faults\n\n\
-Written by `cargo test --test faults -- --long`; every number is from that run. A generator with a ledger of its own, synced before\n\
+Written by `cargo test --test faults -- --long`; every number is from such runs. A generator with a ledger of its own, synced before\n\
 anything is sent, drives the real program, and sends again with the same bytes whatever was not answered. After each fault the lake is\n\
 compared with the ledger byte for byte, every finding of every rule with what a single process finds in a file of everything that was\n\
 sent, and what must be told with what the receiver took, by what each message is about; a receiver checks every signature. F numbers are\n\
