@@ -72,11 +72,17 @@ pub(super) fn read(trace: impl BufRead) -> Vec<Call> {
         let Some((process, rest)) = line.split_once(' ') else { continue };
         let rest = rest.trim_start();
         if let Some(begun) = rest.strip_suffix("<unfinished ...>") {
+            // The number of a file is free as soon as its closing begins, and another thread may have it before that has ended.
+            if let Some(fd) = begun.trim_end().strip_prefix("close(") {
+                calls.push(Call::Closed { fd: fd.parse().unwrap() });
+            }
             unfinished.insert(process.to_owned(), begun.trim_end().to_owned());
         } else if let Some(resumed) = rest.strip_prefix("<... ") {
             let begun = unfinished.remove(process).unwrap_or_else(|| panic!("nothing to go on with: {process}"));
             let (_, end) = resumed.split_once("resumed>").unwrap();
-            calls.extend(call(&(begun + end)));
+            if !begun.starts_with("close(") {
+                calls.extend(call(&(begun + end)));
+            }
         } else {
             calls.extend(call(rest));
         }
