@@ -1,15 +1,19 @@
-//! Threads for what somebody asked for and no event waits for: queries and packs. They have the least priority there is, so that on a busy
-//! machine receiving, detection and the lake go first.
+//! Threads for what no event waits for: queries, packs, and merging files of the lake. They have the least priority there is, so that on
+//! a busy machine receiving, detection and the archive go first.
 
 use std::io;
 
 use thread_priority::{ThreadPriority, set_current_thread_priority};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, JoinError};
 
 /// The threads. Dropping this ends what runs on them at its next step.
 #[derive(Debug)]
-pub(crate) struct Background(Option<Runtime>);
+pub(crate) struct Background {
+    threads: Handle,
+    /// There until it is dropped.
+    runtime: Option<Runtime>,
+}
 
 /// Ends a task with whoever waits for it.
 struct Ended(AbortHandle);
@@ -28,12 +32,17 @@ impl Background {
             .on_thread_start(|| {
                 // Work is done without it as well, only not as late.
                 if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
-                    tracing::debug!(?error, "a thread for queries keeps its priority");
+                    tracing::debug!(?error, "a thread for the background keeps its priority");
                 }
             })
             .enable_all()
             .build()?;
-        Ok(Self(Some(runtime)))
+        Ok(Self { threads: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+
+    /// For work that is told where to run.
+    pub(crate) const fn threads(&self) -> &Handle {
+        &self.threads
     }
 
     /// What the work gives, or that it panicked. It ends when nobody waits for it any more.
@@ -41,11 +50,7 @@ impl Background {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, JoinError> {
-        let task = match &self.0 {
-            Some(runtime) => runtime.spawn(work),
-            // Only while it is dropped.
-            None => tokio::spawn(work),
-        };
+        let task = self.threads.spawn(work);
         let _ended = Ended(task.abort_handle());
         task.await
     }
@@ -53,7 +58,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             // Waiting for it would block whoever drops it, which may be a task.
             runtime.shutdown_background();
         }

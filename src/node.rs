@@ -141,7 +141,7 @@ pub(crate) struct Shared {
     pub(crate) mended_hashes: AtomicU64,
     pub(crate) store: SqliteStore,
     pub(crate) lake: Lake,
-    /// For queries and packs.
+    /// For what no event waits for.
     pub(crate) background: Background,
     pub(crate) rules: RuleSets,
     pub(crate) receiver: Receiver,

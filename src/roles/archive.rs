@@ -1,6 +1,7 @@
 //! The archive role: follows detection through the same log and writes what it passed into the lake, repetitions left out.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ const APPEND_BYTES: usize = 64 << 20;
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
-    let decoder = Arc::new(Mutex::new(shared.decoder()));
+    let reading = Arc::new(Mutex::new(Reading { decoder: shared.decoder(), taken: BTreeSet::new() }));
     loop {
         let stop = tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => true,
@@ -41,7 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             shared.wait_detected(durable.saturating_sub(1), std::time::Duration::from_secs(20)).await;
         }
         let turn = shared.archiving.lock().await;
-        let trouble = take_in(&shared, &decoder).await.err().map(|error| crate::chain(&error));
+        let trouble = take_in(&shared, &reading).await.err().map(|error| crate::chain(&error));
         shared.set_trouble("lake", trouble);
         drop(turn);
         if stop {
@@ -50,35 +51,53 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn take_in(shared: &Arc<Shared>, decoder: &Arc<Mutex<Decoder>>) -> Result<(), NodeError> {
+/// Whoever decodes records for the lake has this to himself.
+struct Reading {
+    decoder: Decoder,
+    /// Items of lost records that stand-ins of this turn have: they are on their way into the lake.
+    taken: BTreeSet<(String, String)>,
+}
+
+/// Records ready for the lake.
+struct Rows {
+    /// Indexes of the records; those left out count.
+    records: Range<u64>,
+    rows: Vec<EventRow>,
+}
+
+async fn take_in(shared: &Arc<Shared>, reading: &Arc<Mutex<Reading>>) -> Result<(), NodeError> {
     let target = *shared.detected.borrow();
-    let mut from = *shared.archived.borrow();
-    while from < target {
-        let (to, rows) = rows(shared, decoder, from, target).await?;
-        from = shared
-            .lake
-            .append_events(PARTITION, from, to, rows)
-            .await
-            .map_err(NodeError::part("append events to the lake"))?;
+    let mut archived = *shared.archived.borrow();
+    reading.lock().unwrap_or_else(PoisonError::into_inner).taken.clear();
+    let mut next = rows(shared, reading, archived..target).await?;
+    while let Some(Rows { records, rows: of }) = next.take() {
+        // Who is behind decodes the next records while these are written.
+        let append = shared.lake.append_events(PARTITION, records.start, records.end, of);
+        let (appended, ahead) = tokio::join!(append, rows(shared, reading, records.end..target));
+        archived = appended.map_err(NodeError::part("append events to the lake"))?;
         // The feeds follow before the mark moves: who waits for the mark finds the findings there as well.
-        if from < target {
-            shared.archived.send_replace(from);
+        if archived < target {
+            shared.archived.send_replace(archived);
         }
+        next = ahead?;
     }
     Failpoint::ArchiveBeforeFeeds.pass();
     shared.lake.follow(&shared.store).await.map_err(NodeError::part("append findings and steps to the lake"))?;
-    shared.archived.send_replace(from);
+    shared.archived.send_replace(archived);
     shared.check_invariants();
     Ok(())
 }
 
-/// The rows of the next records, and where they end.
+/// The first of these records, if there is one.
 async fn rows(
     shared: &Arc<Shared>,
-    decoder: &Arc<Mutex<Decoder>>,
-    from: u64,
-    target: u64,
-) -> Result<(u64, Vec<EventRow>), NodeError> {
+    reading: &Arc<Mutex<Reading>>,
+    records: Range<u64>,
+) -> Result<Option<Rows>, NodeError> {
+    let Range { start: from, end: target } = records;
+    if from >= target {
+        return Ok(None);
+    }
     let reader = Arc::clone(shared);
     let read = move || {
         let count = usize::try_from(target - from).unwrap_or(usize::MAX).min(APPEND_RECORDS);
@@ -98,10 +117,13 @@ async fn rows(
     let damaged = shared.registry().damaged.get(damage::LOG).cloned().unwrap_or_default();
     let repeated: BTreeMap<u64, bool> =
         repeated.iter().map(|duplicate| (duplicate.index, damaged.is_lost(duplicate.first))).collect();
-    let decoder = Arc::clone(decoder);
-    let mut stand_ins = StandIns { lake: shared.lake.pin(), now: shared.clock.now(), taken: BTreeSet::new() };
+    let reading = Arc::clone(reading);
+    let lake = shared.lake.pin();
+    let now = shared.clock.now();
     let decode = move || -> Result<Vec<EventRow>, NodeError> {
-        let mut decoder = decoder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let Reading { decoder, taken } = &mut *reading;
+        let mut stand_ins = StandIns { lake, now, taken };
         let mut rows = Vec::with_capacity(leaves.len());
         for (index, leaf) in &leaves {
             // The lake does without repetitions: it has what they repeat, unless that was lost.
@@ -111,13 +133,13 @@ async fn rows(
                 None => {}
             }
             let position = Position { partition: PARTITION, index: *index };
-            let of_record = match decode_leaf(&mut decoder, *index, leaf) {
+            let of_record = match decode_leaf(decoder, *index, leaf) {
                 Ok(decoded) => {
                     let dead = decoded.events.as_ref().err().map(|dead| dead.reason.as_str());
                     event_rows(position, leaf, &decoded.record, decoded.events(), dead)
                 }
                 // Detection left it out, and counted that. Here it is kept: once the log is retired, nobody else has it.
-                Err(reason) => unread(position, leaf, &reason, stand_ins.now).map(|row| vec![row]),
+                Err(reason) => unread(position, leaf, &reason, now).map(|row| vec![row]),
             };
             rows.extend(of_record.map_err(|error| {
                 NodeError::part("take a record of the log into the lake")(format!(
@@ -129,19 +151,19 @@ async fn rows(
         Ok(rows)
     };
     let rows = tokio::task::spawn_blocking(decode).await.map_err(NodeError::part("decode records for the lake"))?;
-    Ok((to, rows?))
+    Ok(Some(Rows { records: from..to, rows: rows? }))
 }
 
 /// Repetitions of records that are lost to damage: the first one that comes stands for its item.
-struct StandIns {
+struct StandIns<'a> {
     /// As far as the archive has come.
     lake: Snapshot,
     now: Timestamp,
     /// Items of what is on its way into the lake.
-    taken: BTreeSet<(String, String)>,
+    taken: &'a mut BTreeSet<(String, String)>,
 }
 
-impl StandIns {
+impl StandIns<'_> {
     /// Whether the lake has no record of this one's item yet.
     fn takes(&mut self, leaf: &Bytes) -> Result<bool, NodeError> {
         let Ok(Record { envelope, .. }) = Record::decode(leaf) else { return Ok(false) };

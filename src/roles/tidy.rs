@@ -36,7 +36,7 @@ async fn tidy(shared: &Shared) {
         {
             tracing::warn!(error = %crate::chain(&error), "cannot forget which records repeated others");
         }
-        match shared.lake.tidy(shared.clock.now(), awake).await {
+        match shared.lake.tidy(shared.clock.now(), awake, shared.background.threads()).await {
             Ok(0) => tokio::time::sleep(shared.archive_every).await,
             Ok(_) => {}
             // A lake of small files is slow and right: it may wait.

@@ -313,7 +313,7 @@ pub(crate) async fn backlog(seed: u64, megabytes: u64) -> Row {
 /// Events of a request, and senders, of [`soak`].
 const SOAK: (u64, usize) = (50, 4);
 /// How long capacity is measured: until the lake merges its files again and again, which a burst does not wait for.
-const MEASURED: Duration = Duration::from_secs(180);
+const MEASURED: Duration = Duration::from_secs(300);
 /// What memory keeps of an item to be recognised for a week, bytes (`record::store::items`, which has a bound).
 const REMEMBERED_BYTES: f64 = 2.0;
 

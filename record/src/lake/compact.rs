@@ -3,13 +3,14 @@
 //! Files of one partition folder that are about equally small are merged once there are enough of them, so a row is rewritten
 //! a few times in its life and not at every append. One commit puts the new file in the place of the old ones; these stay on
 //! disk for a week, so whoever has pinned an earlier version reads on. Reading and compressing takes a minute for the largest, and
-//! nobody waits for it: the table is free meanwhile, and what was replaced in that time is not committed.
+//! nobody waits for it: the table is free meanwhile, and what was replaced in that time is not committed. It goes on in pieces of a
+//! batch each, on threads that come last on a busy machine, and for what is still to do after [`CALM`] on ordinary ones: whoever
+//! appends more than the machine can merge beside it has small files wait, but not without end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::SchemaRef;
@@ -18,8 +19,10 @@ use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::vacuum::{Clock, VacuumMode};
 use engine::failpoint::Failpoint;
 use engine::time::Timestamp;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
+use tokio::runtime::Handle;
 
 use super::columns::Table;
 use super::delta::{LakeTable, NewFile, Replacing, least};
@@ -33,6 +36,8 @@ const LARGE_BYTES: i64 = 64 << 20;
 const MERGE_FILES: usize = 16;
 /// Bytes that go into one merged file at most.
 const MERGE_BYTES: i64 = 128 << 20;
+/// How long a merge makes way for everything else.
+const CALM: Duration = Duration::from_secs(120);
 /// How long files stay that only older versions refer to.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How often they are looked for.
@@ -52,30 +57,64 @@ pub(super) struct Merge {
     table: Table,
     folder: PathBuf,
     group: Vec<Small>,
-    /// Set when nobody waits for it any more.
-    given_up: Arc<AtomicBool>,
-}
-
-/// Ends the work on a merge when it is dropped.
-struct GiveUp(Arc<AtomicBool>);
-
-impl Drop for GiveUp {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Merge {
-    /// The rows of the files one after the other, as one file, and how many they are.
-    pub(super) async fn merged(&self) -> Result<(Vec<u8>, usize), LakeError> {
-        let _give_up = GiveUp(Arc::clone(&self.given_up));
-        let (schema, given_up) = (self.table.stored_schema(), Arc::clone(&self.given_up));
+    /// The rows of the files one after the other, as one file, and how many they are. Made on `calm` first. Ends with the piece it is at
+    /// when it is dropped.
+    pub(super) async fn merged(&self, calm: &Handle) -> Result<(Vec<u8>, usize), LakeError> {
+        let on_parquet = |source| LakeError::Parquet { table: self.table.name(), source };
+        let began = Instant::now();
         let paths: Vec<PathBuf> = self.group.iter().map(|small| self.folder.join(&small.path)).collect();
-        tokio::task::spawn_blocking(move || merged(&schema, &paths, &given_up))
-            .await
-            .map_err(|error| ParquetError::External(Box::new(error)))
-            .flatten()
-            .map_err(|source| LakeError::Parquet { table: self.table.name(), source })
+        let mut work = Merging::of(self.table.stored_schema(), paths).map_err(on_parquet)?;
+        loop {
+            let threads = if began.elapsed() < CALM { calm.clone() } else { Handle::current() };
+            let piece = threads.spawn_blocking(move || work.step()).await;
+            let piece = piece.map_err(|error| ParquetError::External(Box::new(error))).flatten();
+            match piece.map_err(on_parquet)? {
+                Piece::More(rest) => work = *rest,
+                Piece::Last(bytes, rows) => return Ok((bytes, rows)),
+            }
+        }
+    }
+}
+
+/// A file as far as it has been written from others.
+struct Merging {
+    schema: SchemaRef,
+    paths: std::vec::IntoIter<PathBuf>,
+    reading: Option<ParquetRecordBatchReader>,
+    file: ParquetFile,
+    rows: usize,
+}
+
+/// What a step came to.
+enum Piece {
+    More(Box<Merging>),
+    Last(Vec<u8>, usize),
+}
+
+impl Merging {
+    fn of(schema: SchemaRef, paths: Vec<PathBuf>) -> Result<Self, ParquetError> {
+        let file = ParquetFile::new(&schema, Effort::Kept)?;
+        Ok(Self { schema, paths: paths.into_iter(), reading: None, file, rows: 0 })
+    }
+
+    /// Takes in the next batch.
+    fn step(mut self) -> Result<Piece, ParquetError> {
+        if let Some(batch) = self.reading.as_mut().and_then(Iterator::next) {
+            let batch = under(&self.schema, &batch?)?;
+            self.rows += batch.num_rows();
+            self.file.write(&batch)?;
+            return Ok(Piece::More(Box::new(self)));
+        }
+        match self.paths.next() {
+            Some(path) => {
+                self.reading = Some(batches(&path)?);
+                Ok(Piece::More(Box::new(self)))
+            }
+            None => Ok(Piece::Last(self.file.finish()?, self.rows)),
+        }
     }
 }
 
@@ -84,7 +123,7 @@ impl LakeTable {
     pub(super) async fn next_merge(&mut self) -> Result<Option<Merge>, LakeError> {
         self.refresh().await?;
         let (table, folder) = (self.table, self.folder.clone());
-        Ok(self.mergeable()?.map(|group| Merge { table, folder, group, given_up: Arc::default() }))
+        Ok(self.mergeable()?.map(|group| Merge { table, folder, group }))
     }
 
     /// Puts the merged file in the place of those it was made of, unless one of them is not part of the table any more. Returns how
@@ -191,23 +230,6 @@ pub(super) fn most(column: &str, stats: Option<&str>) -> u64 {
     stats.get("maxValues").and_then(|values| values.get(column)?.as_u64()).unwrap_or(0)
 }
 
-/// The rows of the files one after the other, as one file, and how many they are.
-fn merged(schema: &SchemaRef, paths: &[PathBuf], given_up: &AtomicBool) -> Result<(Vec<u8>, usize), ParquetError> {
-    let mut file = ParquetFile::new(schema, Effort::Kept)?;
-    let mut rows = 0;
-    for path in paths {
-        for batch in batches(path)? {
-            if given_up.load(Ordering::Relaxed) {
-                return Err(ParquetError::General("nobody waits for it any more".to_owned()));
-            }
-            let batch = under(schema, &batch?)?;
-            rows += batch.num_rows();
-            file.write(&batch)?;
-        }
-    }
-    Ok((file.finish()?, rows))
-}
-
 /// The batch with the columns of today: those its file was written without are empty.
 pub(super) fn under(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
     let column = |field: &Arc<arrow_schema::Field>| -> ArrayRef {
@@ -220,6 +242,8 @@ pub(super) fn under(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBat
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::super::tests::rows;
     use super::super::{Lake, Redaction, Skip};
     use super::*;
@@ -244,7 +268,7 @@ mod tests {
         let lake = lake_of(dir.path(), 16).await;
         let events = || async { lake.table(Table::Events).unwrap().lock().await };
         let merge = events().await.next_merge().await.unwrap().unwrap();
-        let (bytes, rows_of_it) = merge.merged().await.unwrap();
+        let (bytes, rows_of_it) = merge.merged(&Handle::current()).await.unwrap();
         lake.append_events(0, 64, 68, rows(64, 68)).await.unwrap();
         assert_eq!(events().await.commit_merge(merge, bytes, rows_of_it).await.unwrap(), 16);
         lake.append_events(0, 68, 72, rows(68, 72)).await.unwrap();
@@ -257,7 +281,7 @@ mod tests {
         let lake = lake_of(dir.path(), 16).await;
         let events = || async { lake.table(Table::Events).unwrap().lock().await };
         let merge = events().await.next_merge().await.unwrap().unwrap();
-        let (bytes, rows_of_it) = merge.merged().await.unwrap();
+        let (bytes, rows_of_it) = merge.merged(&Handle::current()).await.unwrap();
         // Either source has one of these.
         let records = [(8, [8; 32]), (9, [9; 32])].into();
         let note = "2026-01-05T00:00:00Z by anna".to_owned();
@@ -269,23 +293,35 @@ mod tests {
         for at in 16..20 {
             lake.append_events(0, at * 4, at * 4 + 4, rows(at * 4, at * 4 + 4)).await.unwrap();
         }
-        assert!(lake.tidy(START, Duration::ZERO).await.unwrap() >= 16);
+        assert!(lake.tidy(START, Duration::ZERO, &Handle::current()).await.unwrap() >= 16);
         assert_eq!(lake.pin().redacted(0).unwrap().len(), 2);
     }
 
     #[tokio::test]
-    async fn work_that_nobody_waits_for_ends() {
+    async fn it_is_made_on_the_threads_given_and_may_be_dropped_at_any_piece() {
         let dir = tempfile::tempdir().unwrap();
         let lake = lake_of(dir.path(), 16).await;
+        let started = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&started);
+        let calm = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            })
+            .build()
+            .unwrap();
         let merge = lake.table(Table::Events).unwrap().lock().await.next_merge().await.unwrap().unwrap();
-        let given_up = Arc::clone(&merge.given_up);
         {
-            let mut work = std::pin::pin!(merge.merged());
+            let mut work = std::pin::pin!(merge.merged(calm.handle()));
             // Begun, and dropped before it is done.
             drop(futures::poll!(work.as_mut()));
         }
-        assert!(given_up.load(Ordering::Relaxed));
-        assert!(merge.merged().await.is_err(), "what has been given up is not finished");
+        let (bytes, rows) = merge.merged(calm.handle()).await.unwrap();
+        assert!(started.load(Ordering::SeqCst) > 1, "the runtime's worker, and threads for pieces");
+        let mut table = lake.table(Table::Events).unwrap().lock().await;
+        assert_eq!(table.commit_merge(merge, bytes, rows).await.unwrap(), 16);
+        lake.publish(Table::Events, &mut table).unwrap();
         assert_eq!(indexes(&lake), (0..64).collect::<Vec<_>>());
+        calm.shutdown_background();
     }
 }

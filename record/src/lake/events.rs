@@ -4,6 +4,7 @@
 //! ([`engine::record::encode_parts`]). A record without events (a dead letter, a tick) is such a row alone, so every
 //! record that is no repetition can be proved.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::{
@@ -157,7 +158,16 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
         cells::maybe_texts(each().map(|row| row.key_id.as_deref())),
         cells::texts(each().map(|row| mode_name(row.mode))),
     ];
-    columns.extend(Field::ALL.iter().map(|field| field_cells(rows, *field)));
+    // Most columns have no value in any of the rows.
+    let mut set = BTreeSet::new();
+    set.extend(each().flat_map(|row| row.fields.iter().map(|(field, _)| field)));
+    let schema = Table::Events.stored_schema();
+    for (field, column) in Field::ALL.iter().zip(schema.fields().iter().skip(columns.len())) {
+        columns.push(match set.contains(field) {
+            true => field_cells(rows, *field),
+            false => new_null_array(column.data_type(), rows.len()),
+        });
+    }
     let envelope = |row: &EventRow| {
         // An envelope is JSON, checked when its record was read.
         let envelope = std::str::from_utf8(&row.leaf.as_ref()?.envelope).ok()?;
@@ -176,7 +186,7 @@ pub(crate) fn batch(rows: &[&EventRow]) -> Result<RecordBatch, ArrowError> {
         new_null_array(&DataType::Int32, rows.len()),
         Arc::new(bodies.iter().map(|body| body.as_ref()?.1.as_deref()).collect::<BinaryArray>()),
     ]);
-    RecordBatch::try_new(Table::Events.stored_schema(), columns)
+    RecordBatch::try_new(schema, columns)
 }
 
 fn field_cells(rows: &[&EventRow], field: Field) -> ArrayRef {

@@ -33,6 +33,7 @@ use engine::time::Timestamp;
 use parquet::errors::ParquetError;
 use pipeproof_engine as engine;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use self::delta::{LakeTable, NewFile, group};
@@ -431,18 +432,18 @@ impl Lake {
 
     /// Merges small files of each table, once a day removes what no version of the week before `now` refers to, and forgets the
     /// commits of old versions. Versions that are pinned meanwhile stay readable, and appends do not wait. `awake` is how long this
-    /// process has run, by a clock that nobody sets: a week is not over because the other one was put forward. Returns how many files
-    /// were merged. May be dropped at any time.
+    /// process has run, by a clock that nobody sets: a week is not over because the other one was put forward. Merged files are made on
+    /// `calm`, threads that make way for others. Returns how many files were merged. May be dropped at any time.
     ///
     /// # Errors
     /// [`LakeError`]; what was done before it stays.
-    pub async fn tidy(&self, now: Timestamp, awake: Duration) -> Result<usize, LakeError> {
+    pub async fn tidy(&self, now: Timestamp, awake: Duration, calm: &Handle) -> Result<usize, LakeError> {
         let now = self.shared.lapse.lock().await.until(now, awake);
         let mut merged = 0;
         for &table in Table::ALL {
             let next = self.table(table)?.lock().await.next_merge().await?;
             let file = match next {
-                Some(merge) => merge.merged().await.map(|(bytes, rows)| Some((merge, bytes, rows)))?,
+                Some(merge) => merge.merged(calm).await.map(|(bytes, rows)| Some((merge, bytes, rows)))?,
                 None => None,
             };
             let mut open = self.table(table)?.lock().await;

@@ -306,13 +306,13 @@ async fn merged_files_hold_the_same_rows_in_order_and_pinned_versions_stay() {
         lake.append_events(0, at * 3, at * 3 + 3, rows(at * 3, at * 3 + 3)).await.unwrap();
         // Files of one source are merged while those of the other are small: their records interleave.
         if at == 20 {
-            assert!(lake.tidy(START, Duration::ZERO).await.unwrap() >= 16);
+            assert!(lake.tidy(START, Duration::ZERO, &Handle::current()).await.unwrap() >= 16);
         }
     }
     let before = lake.pin();
     let (expected, all) = (read(&before), count(&before, "events").await);
     assert_eq!(expected.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (0..120).collect::<Vec<_>>());
-    while lake.tidy(START, Duration::ZERO).await.unwrap() > 0 {}
+    while lake.tidy(START, Duration::ZERO, &Handle::current()).await.unwrap() > 0 {}
     let after = lake.pin();
     assert!(after.files(Table::Events).len() < before.files(Table::Events).len() / 2);
     for snapshot in [&after, &before, &lake.pin_at(&before.versions()).await.unwrap()] {
@@ -343,7 +343,7 @@ async fn vacuum_removes_what_nobody_has_and_only_versions_of_more_than_a_week_ag
     let before = lake.pin();
     // When files were removed from the table is told by the machine's clock.
     let now = SystemClock.now();
-    while lake.tidy(now, Duration::ZERO).await.unwrap() > 0 {}
+    while lake.tidy(now, Duration::ZERO, &Handle::current()).await.unwrap() > 0 {}
     let merged = lake.pin();
     let read = |snapshot: &Snapshot| -> Vec<u64> {
         let records = snapshot.records(0, &Skip::default()).unwrap();
@@ -353,8 +353,8 @@ async fn vacuum_removes_what_nobody_has_and_only_versions_of_more_than_a_week_ag
     let day = Duration::from_secs(86_400);
     // A process looks once a day, and at its start.
     let lake = Lake::open(dir.path()).await.unwrap();
-    lake.tidy(now, Duration::ZERO).await.unwrap();
-    lake.tidy(now.plus(day * 6), day * 6).await.unwrap();
+    lake.tidy(now, Duration::ZERO, &Handle::current()).await.unwrap();
+    lake.tidy(now.plus(day * 6), day * 6, &Handle::current()).await.unwrap();
     assert_eq!(read(&before), all, "a version of this week stays");
     assert_eq!(read(&lake.pin_at(&before.versions()).await.unwrap()), all);
     assert!(data_files(dir.path()).len() > merged.files(Table::Events).len());
@@ -362,8 +362,8 @@ async fn vacuum_removes_what_nobody_has_and_only_versions_of_more_than_a_week_ag
     let pinned = lake.pin();
     lake.append_events(0, 120, 123, rows(120, 123)).await.unwrap();
     let lake = Lake::open(dir.path()).await.unwrap();
-    lake.tidy(now.plus(day * 6), Duration::ZERO).await.unwrap();
-    lake.tidy(now.plus(day * 8), day * 2).await.unwrap();
+    lake.tidy(now.plus(day * 6), Duration::ZERO, &Handle::current()).await.unwrap();
+    lake.tidy(now.plus(day * 8), day * 2, &Handle::current()).await.unwrap();
     let kept: std::collections::BTreeSet<_> = lake.pin().files(Table::Events).iter().cloned().collect();
     assert_eq!(data_files(&std::fs::canonicalize(dir.path()).unwrap()), kept, "nothing else is left on disk");
     assert_eq!(read(&pinned), all, "what is still part of the table stays for whoever has pinned it");
@@ -383,22 +383,22 @@ async fn a_clock_that_is_put_forward_ends_no_week() {
     }
     let before = lake.pin().versions();
     let now = SystemClock.now();
-    while lake.tidy(now, Duration::ZERO).await.unwrap() > 0 {}
+    while lake.tidy(now, Duration::ZERO, &Handle::current()).await.unwrap() > 0 {}
     let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
     let readable = async |lake: &Lake| {
         let records = lake.pin_at(&before).await.unwrap().records(0, &Skip::default()).unwrap();
         records.filter(Result::is_ok).count() == 120
     };
     // By a month, while it runs and over a start.
-    lake.tidy(now.plus(day * 30), second * 5).await.unwrap();
+    lake.tidy(now.plus(day * 30), second * 5, &Handle::current()).await.unwrap();
     assert!(readable(&lake).await);
     let lake = Lake::open(dir.path()).await.unwrap();
     for awake in [Duration::ZERO, second * 5, day * 2] {
-        lake.tidy(now.plus(day * 30), awake).await.unwrap();
+        lake.tidy(now.plus(day * 30), awake, &Handle::current()).await.unwrap();
         assert!(readable(&lake).await, "after {awake:?}");
     }
     // It is made up for, at twice the pace.
-    lake.tidy(now.plus(day * 30), day * 4).await.unwrap();
+    lake.tidy(now.plus(day * 30), day * 4, &Handle::current()).await.unwrap();
     assert!(!readable(&lake).await);
 }
 
@@ -416,23 +416,23 @@ async fn what_is_being_read_stays_whatever_its_age() {
     drop(read);
     assert_eq!(records.next().unwrap().unwrap().index, 0);
     let now = SystemClock.now();
-    while lake.tidy(now, Duration::ZERO).await.unwrap() > 0 {}
+    while lake.tidy(now, Duration::ZERO, &Handle::current()).await.unwrap() > 0 {}
     let day = Duration::from_secs(86_400);
-    lake.tidy(now.plus(day * 30), day * 30).await.unwrap();
+    lake.tidy(now.plus(day * 30), day * 30, &Handle::current()).await.unwrap();
     // A version that is opened by its number is held as well.
     let again = lake.pin_at(&versions).await.unwrap();
     assert_eq!(records.by_ref().map(|record| record.unwrap().index).collect::<Vec<_>>(), (1..120).collect::<Vec<_>>());
     drop(records);
-    lake.tidy(now.plus(day * 40), day * 40).await.unwrap();
+    lake.tidy(now.plus(day * 40), day * 40, &Handle::current()).await.unwrap();
     assert_eq!(
         sql.query("SELECT count(DISTINCT \"index\") FROM events", &[]).await.unwrap().json().unwrap().rows[0][0],
         120
     );
     drop(sql);
-    lake.tidy(now.plus(day * 50), day * 50).await.unwrap();
+    lake.tidy(now.plus(day * 50), day * 50, &Handle::current()).await.unwrap();
     assert!(again.records(0, &Skip::default()).unwrap().all(|record| record.is_ok()));
     drop(again);
-    lake.tidy(now.plus(day * 60), day * 60).await.unwrap();
+    lake.tidy(now.plus(day * 60), day * 60, &Handle::current()).await.unwrap();
     let left = lake.pin_at(&versions).await.unwrap();
     assert!(left.records(0, &Skip::default()).unwrap().any(|record| record.is_err()), "nobody has it any more");
 }

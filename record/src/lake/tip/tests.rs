@@ -10,6 +10,7 @@ use crate::store::SqliteStore;
 use crate::store::tests::{START, batch, clock, finding};
 use engine::commit::{Commit, Store as _};
 use pipeproof_engine as engine;
+use tokio::runtime::Handle;
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -176,7 +177,7 @@ async fn a_torn_merge_leaves_the_files_it_was_made_of() {
         lake.append_events(0, at * 4, at * 4 + 4, rows(at * 4, at * 4 + 4)).await.unwrap();
     }
     let before = Listing::of(&dir.path().join("events")).unwrap().commits.len();
-    assert!(lake.tidy(START, Duration::ZERO).await.unwrap() >= 16);
+    assert!(lake.tidy(START, Duration::ZERO, &Handle::current()).await.unwrap() >= 16);
     // Whatever came behind the first merge is gone, and of that the last action.
     let table = dir.path().join("events");
     let commits: Vec<u64> = Listing::of(&table).unwrap().commits.into_iter().skip(before).collect();
