@@ -307,7 +307,7 @@ impl Config {
 
     /// What a command runs for itself on stored data: it decides nothing that a server would decide.
     pub(crate) fn of_commands() -> Self {
-        Self { keep_rules: true, passing: true, patience: None, ..Self::embedded() }
+        Self { keep_rules: true, passing: true, patience: None, retention: Retention::ALL, ..Self::embedded() }
     }
 
     /// Whose identity tokens are accepted, by source.

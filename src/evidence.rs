@@ -270,16 +270,16 @@ async fn gaps(
             ),
         })
         .collect();
-    // Before this one nobody knows any more which records repeated others.
-    let forgotten = shared.store.forgotten_duplicates(PARTITION).await;
-    let below = forgotten.map_err(part("read which records repeat others"))?.below;
-    let within = within.start.max(below)..within.end;
     // As of any time: a record at the edge of the export may have been received before its neighbours.
     let whole = Sql::over(lake, None, Limits::EVIDENCE).await.map_err(part("open the lake"))?;
     let held = damage::in_lake(&whole, within.start, within.end).await?;
     let repeated = shared.store.duplicate_indexes(PARTITION, within.clone()).await;
     let repeated = repeated.map_err(part("read which records repeat others"))?;
-    let missing = within.filter(|index| !held.contains(index) && !repeated.contains(index));
+    // Before this one nobody knows any more which records repeated others. Asked last: what is forgotten meanwhile is no gap.
+    let forgotten = shared.store.forgotten_duplicates(PARTITION).await;
+    let below = forgotten.map_err(part("read which records repeat others"))?.below;
+    let known = within.start.max(below)..within.end;
+    let missing = known.filter(|index| !held.contains(index) && !repeated.contains(index));
     let told: Vec<(u64, u64)> = damaged.lost.iter().map(|(lost, _)| (lost.first, lost.end)).collect();
     let untold = damage::ranges_of(missing, u64::MAX).into_iter().flat_map(|range| damage::without(range, &told));
     gaps.extend(untold.map(|(first, end)| Omission {

@@ -27,6 +27,7 @@ mod secret_keys;
 mod sender;
 mod server;
 mod tls;
+mod upkeep;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,10 @@
 //! What `/metrics` shows, in Prometheus' text format. Base units, `_total` for counters, labels from closed tables only, but for the names of
-//! sources, of which there is a bound.
+//! sources, of which there is a bound, and of targets, which the configuration names.
 
 mod sources;
+mod targets;
+
+use std::sync::Mutex;
 
 use pipeproof_engine::commit::Commit;
 use pipeproof_engine::detect::DetectCounters;
@@ -11,13 +14,17 @@ use prometheus::{
 };
 
 use crate::damage;
+use crate::upkeep::Upkeep;
 
 pub(crate) use sources::{Arrivals, SourceMetrics};
+pub(crate) use targets::TargetMetrics;
 
 /// The metrics of one node.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// Held while metrics of what may be gone are set and written.
+    pub(crate) whole: Mutex<()>,
     pub(crate) requests: IntCounterVec,
     pub(crate) accepted: IntCounterVec,
     pub(crate) append_seconds: Histogram,
@@ -47,7 +54,10 @@ pub(crate) struct Metrics {
     pub(crate) log_damaged: IntCounterVec,
     pub(crate) tls_handshakes_failed: IntCounterVec,
     pub(crate) tls_not_after: IntGaugeVec,
+    pub(crate) sealed: IntGauge,
+    pub(crate) upkeep_failures: IntCounterVec,
     pub(crate) sources: SourceMetrics,
+    pub(crate) targets: TargetMetrics,
 }
 
 impl Metrics {
@@ -98,6 +108,14 @@ impl Metrics {
                 log_damaged.with_label_values(&[log, what]).reset();
             }
         }
+        let upkeep_failures = counters(
+            "pipeproof_upkeep_failures_total",
+            "work behind the events that failed and is tried again, by which",
+            &["work"],
+        )?;
+        for work in Upkeep::ALL {
+            upkeep_failures.with_label_values(&[work.name()]).reset();
+        }
         let tls_not_after = IntGaugeVec::new(
             Opts::new(
                 "pipeproof_tls_certificate_not_after_seconds",
@@ -108,6 +126,9 @@ impl Metrics {
         registry.register(Box::new(tls_not_after.clone()))?;
         Ok(Self {
             sources: SourceMetrics::new(&registry)?,
+            targets: TargetMetrics::new(&registry)?,
+            upkeep_failures,
+            sealed: gauge("pipeproof_sealed_records", "records that the last signed checkpoint covers")?,
             violations,
             log_damaged,
             tls_handshakes_failed: counters(
@@ -173,6 +194,7 @@ impl Metrics {
                 "1 while the rules of program and configuration have errors and the set before stays in force",
             )?,
             registry,
+            whole: Mutex::default(),
         })
     }
 

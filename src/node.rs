@@ -206,7 +206,8 @@ impl std::fmt::Debug for Shared {
 pub(crate) struct Node {
     pub(crate) shared: Arc<Shared>,
     tasks: Vec<(&'static str, JoinHandle<()>)>,
-    _lock: File,
+    /// Of the folder; there until it is given up.
+    lock: Option<File>,
 }
 
 impl Node {
@@ -300,7 +301,7 @@ impl Node {
             mended_hashes: AtomicU64::new(0),
             deliverer: watch::Sender::new(deliverer),
         });
-        let mut node = Self { shared, tasks: Vec::new(), _lock: lock };
+        let mut node = Self { shared, tasks: Vec::new(), lock: Some(lock) };
         node.announce(config).await?;
         node.shared.restore_metrics().await;
         node.tasks = roles::spawn(&node.shared, detector, delta_bytes);
@@ -359,7 +360,7 @@ impl Node {
     }
 
     /// Stops in order: nothing more is accepted, what was accepted is evaluated and archived, and the log says so.
-    pub(crate) async fn stop(self) -> Result<(), NodeError> {
+    pub(crate) async fn stop(mut self) -> Result<(), NodeError> {
         let shared = &self.shared;
         // A node that cannot write any more stops all the same; the next start sees that it did not say so.
         if let Err(error) = shared.control(Control::Stopped { run: shared.run.clone() }).await {
@@ -368,10 +369,16 @@ impl Node {
         shared.stopping.send_replace(true);
         shared.collecting.stop();
         shared.inputs.stop().await;
+        let mut goes_on = false;
         for (role, task) in self.tasks {
             if tokio::time::timeout(Duration::from_secs(30), task).await.is_err() {
                 tracing::warn!(role, "a role did not stop within 30 s");
+                goes_on = true;
             }
+        }
+        // Nobody else may have the folder while it still writes: the lock goes with the process then.
+        if goes_on && let Some(lock) = self.lock.take() {
+            std::mem::forget(lock);
         }
         if let Err(error) = roles::seal_now(&self.shared).await {
             tracing::warn!(error = %error, "cannot seal the last checkpoint");

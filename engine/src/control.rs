@@ -118,7 +118,7 @@ pub enum Control {
     },
     /// A bound on what is remembered was reached: a rule or a table dropped something, or memory is full and nothing is taken in.
     BoundReached {
-        /// Id or name of the rule or table; `memory` for all of them together.
+        /// Id or name of the rule or table; `memory` for all of them together; else what it bounds, in two words.
         rule: String,
         /// Signals, groups or rows since the record before, or since the start.
         dropped: u64,

@@ -88,6 +88,12 @@ pub struct DetectCounters {
     pub evicted: u64,
     /// Matches that an exception let go.
     pub excepted: u64,
+    /// Findings whose key found no room among those that rules are quiet about. They are among `evicted`.
+    pub quiet_unkept: u64,
+    /// Episodes of `sql:` rules forgotten at their bound. They are among `evicted`.
+    pub episodes_forgotten: u64,
+    /// Numbers of streams that a source had no room for any more.
+    pub numbers_unwatched: u64,
 }
 
 /// The detector of one log partition.
@@ -213,6 +219,7 @@ impl Detector {
         let waits = self.state.deferred.values().flat_map(|lanes| [&lanes.live, &lanes.backfill]);
         counters.evicted += waits.map(Deferred::evicted).sum::<u64>();
         counters.evicted += self.state.tables.iter().map(Rows::evicted).sum::<u64>();
+        counters.numbers_unwatched = self.state.coverage.numberings().unwatched();
         counters
     }
 

@@ -28,7 +28,7 @@ pub const NUMBER: &str = "sequence.number";
 
 /// Ranges remembered per stream; above, the oldest is given up and counted as lost.
 pub const RANGES_MAX: usize = 256;
-/// Streams remembered per source; events of further ones count as not numbered.
+/// Streams remembered per source; events of further ones count as not numbered, and are counted.
 pub const STREAMS_MAX: usize = 1_000;
 /// How long a stream that says nothing, and a range that stays open, are remembered.
 pub const REMEMBERED: Duration = Duration::from_secs(8 * 86_400);
@@ -316,6 +316,8 @@ pub struct Numberings {
     sources: BTreeMap<String, Source>,
     changed_streams: BTreeSet<(String, String)>,
     changed_hours: BTreeSet<(String, Timestamp)>,
+    /// Numbers that there was no room to watch, since the process started: no part of the state.
+    unwatched: u64,
 }
 
 impl Numberings {
@@ -326,6 +328,7 @@ impl Numberings {
         let opens = known.is_none_or(|own| !own.streams.contains_key(numbered.stream));
         // History alone is no numbering that we watch.
         if !room || (opens && arrival.history) {
+            self.unwatched += u64::from(!room && !arrival.history && !arrival.repeated);
             return false;
         }
         let own = self.sources.entry(source.to_owned()).or_default();
@@ -343,6 +346,12 @@ impl Numberings {
                 true
             }
         }
+    }
+
+    /// How many numbers came in streams that their source had no room for, since the process started.
+    #[must_use]
+    pub const fn unwatched(&self) -> u64 {
+        self.unwatched
     }
 
     /// Forgets what is too old, at an hour's turn.

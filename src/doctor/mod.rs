@@ -5,18 +5,23 @@
 mod records;
 mod repetitions;
 mod told;
+mod twice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pipeproof_engine::control::{Control, OWN_SOURCE};
 use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::merkle::Nodes as _;
+use pipeproof_engine::plan::Plan;
+use pipeproof_engine::record::Authenticity;
 use pipeproof_engine::rule::Rule;
+use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::log::Log;
-use pipeproof_record::lake::{RedactedRecord, Snapshot};
+use pipeproof_record::lake::{RedactedRecord, Skip, Snapshot};
 use pipeproof_record::store::ForgottenDuplicates;
 use pipeproof_reports::checkpoint::Checkpoint;
 use serde::Serialize;
@@ -26,6 +31,7 @@ use crate::backtest::{self, Deciding, Line, Request, Summary};
 use crate::damage;
 use crate::node::{NodeError, PARTITION, Shared};
 use crate::registry::Damaged;
+use crate::rules::kept_plan;
 
 /// How long it waits for the lake to take in what is there.
 const FLUSH: Duration = Duration::from_secs(120);
@@ -218,7 +224,14 @@ fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Hand
         warm_up: None,
         offline: false,
     };
-    let remembering = if some_redacted { remembering(shared) } else { BTreeSet::new() };
+    let remembering = match some_redacted {
+        true => remembering(shared, lake),
+        false => Ok(BTreeSet::new()),
+    };
+    let remembering = match remembering {
+        Ok(remembering) => remembering,
+        Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
+    };
     let mut differing = Vec::new();
     let mut may_differ = 0_u64;
     let mut tell = |line: Line| {
@@ -253,13 +266,72 @@ fn findings(shared: &Shared, lake: &Snapshot, some_redacted: bool, handle: &Hand
     }
 }
 
-/// Rules whose findings depend on more than the events they cite: without a redacted record they may conclude otherwise.
-fn remembering(shared: &Shared) -> BTreeSet<String> {
-    let head = shared.rules.head();
-    let plan = head.plan();
+/// How the record of a deployed set begins.
+const DEPLOYED: &[u8] = br#"{"kind":"rules-deployed""#;
+
+/// Rules whose findings depend on more than the events they cite, of every set that is replayed: without a redacted record they may
+/// conclude otherwise. A rule that was removed since has findings all the same.
+fn remembering(shared: &Shared, lake: &Snapshot) -> Result<BTreeSet<String>, NodeError> {
+    let mut rules = BTreeSet::new();
+    add_remembering(shared.rules.head().plan(), &mut rules);
+    for set in replayed_sets(shared, lake)? {
+        let plan = kept_plan(shared.rules.root(), &set);
+        let plan = plan.map_err(NodeError::part("read a set of rules that was in force"))?;
+        add_remembering(&plan, &mut rules);
+    }
+    Ok(rules)
+}
+
+/// The sets that a replay of the lake switches to, as detection did.
+fn replayed_sets(shared: &Shared, lake: &Snapshot) -> Result<BTreeSet<String>, NodeError> {
+    // Of what others sent, today's at most is read.
+    let skip = Skip { before: Some(shared.clock.now()), kept: Some(OWN_SOURCE.to_owned()) };
+    let mut sets = BTreeSet::new();
+    for stored in lake.records(PARTITION, &skip).map_err(NodeError::part("read the lake"))? {
+        let stored = stored.map_err(NodeError::part("read the lake"))?;
+        // Ticks are most of them.
+        if !stored.body.starts_with(DEPLOYED) {
+            continue;
+        }
+        // What this version cannot read is not replayed either.
+        let Ok(record) = stored.decode() else { continue };
+        let envelope = &record.envelope;
+        if envelope.auth == Authenticity::Own
+            && envelope.source_type == SourceType::Pipeproof
+            && let Ok(Control::RulesDeployed(deployed)) = serde_json::from_slice(&record.body)
+            // Without its change it is of a version that kept no content: nothing switches there.
+            && deployed.change.is_some()
+        {
+            sets.insert(deployed.set);
+        }
+    }
+    Ok(sets)
+}
+
+/// Adds those of one set.
+fn add_remembering(plan: &Plan, rules: &mut BTreeSet<String>) {
     let remembers = |(number, rule): &(usize, &Rule)| {
         !matches!(rule, Rule::Detection(_)) || !plan.lookups(*number).is_empty() || rule.meta().alert.quiet.is_some()
     };
-    let rules = plan.rules().iter().enumerate().filter(remembers);
-    rules.map(|(_, rule)| rule.meta().id.clone()).collect()
+    rules.extend(plan.rules().iter().enumerate().filter(remembers).map(|(_, rule)| rule.meta().id.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeproof_engine::plan::Content;
+    use pipeproof_rules::library_files;
+
+    use super::*;
+    use crate::rules::plan_of;
+
+    #[test]
+    fn a_rule_that_remembers_does_so_after_it_was_removed() {
+        let shipped = library_files().filter(|(path, _)| path.ends_with("state_bound_reached.yml"));
+        let files = shipped.map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
+        let mut rules = BTreeSet::new();
+        // It is quiet for a day about what it spoke of.
+        add_remembering(&plan_of(files).unwrap(), &mut rules);
+        add_remembering(&Plan::compile(Content::default()).unwrap(), &mut rules);
+        assert_eq!(rules, BTreeSet::from(["5a3f0f4e-7d0b-4a3c-9f57-1f1d6c0b8e42".to_owned()]));
+    }
 }

@@ -6,10 +6,11 @@ use std::ops::Range;
 use pipeproof_engine::commit::Duplicate;
 use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::merkle::{Nodes as _, leaf_hash};
-use pipeproof_engine::record::encode_parts;
+use pipeproof_engine::record::{Envelope, encode_parts};
 use pipeproof_record::lake::Skip;
 use pipeproof_record::store::StoreError;
 
+use super::twice::Stored;
 use super::{Check, Looked, NAMED};
 use crate::damage;
 use crate::node::PARTITION;
@@ -85,9 +86,14 @@ struct Walk<'a> {
     twice: bool,
     /// Something that was acknowledged is not there.
     lost: bool,
+    /// Items of the last records.
+    stored: Stored,
+    /// First record whose item is compared with those before it.
+    compared_from: u64,
 }
 
-/// Every record that is no repetition is in the lake, once, in order, and its leaf is the one in the tree.
+/// Every record that is no repetition is in the lake, once, in order, its leaf is the one in the tree, and its item is not that of one
+/// shortly before.
 pub(super) fn leaves(looked: &Looked<'_>) -> Check {
     let check = "leaves";
     let records = match looked.lake.records(PARTITION, &Skip::default()) {
@@ -95,8 +101,19 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
         Err(error) => return Check::of(check, &[crate::chain(&error)], String::new()),
     };
     let verdicts = Verdicts::from(looked, looked.forgotten.below);
-    let mut walk =
-        Walk { looked, verdicts, problems: Problems::default(), repeated: 0, absent: 0, twice: false, lost: false };
+    // Where verdicts are forgotten, what stands for a lost record cannot be told from what repeats none.
+    let compared_from = if looked.damaged.lost.is_empty() { 0 } else { looked.forgotten.below };
+    let mut walk = Walk {
+        looked,
+        verdicts,
+        problems: Problems::default(),
+        repeated: 0,
+        absent: 0,
+        twice: false,
+        lost: false,
+        stored: Stored::default(),
+        compared_from,
+    };
     let (mut next, mut count) = (0, 0_u64);
     for stored in records {
         let stored = match stored {
@@ -112,9 +129,12 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
             walk.twice = true;
             continue;
         }
-        if let Err(error) = walk.passes(next..index).and_then(|()| walk.meets(index)) {
-            walk.problems.add(|| crate::chain(&error));
-            break;
+        match walk.passes(next..index).and_then(|()| walk.meets(index)) {
+            Ok(repeats) => walk.compares(index, &stored.envelope, repeats),
+            Err(error) => {
+                walk.problems.add(|| crate::chain(&error));
+                break;
+            }
         }
         next = index + 1;
         count += 1;
@@ -153,9 +173,16 @@ pub(super) fn leaves(looked: &Looked<'_>) -> Check {
     }
     let left_out = walk.repeated + forgotten.count;
     let without = looked.redacted.len();
-    let fine = format!(
-        "{count} records of the lake are the tree's leaves; {left_out} repeat others, {without} have no payload any more"
+    let mut fine = format!(
+        "{count} records of the lake are the tree's leaves; {left_out} repeat others, {without} have no payload any more; no item is \
+         there twice within seven days"
     );
+    if walk.compared_from > 0 {
+        fine.push_str(&format!(", as far as records from {} on tell", walk.compared_from));
+    }
+    if walk.stored.is_cut_short() {
+        fine.push_str(&format!(", each compared with the last {} before it", Stored::ITEMS_MAX));
+    }
     Check::of(check, &walk.problems.all(), fine)
 }
 
@@ -188,16 +215,32 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Comes to a record that is in the lake.
-    fn meets(&mut self, index: u64) -> Result<(), StoreError> {
+    /// Comes to a record that is in the lake; whether it is known to repeat another.
+    fn meets(&mut self, index: u64) -> Result<bool, StoreError> {
         let verdict = self.verdicts.peek()?.copied().filter(|verdict| verdict.index == index);
-        let Some(verdict) = verdict else { return Ok(()) };
+        let Some(verdict) = verdict else { return Ok(false) };
         self.verdicts.take()?;
         // It stands for what it repeats.
         if !self.looked.damaged.is_lost(verdict.first) {
             self.problems.add(|| format!("record {index} is in the lake, and is known to repeat another"));
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Compares the item of a record that is in the lake with those before it. What is known to repeat another was judged, and is no first
+    /// record of its item.
+    fn compares(&mut self, index: u64, envelope: &str, repeats: bool) {
+        // What this version cannot read detection left out.
+        let Ok(envelope) = serde_json::from_str::<Envelope>(envelope) else { return };
+        self.stored.goes_on(envelope.received);
+        if repeats || index < self.compared_from {
+            return;
+        }
+        if let Some(first) = self.stored.before(index, &envelope) {
+            self.problems
+                .add(|| format!("record {index} is of the same item as record {first}, and both are in the lake"));
+            self.twice = true;
+        }
     }
 }
 

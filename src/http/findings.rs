@@ -159,6 +159,5 @@ pub(crate) async fn deliveries(State(shared): State<Arc<Shared>>, Asked(query): 
     };
     let deliveries = shared.store.deliveries(&filter).await.map_err(internal("list deliveries"))?;
     let targets = shared.deliverer.borrow().as_ref().map(|deliverer| deliverer.states()).unwrap_or_default();
-    let targets: Vec<_> = targets.into_iter().map(|(name, state)| json!({ "target": name, "state": state })).collect();
     Ok(Json(json!({ "deliveries": deliveries, "targets": targets })))
 }

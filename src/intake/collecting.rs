@@ -153,6 +153,10 @@ async fn run(shared: Arc<Shared>, source: String, collector: Arc<dyn Collector>)
     let name = collector.name();
     let mut stopping = shared.stopping.subscribe();
     let mut failures = 0_u32;
+    if let Some(source) = shared.source(&source) {
+        // A counter that is there before the first failure can be alerted on.
+        shared.metrics.collect_failures.with_label_values(&[source.source_type.name()]).inc_by(0);
+    }
     loop {
         let cursors = cursors(&shared, &source, &name);
         let now = shared.clock.now();

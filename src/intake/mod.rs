@@ -137,6 +137,8 @@ fn mark_known(shared: &Shared, source: &str, records: &mut [Record]) -> Result<(
     let items: HashSet<String> = records.iter().map(|record| record.envelope.item.clone()).collect();
     // A day more than what is forgotten: both know what lies between.
     let until = shared.clock.now().minus(REMEMBERED - Duration::from_secs(86_400));
+    // Where too much came for that, it remembers less.
+    let until = shared.store.items_since().map_or(until, |since| until.max(since));
     let known = shared.lake.pin().known_items(source, until, &items).map_err(NotTaken::Known)?;
     for record in records {
         if let Some(first) = known.get(&record.envelope.item) {

@@ -24,8 +24,8 @@ use crate::registry::is_source_name;
 
 /// Records of one append at most.
 const APPEND_RECORDS: usize = 20_000;
-/// Bytes of one append at most.
-const APPEND_BYTES: usize = 64 << 20;
+/// Bytes of one append at most; those of the next are held beside it.
+const APPEND_BYTES: usize = 32 << 20;
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();

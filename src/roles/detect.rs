@@ -1,5 +1,6 @@
 //! The detect role: log → decode on one thread, detector → one store transaction per micro-batch on another.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use pipeproof_engine::commit::{Commit, Store};
 use pipeproof_engine::control::Control;
 use pipeproof_engine::dedup::Known;
-use pipeproof_engine::detect::{Decoded, Detector};
+use pipeproof_engine::detect::{Decoded, Detector, Undecoded};
 use pipeproof_engine::failpoint::Failpoint;
 use pipeproof_engine::invariant::Invariant;
 use pipeproof_engine::record::{Authenticity, Position, Record};
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::metrics::Arrivals;
 use crate::node::{PARTITION, Shared};
 use crate::redaction::Ordered;
+use crate::upkeep::Upkeep;
 
 /// Records of a micro-batch at most: enough to share the cost of a transaction, few enough to keep findings prompt.
 const BATCH_RECORDS: usize = 4_096;
@@ -32,6 +34,8 @@ const BATCH_BYTES: usize = 8 << 20;
 const SNAPSHOT_AFTER_BYTES: usize = 16 << 20;
 /// Deltas are also replaced by a snapshot after this much record time, since what they say may be forgotten by then.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(86_400);
+/// How long after one that failed it is tried again.
+const SNAPSHOT_AGAIN: Duration = Duration::from_secs(10);
 /// How often lists of rules learn what the rules hold.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait before a failed write is repeated.
@@ -43,11 +47,14 @@ pub(super) fn spawn(shared: Arc<Shared>, detector: Detector, delta_bytes: usize)
     tokio::task::spawn_blocking(move || run(&shared, detector, delta_bytes, &handle))
 }
 
-/// Decodes one stored record. A record that this version cannot read is a dead letter, like one with no meaning.
+/// Decodes one stored record. A record that this version cannot read is a dead letter, like one with no meaning, and like one that
+/// makes a decoder panic: it must not end detection, nor each start after it.
 pub(crate) fn decode_leaf(decoder: &mut Decoder, index: u64, leaf: &Bytes) -> Result<Decoded, String> {
     let record = Record::decode(leaf).map_err(|error| error.to_string())?;
     let position = Position { partition: PARTITION, index };
-    let events = decoder.read(position, &record);
+    let read = catch_unwind(AssertUnwindSafe(|| decoder.read(position, &record)));
+    let failed = |_| Err(Undecoded { reason: "the decoder failed on it".to_owned(), leaks: Vec::new() });
+    let events = read.unwrap_or_else(failed);
     Ok(Decoded { index, record, events })
 }
 
@@ -121,6 +128,7 @@ fn evaluate(
     let mut stopping = shared.stopping.subscribe();
     let at_start = *shared.log.durable().borrow();
     let mut told: Option<Instant> = None;
+    let mut tried: Option<Instant> = None;
     let mut snapshot_due = detector.now().plus(SNAPSHOT_EVERY);
     // What was restored is known before anything new comes.
     tell(shared, &detector);
@@ -163,14 +171,20 @@ fn evaluate(
             tell(shared, &detector);
         }
         let day_passed = detector.now() >= snapshot_due;
-        if delta_bytes > SNAPSHOT_AFTER_BYTES || day_passed {
+        let is_due = delta_bytes > SNAPSHOT_AFTER_BYTES || day_passed;
+        // One that failed is still due, but not with each batch.
+        if is_due && tried.is_none_or(|tried| tried.elapsed() >= SNAPSHOT_AGAIN) {
+            if !take_snapshot(shared, handle, &detector) {
+                tried = Some(Instant::now());
+                continue;
+            }
+            tried = None;
             delta_bytes = 0;
             snapshot_due = detector.now().plus(SNAPSHOT_EVERY);
-            take_snapshot(shared, handle, &detector);
-        }
-        // Not after each of them: the next deltas need the space again.
-        if day_passed && let Err(error) = handle.block_on(shared.store.give_back()) {
-            tracing::warn!(error = crate::chain(&error), "cannot give back free space of the store");
+            // Not after each of them: the next deltas need the space again.
+            if day_passed && let Err(error) = handle.block_on(shared.store.give_back()) {
+                shared.put_off(Upkeep::GiveBack, &crate::chain(&error));
+            }
         }
     }
 }
@@ -402,11 +416,13 @@ fn snapshot_until_done(
     }
 }
 
-fn take_snapshot(shared: &Shared, handle: &Handle, detector: &Detector) {
-    if let Err(error) = snapshot(shared, handle, detector) {
-        // The deltas are still there: a restart only takes longer.
-        tracing::warn!(error, "cannot write a snapshot of the state of detection");
+/// Whether it is written.
+fn take_snapshot(shared: &Shared, handle: &Handle, detector: &Detector) -> bool {
+    let taken = snapshot(shared, handle, detector);
+    if let Err(error) = &taken {
+        shared.put_off(Upkeep::Snapshot, error);
     }
+    taken.is_ok()
 }
 
 fn snapshot(shared: &Shared, handle: &Handle, detector: &Detector) -> Result<(), String> {

@@ -35,7 +35,7 @@ pub(crate) fn spawn(
     detector: Detector,
     delta_bytes: usize,
 ) -> Vec<(&'static str, JoinHandle<()>)> {
-    vec![
+    let roles = vec![
         ("tick", tokio::spawn(tick::run(Arc::clone(shared)))),
         ("detect", detect::spawn(Arc::clone(shared), detector, delta_bytes)),
         ("archive", tokio::spawn(archive::run(Arc::clone(shared)))),
@@ -50,5 +50,13 @@ pub(crate) fn spawn(
         ("deliver", tokio::spawn(deliver::run(Arc::clone(shared)))),
         ("redact", tokio::spawn(crate::redaction::finish(Arc::clone(shared)))),
         ("tls", tokio::spawn(crate::tls::look(Arc::clone(shared)))),
-    ]
+    ];
+    roles.into_iter().map(|(role, task)| (role, tokio::spawn(watch(Arc::clone(shared), role, task)))).collect()
+}
+
+/// A role that panics is none any more: nothing more is accepted that it would have to do, and somebody is told.
+async fn watch(shared: Arc<Shared>, role: &'static str, task: JoinHandle<()>) {
+    if task.await.is_err_and(|error| error.is_panic()) {
+        shared.set_trouble(role, Some("it ended by itself, which is a fault of this program: restart it".to_owned()));
+    }
 }

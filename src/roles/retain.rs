@@ -9,6 +9,7 @@ use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::log::SegmentSpan;
 
 use crate::node::{NodeError, Shared};
+use crate::upkeep::Upkeep;
 
 /// How much of the log is kept as data. A segment goes when it is past either limit and every reader has passed it.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,11 @@ pub(crate) struct Retention {
     pub(crate) bytes: u64,
     /// How often it is looked at.
     pub(crate) every: Duration,
+}
+
+impl Retention {
+    /// Nothing goes.
+    pub(crate) const ALL: Self = Self { age: Duration::MAX, bytes: u64::MAX, every: Duration::from_secs(60) };
 }
 
 impl Default for Retention {
@@ -34,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             return;
         }
         if let Err(error) = retire(&shared).await {
-            tracing::warn!(error = %crate::chain(&error), "cannot retire segments of the log");
+            shared.put_off(Upkeep::Retire, &crate::chain(&error));
         }
     }
 }
@@ -110,5 +116,15 @@ mod tests {
         assert_eq!(due(19, u64::MAX, [Some(998), Some(999), Some(1_000)]), 10, "not passed");
         assert_eq!(due(30, u64::MAX, [None, Some(999), Some(1_000)]), 0, "nobody can read when it was");
         assert_eq!(due(30, 200, [None, None, None]), 10, "there are enough newer bytes");
+    }
+
+    #[test]
+    fn a_command_on_a_stopped_folder_retires_nothing() {
+        let Retention { age, bytes, .. } = crate::config::Config::of_commands().retention;
+        let segments =
+            [SegmentSpan { records: 0..10, bytes: 1 << 40 }, SegmentSpan { records: 10..20, bytes: 1 << 40 }];
+        let oldest = Timestamp::from_secs(2_000_000_000).minus(age);
+        let last = |_| Ok::<_, ()>(Some(Timestamp::from_secs(0)));
+        assert_eq!(end_of_due(&segments, 20, bytes, oldest, last), Ok(0));
     }
 }

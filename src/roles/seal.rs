@@ -14,6 +14,7 @@ use pipeproof_reports::keys::Keys;
 use pipeproof_reports::seal::{SealError, SealLog, SealedCheckpoint, checkpoint_partition};
 
 use crate::node::{NodeError, PARTITION, Shared};
+use crate::upkeep::Upkeep;
 
 /// Leaves of the seal tree that are read at once.
 const AT_ONCE: usize = 256;
@@ -45,7 +46,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             return;
         }
         if let Err(error) = seal_now(&shared).await {
-            tracing::warn!(error = %crate::chain(&error), "cannot seal a checkpoint");
+            shared.put_off(Upkeep::Seal, &crate::chain(&error));
             // Its log stops at a failed write like any other; the next checkpoint may find it accepting.
             if let Err(error) = shared.seal.try_heal().await {
                 tracing::warn!(%error, "the seal tree's log does not accept yet");

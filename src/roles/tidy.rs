@@ -8,6 +8,7 @@ use std::time::Duration;
 use pipeproof_record::store::StoreError;
 
 use crate::node::{PARTITION, Shared};
+use crate::upkeep::Upkeep;
 
 /// How long verdicts stay after their records have left the log: whoever sent these may still ask what became of them.
 const ASKED_FOR: Duration = Duration::from_secs(3_600);
@@ -34,14 +35,19 @@ async fn tidy(shared: &Shared) {
         if let Some(below) = verdicts.due(awake, shared.log.first())
             && let Err(error) = forget(shared, below).await
         {
-            tracing::warn!(error = %crate::chain(&error), "cannot forget which records repeated others");
+            shared.put_off(Upkeep::ForgetVerdicts, &crate::chain(&error));
+        }
+        // A backup copies what it listed.
+        if let Ok(_turn) = shared.copying.try_lock()
+            && let Err(error) = shared.lake.forget_versions().await
+        {
+            shared.put_off(Upkeep::ForgetCommits, &crate::chain(&error));
         }
         match shared.lake.tidy(shared.clock.now(), awake, shared.background.threads()).await {
             Ok(0) => tokio::time::sleep(shared.archive_every).await,
             Ok(_) => {}
-            // A lake of small files is slow and right: it may wait.
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), "cannot merge small files of the lake");
+                shared.put_off(Upkeep::Merge, &crate::chain(&error));
                 tokio::time::sleep(shared.archive_every).await;
             }
         }

@@ -1,5 +1,6 @@
 //! F22: configurations and rules that cannot be used are read under load, and secrets are changed while they are in use.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hmac::{Hmac, Mac as _};
@@ -51,14 +52,39 @@ level: informational
 requires: [pipeproof]
 ";
 
-/// A broken configuration, a broken target, a secret that is not there and a broken rule, one after the other and mended in between:
-/// each time what was in force stays, each is told by its own finding, and what mends it resolves it.
+/// Senders of the load through which files are read, and events of a request.
+const LOAD: (usize, u64) = (4, 2);
+/// One event of it in so many is found: one in 25 would be thousands of messages, about which this is not.
+const FOUND: u64 = 500;
+
+/// A broken configuration, a broken target, a secret that is not there and a broken rule, one after the other and mended in between,
+/// while events come in all the time: each time what was in force stays, each is told by its own finding, and what mends it resolves it.
 pub(crate) async fn broken(seed: u64) -> Row {
     let mut row = Row::new("F22", "broken configuration and rules are read under load", seed);
-    let mut world = World::new().with_receiver(Manner::Takes).await;
+    let mut world = World::new().padded_finding_one_in(0, FOUND).with_receiver(Manner::Takes).await;
     world.add_rule("configuration.yml", HEALTH_RULE);
     let server = world.server();
-    world.generator.send(&server, 30).await;
+    let stop = AtomicBool::new(false);
+    let reads = async {
+        read_broken(&mut row, &world, &server).await;
+        stop.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(world.generator.load(&server, LOAD.0, LOAD.1, &stop), reads);
+    let (sent, taken) = (world.generator.count(), world.generator.acknowledged_count());
+    let is_smooth = sent == taken && world.generator.again() == 0;
+    row.expect(
+        is_smooth,
+        format!("of {sent} events {taken} were taken, and {} requests came again", world.generator.again()),
+    );
+    row.say(format!(
+        "{0} times its own finding with its reason, delivered, and resolved by what mended it, while {1} senders brought {sent} events",
+        row.runs, LOAD.0
+    ));
+    world.account(&mut row, &server).await;
+    row
+}
+
+async fn read_broken(row: &mut Row, world: &World, server: &Server) {
     let file = config_file(&world.data);
     let rule = world.folder().join("rules/rule0.yml");
     let (good_config, good_rule) = (std::fs::read_to_string(&file).unwrap(), std::fs::read_to_string(&rule).unwrap());
@@ -86,11 +112,10 @@ pub(crate) async fn broken(seed: u64) -> Row {
         std::fs::write(&file, &config).unwrap();
         std::fs::write(&rule, &text).unwrap();
         server.signal("HUP");
-        let told = wait(Duration::from_secs(10), || async { trouble(&server, what).await.contains(reason) }).await;
-        row.expect(told, format!("{name} was not told by its reason: {}", trouble(&server, what).await));
-        let sent = world.generator.send(&server, 30).await;
-        row.expect(sent.is_some_and(|status| status.is_success()), format!("nothing was accepted beside {name}"));
-        let (found, resolved) = counted(&server, row.runs, row.runs - 1).await;
+        let told = wait(Duration::from_secs(10), || async { trouble(server, what).await.contains(reason) }).await;
+        row.expect(told, format!("{name} was not told by its reason: {}", trouble(server, what).await));
+        row.expect(goes_on(world).await, format!("nothing was accepted beside {name}"));
+        let (found, resolved) = counted(server, row.runs, row.runs - 1).await;
         row.expect(
             found == row.runs && resolved == row.runs - 1,
             format!("{name}: {found} findings, {resolved} resolved"),
@@ -99,9 +124,9 @@ pub(crate) async fn broken(seed: u64) -> Row {
         std::fs::write(&file, &good_config).unwrap();
         std::fs::write(&rule, &good_rule).unwrap();
         server.signal("HUP");
-        let mended = wait(Duration::from_secs(10), || async { trouble(&server, what).await.is_empty() }).await;
+        let mended = wait(Duration::from_secs(10), || async { trouble(server, what).await.is_empty() }).await;
         row.expect(mended, format!("{name} was mended, and that did not come into force"));
-        let (found, resolved) = counted(&server, row.runs, row.runs).await;
+        let (found, resolved) = counted(server, row.runs, row.runs).await;
         row.expect(
             found == row.runs && resolved == row.runs,
             format!("{name} mended: {found} findings, {resolved} resolved"),
@@ -115,9 +140,13 @@ pub(crate) async fn broken(seed: u64) -> Row {
     })
     .await;
     row.expect(connected, "what was added did not come into force");
-    row.say(format!("{0} times its own finding with its reason, delivered, and resolved by what mended it", row.runs));
-    world.account(&mut row, &server).await;
-    row
+    row.expect(goes_on(world).await, "nothing was accepted beside what was added");
+}
+
+/// Whether more of the load is taken from now on than was under way.
+async fn goes_on(world: &World) -> bool {
+    let more = world.generator.acknowledged_count() + 2 * LOAD.0 as u64 * LOAD.1;
+    wait(Duration::from_secs(10), || async { world.generator.acknowledged_count() >= more }).await
 }
 
 /// What the status says is wrong with a file.
@@ -138,7 +167,8 @@ async fn counted(server: &Server, found: u64, resolved: u64) -> (u64, u64) {
             one("SELECT count(*) FROM incident_steps WHERE verb = 'resolve'").await,
         )
     };
-    wait(Duration::from_secs(20), || async { counts().await == (found, resolved) }).await;
+    // Behind a load, the lake and whoever asks it take their time.
+    wait(Duration::from_secs(60), || async { counts().await == (found, resolved) }).await;
     counts().await
 }
 

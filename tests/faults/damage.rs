@@ -14,11 +14,13 @@ use pipeproof_engine::commit::Store as _;
 use pipeproof_engine::merkle::Nodes as _;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::log::{HashesChecked, Knowing, Log, LogOptions, Opened, Sealed};
-use pipeproof_record::lake::Snapshot;
+use pipeproof_record::lake::{Snapshot, Table};
+use pipeproof_record::sql::{Limits, Sql};
 use pipeproof_record::store::{DeliveryFilter, IncidentFilter, SqliteStore};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::process::{PATIENCE, wait};
@@ -150,10 +152,10 @@ pub(crate) async fn flips(seed: u64, count: u64) -> Vec<Row> {
         row.note = format!(
             "{} named, {harmless} changed nothing that can be read{}, {unseen} not seen ({}). {}",
             row.bytes_corrupt_detected,
-            if part.contains("write-ahead") {
-                " or lay in the last transaction, which is as after a crash within it"
-            } else {
-                ""
+            match part {
+                "store's write-ahead log" => " or lay in the last transaction, which is as after a crash within it",
+                "lake" => ", of any row of any table; of data files those of the current versions were damaged",
+                _ => "",
             },
             kinds.join(", "),
             row.note
@@ -247,6 +249,7 @@ struct Reference {
     /// Records under the last sealed checkpoint, and their root.
     sealed: (u64, [u8; 32]),
     lake: String,
+    lake_rows: String,
     store: String,
     /// What the store says without the last transaction of its log, if it has one: damage to that cannot be told from a crash
     /// within it, and what it held is concluded again.
@@ -266,6 +269,7 @@ impl Reference {
         let (log, seal) = (read("log/0").await, read("seal").await);
         let sealed = sealed(&seal);
         let lake = lake_text(copy.path()).await.unwrap();
+        let lake_rows = lake_rows(copy.path()).await.unwrap();
         let store = store_text(&copy.path().join("store.db")).await.unwrap();
         let wal = fs::read(data.join(WAL)).ok().filter(|wal| !wal.is_empty());
         let before_last = match wal {
@@ -277,7 +281,21 @@ impl Reference {
                 Some(store_text(&copy.path().join("store.db")).await.unwrap())
             }
         };
-        Self { log, seal, sealed, lake, store, before_last }
+        Self { log, seal, sealed, lake, lake_rows, store, before_last }
+    }
+
+    /// What became of a flip in a lake of which nothing else was touched. An error of whoever reads it is no name: the doctor's are.
+    async fn fate_in_lake(&self, data: &Path) -> Fate {
+        match lake_text(data).await {
+            Err(_) => return Fate::Named,
+            Ok(text) if text != self.lake => return Fate::Unseen("the lake reads otherwise".to_owned()),
+            Ok(_) => {}
+        }
+        match lake_rows(data).await {
+            Ok(rows) if rows == self.lake_rows => Fate::Harmless,
+            Ok(_) => Fate::Unseen("rows of the lake read otherwise".to_owned()),
+            Err(error) => Fate::Unseen(format!("rows of the lake cannot be read: {error}")),
+        }
     }
 
     async fn flipped(&self, data: &Path, part: &str, flip: (PathBuf, usize, u8)) -> Fate {
@@ -299,11 +317,7 @@ impl Reference {
         bytes[at] ^= bit;
         fs::write(&target, bytes).unwrap();
         match part {
-            "lake" => match lake_text(copy.path()).await {
-                Err(_) => Fate::Named,
-                Ok(text) if text == self.lake => Fate::Harmless,
-                Ok(_) => Fate::Unseen("the lake reads otherwise".to_owned()),
-            },
+            "lake" => self.fate_in_lake(copy.path()).await,
             "store" | "store's write-ahead log" => match store_text(&store).await {
                 Err(_) => Fate::Named,
                 Ok(text) if text == self.store || Some(&text) == self.before_last.as_ref() => Fate::Harmless,
@@ -355,7 +369,7 @@ fn sealed(seal: &[(u64, Bytes)]) -> (u64, [u8; 32]) {
 }
 
 /// SQLite's write-ahead log of the store.
-const WAL: &str = "store.db-wal";
+pub(crate) const WAL: &str = "store.db-wal";
 
 /// Where the last whole transaction begins in a write-ahead log of SQLite.
 fn begin_of_last_transaction(wal: &[u8]) -> usize {
@@ -373,7 +387,7 @@ fn begin_of_last_transaction(wal: &[u8]) -> usize {
     ends[ends.len().saturating_sub(2)]
 }
 
-/// Everything the lake says, or what is wrong with it.
+/// What the lake is made of, or what is wrong with it as the doctor names it.
 async fn lake_text(data: &Path) -> Result<String, String> {
     let snapshot = Snapshot::read_only(&data.join("lake")).await.map_err(|error| error.to_string())?;
     let damaged = snapshot.damaged_files();
@@ -381,10 +395,25 @@ async fn lake_text(data: &Path) -> Result<String, String> {
         return Err(format!("{damaged:?}"));
     }
     let mut text = format!("{:?} {}", snapshot.versions(), snapshot.records_end());
-    for table in pipeproof_record::lake::Table::ALL {
+    for table in Table::ALL {
         let names: Vec<_> =
             snapshot.files(*table).iter().map(|path| path.strip_prefix(data).unwrap_or(path).to_owned()).collect();
         text.push_str(&format!("{names:?}"));
+    }
+    Ok(text)
+}
+
+/// Every row of every table of the lake as SQL gives it, which a digest stands for.
+async fn lake_rows(data: &Path) -> Result<String, String> {
+    let snapshot = Snapshot::read_only(&data.join("lake")).await.map_err(|error| error.to_string())?;
+    let sql = Sql::over(&snapshot, None, Limits::EVIDENCE).await.map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    for table in Table::ALL {
+        let order = if *table == Table::Events { "\"index\", sub" } else { "seq" };
+        let query = format!("SELECT * FROM {} ORDER BY {order}", table.name());
+        let rows = sql.query_json(&query, &[]).await.map_err(|error| error.to_string())?;
+        let digest = hex::encode(Sha256::digest(serde_json::to_vec(&rows).unwrap()));
+        text.push_str(&format!("{} rows of {}: {digest}\n", rows.rows.len(), table.name()));
     }
     Ok(text)
 }

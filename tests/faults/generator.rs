@@ -191,6 +191,11 @@ impl Generator {
         self.sent.lock().unwrap().acknowledged.clone()
     }
 
+    /// How many of them.
+    pub(crate) fn acknowledged_count(&self) -> u64 {
+        self.sent.lock().unwrap().acknowledged.len() as u64
+    }
+
     /// Batches that came again so far.
     pub(crate) fn again(&self) -> u64 {
         self.again.load(Ordering::SeqCst)

@@ -9,7 +9,8 @@ use pipeproof_engine::failpoint::Failpoint;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::process::has_tool;
+use crate::damage::verified;
+use crate::process::{has_tool, no_panics};
 use crate::provoked::Provoked;
 use crate::receiver::Manner;
 use crate::row::{Holds, Row};
@@ -22,12 +23,13 @@ const PASSED_IN: Duration = Duration::from_secs(40);
 /// SIGABRT: what a failpoint dies of.
 const ABORTED: i32 = 6;
 
-/// kill -9 at random instants while events come in and alerts go out, and while it starts.
-pub(crate) async fn random(seed: u64, kills: u64) -> Row {
+/// kill -9 at random instants while events come in and alerts go out, and while it starts. The doctor looks at every folder of a long
+/// run, at the last one of a short one.
+pub(crate) async fn random(seed: u64, kills: u64, long: bool) -> Row {
     let mut row = Row::new("F1", "kill -9 at a random instant under load, and of starts", seed);
     let mut random = StdRng::seed_from_u64(seed);
     let mut left = kills;
-    let mut starting = 0;
+    let (mut starting, mut acknowledged, mut looked_at) = (0, 0, 0);
     while left > 0 {
         let here = left.min(KILLS_A_FOLDER);
         left -= here;
@@ -50,11 +52,22 @@ pub(crate) async fn random(seed: u64, kills: u64) -> Row {
             let count = random.random_range(1..8);
             tokio::join!(world.generator.load(&server, 4, count, &stop), kill);
         }
+        // All by processes that were then killed; what is sent again below is acknowledged by one that is not.
+        acknowledged += world.generator.acknowledged_count();
         let server = world.server();
         world.account(&mut part, &server).await;
+        if long || left == 0 {
+            looked_at += 1;
+            let said = verified(&server).await;
+            part.expect(said.is_ok(), format!("the doctor: {said:?}"));
+        }
         row.add(&part);
     }
-    row.say(format!("{starting} of the kills while it started; {} batches came again", row.again));
+    row.note_all(format!(
+        "{starting} of the kills while it started; {acknowledged} of {} events were acknowledged by processes that were then killed, the \
+         others when they were sent again after the last kill; {} batches came again; the doctor looked at {looked_at} folders",
+        row.sent, row.again
+    ));
     row
 }
 
@@ -116,5 +129,7 @@ async fn at_point(seed: u64, point: Failpoint, pass: u64) -> Row {
     if row.again > 0 {
         row.say(format!("{} batches came again", row.again));
     }
+    // Here, as the rows of all points are handed over together.
+    no_panics(&mut row);
     row
 }

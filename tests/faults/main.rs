@@ -3,7 +3,9 @@
 //! `cargo test --test faults` runs a short selection. `-- --long` runs all of it and writes `docs/faults.md`; `-- --only NAME`
 //! runs what has NAME in its name, with `--long` at full length; `--seed N` repeats a run, which otherwise takes its seed from the clock
 //! and prints it; `--schedules N` and `--kills N` set how many there are, `--soak SECONDS` how long the steady load is. Each run prints
-//! one JSON row. It fails if any of them does not hold. `-- --page FILE` writes the page from the rows in FILE, with `--said TEXT` above them.
+//! one JSON row. It fails if any of them does not hold, with `--all-must-run` also if one was left out. `-- --page FILE` writes the page
+//! from the rows in FILE, with `--said TEXT` above them. Arguments in `FAULTS_ARGUMENTS` come before all others: what `cargo test
+//! --workspace` is given, every other test gets as well.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -27,6 +29,7 @@ mod listeners;
 #[path = "../../rules/benches/speed/events.rs"]
 #[allow(dead_code, reason = "the benchmark needs more of it")]
 mod made_up;
+mod merging;
 mod page;
 mod power;
 mod process;
@@ -93,6 +96,8 @@ struct Plan {
     seed: u64,
     schedules: Option<u64>,
     kills: Option<u64>,
+    /// Whether a row that was left out fails the run.
+    all_must_run: bool,
     /// Length of the steady load.
     soak: Option<u64>,
     /// Group from which a long run that was cut off goes on.
@@ -127,6 +132,7 @@ impl Plan {
             seed: SystemClock.now().as_micros().unsigned_abs() / 1_000_000,
             schedules: None,
             kills: None,
+            all_must_run: false,
             soak: None,
             from: None,
             page: None,
@@ -139,7 +145,8 @@ impl Plan {
         if let Some(seed) = std::env::var("SEED").ok().and_then(|text| text.parse().ok()) {
             plan.seed = seed;
         }
-        let mut arguments = std::env::args().skip(1);
+        let first = std::env::var("FAULTS_ARGUMENTS").unwrap_or_default();
+        let mut arguments = first.split_whitespace().map(str::to_owned).chain(std::env::args().skip(1));
         while let Some(argument) = arguments.next() {
             let mut number = || arguments.next().and_then(|text| text.parse().ok());
             match argument.as_str() {
@@ -147,6 +154,7 @@ impl Plan {
                 "--seed" => plan.seed = number().unwrap_or(plan.seed),
                 "--schedules" => plan.schedules = number(),
                 "--kills" => plan.kills = number(),
+                "--all-must-run" => plan.all_must_run = true,
                 "--soak" => plan.soak = number(),
                 // What a run that was cut off has printed, and the group it was cut off in.
                 "--resume" => plan.rows = printed(arguments.next()),
@@ -181,7 +189,12 @@ impl Plan {
         if self.long { long } else { short }
     }
 
-    fn done(&mut self, row: Row) {
+    fn done(&mut self, mut row: Row) {
+        process::no_panics(&mut row);
+        // One that was left out has come to nothing that knows it.
+        if row.holds == Holds::LeftOut {
+            row.seed = self.seed;
+        }
         println!("{}", serde_json::to_string(&row).unwrap());
         self.rows.push(row);
         // Row by row, so that a run that is cut off has said what it saw.
@@ -216,7 +229,7 @@ fn main() {
         page::write(&rows, &how).unwrap();
         return;
     }
-    println!("seed {0}: --seed {0} repeats this run", plan.seed);
+    println!("seed {0}: --seed {0} repeats this run; commit {1}", plan.seed, row::commit());
     // Panics of schedules are told by their row.
     if plan.schedules.is_none() {
         std::panic::set_hook(Box::new(|_| {}));
@@ -231,8 +244,14 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(runs(&mut plan));
     process::unlink_program();
-    let failed = plan.rows.iter().filter(|row| row.holds == Holds::No).count();
-    println!("{} rows, {failed} do not hold, {:.0} s", plan.rows.len(), plan.began.elapsed().as_secs_f64());
+    let count = |holds: Holds| plan.rows.iter().filter(|row| row.holds == holds).count();
+    let (broken, left_out) = (count(Holds::No), count(Holds::LeftOut));
+    println!(
+        "{} rows, {broken} do not hold, {left_out} left out, {:.0} s",
+        plan.rows.len(),
+        plan.began.elapsed().as_secs_f64()
+    );
+    let failed = if plan.all_must_run { broken + left_out } else { broken };
     if failed > 0 {
         std::process::exit(1);
     }
@@ -254,7 +273,7 @@ async fn runs(plan: &mut Plan) {
         }
     }
     if plan.wants("kills", true) {
-        plan.done(kills::random(seed, plan.kills.unwrap_or(plan.pick(8, 500))).await);
+        plan.done(kills::random(seed, plan.kills.unwrap_or(plan.pick(8, 500)), long).await);
     }
     if plan.wants("power", true) {
         plan.done(power::goes_off(seed, if long { 60 } else { 4 }).await);
@@ -266,6 +285,7 @@ async fn runs(plan: &mut Plan) {
         for row in damage::flips(seed, plan.pick(40, 1_000)).await {
             plan.done(row);
         }
+        plan.done(merging::damaged_before(seed, if long { 4 } else { 1 }).await);
     }
     if plan.wants("told", true) {
         plan.done(damage::told(seed).await);
@@ -347,7 +367,7 @@ async fn runs(plan: &mut Plan) {
     if plan.wants("samples", false) {
         match std::env::var_os("PIPEPROOF_SAMPLES_DIR") {
             Some(folder) => plan.done(space::samples(seed, folder.as_ref()).await),
-            None => println!("samples: left out, PIPEPROOF_SAMPLES_DIR is not set"),
+            None => plan.done(space::no_samples()),
         }
     }
     if plan.wants("soak", false) {

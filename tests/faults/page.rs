@@ -27,8 +27,35 @@ pub(crate) fn open_rows() -> Vec<Row> {
         ("F15–F20", "PostgreSQL, Kafka and object storage", "these back ends do not exist yet"),
     ]
     .into_iter()
-    .map(|(fault, scenario, needs)| Row::left_out(fault, scenario, needs))
+    // They stand for no run, and are of no tree.
+    .map(|(fault, scenario, needs)| Row {
+        started: String::new(),
+        commit: String::new(),
+        ..Row::left_out(fault, scenario, needs)
+    })
     .collect()
+}
+
+/// From which commits the rows are, in the order they come in.
+fn commits(rows: &[Row]) -> String {
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    for row in rows.iter().filter(|row| !row.commit.is_empty()) {
+        match counts.iter_mut().find(|(commit, _)| *commit == row.commit) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((row.commit.as_str(), 1)),
+        }
+    }
+    let named: Vec<String> = counts.iter().map(|(commit, count)| format!("{count} from commit `{commit}`")).collect();
+    let mut text = if named.is_empty() { String::new() } else { format!("Rows: {}", named.join(", ")) };
+    let nameless = rows.iter().filter(|row| row.commit.is_empty() && row.holds != Holds::LeftOut).count();
+    if nameless > 0 {
+        text.push_str(if named.is_empty() { "Rows: " } else { ", " });
+        text.push_str(&format!("{nameless} that do not say from which"));
+    }
+    if counts.iter().any(|(commit, _)| commit.ends_with('+')) {
+        text.push_str("; `+` stands for a tree that differed from its commit");
+    }
+    if text.is_empty() { text } else { text + "." }
 }
 
 /// What takes the program of an earlier release to run.
@@ -42,7 +69,7 @@ pub(crate) fn no_older() -> Row {
 
 pub(crate) fn write(rows: &[Row], how: &str) -> std::io::Result<PathBuf> {
     let mut text = HEAD.to_owned();
-    let _written = writeln!(text, "{how}\n");
+    let _written = writeln!(text, "{how}\n{}\n", commits(rows));
     text.push_str(
         "| fault | what | runs | sent | acked | stored | lost | twice | findings: expected, lost, twice | alerts: required, delivered, \
          lost, again (same key), again (other key) | recovery | holds |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
@@ -85,8 +112,13 @@ pub(crate) fn write(rows: &[Row], how: &str) -> std::io::Result<PathBuf> {
         let _written = writeln!(text, "| {} | {} | {numbers} | {holds} |", row.fault, row.scenario.replace('|', "\\|"));
     }
     text.push_str("\n## Notes\n\n");
-    for row in rows.iter().filter(|row| !row.note.is_empty()) {
-        let _written = writeln!(text, "- {} {} (seed {}): {}", row.fault, row.scenario, row.seed, row.note);
+    for row in rows {
+        let _written = write!(text, "- {} {}", row.fault, row.scenario);
+        // What nothing has run has none.
+        if row.holds != Holds::LeftOut || !row.commit.is_empty() {
+            let _written = write!(text, " (seed {})", row.seed);
+        }
+        let _written = if row.note.is_empty() { writeln!(text) } else { writeln!(text, ": {}", row.note) };
     }
     text.push_str(INVARIANTS);
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");

@@ -3,16 +3,26 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pipeproof_engine::invariant::Invariant;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::row::{Holds, Row};
+
 /// How long anything may take before a run gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the last words of a process that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Lines that tell of panics, of whatever process, until a row has them.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Of one row, so many are told.
+const PANICS_TOLD: usize = 3;
 
 /// The program under test, under a name of its own: a build meanwhile must not change what a long run tests.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -47,6 +57,46 @@ fn bare(program: &Path) -> Command {
     command
 }
 
+/// Runs the program to its end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    let output = command.output().expect("the program runs");
+    keep_panics(&String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Keeps what a process said of panics.
+pub(crate) fn keep_panics(said: &str) {
+    let told = said.lines().filter(|line| line.contains("panicked at"));
+    PANICS.lock().unwrap().extend(told.map(str::to_owned));
+}
+
+/// Any panic of a process since the last row makes this one not hold: a task that is gone may leave a server that seems well.
+pub(crate) fn no_panics(row: &mut Row) {
+    let panics = std::mem::take(&mut *PANICS.lock().unwrap());
+    for line in panics.iter().take(PANICS_TOLD) {
+        row.holds = Holds::No;
+        row.note_all(format!("a process panicked: {line}"));
+    }
+}
+
+/// Reads what a process says, to its end.
+fn heard(stderr: ChildStderr, mut each: impl FnMut(String) + Send + 'static) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            keep_panics(&line);
+            each(line);
+        }
+    })
+}
+
+/// Waits until all is read that a process said before it ended; not for long, as what it started may go on.
+fn last_words(reader: &JoinHandle<()>) {
+    let began = Instant::now();
+    while !reader.is_finished() && began.elapsed() < LAST_WORDS {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Whether a command of the system is there.
 pub(crate) fn has_tool(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
@@ -64,10 +114,12 @@ fn serving(program: &Path, data: &Path, config: &str, env: &[(&str, String)]) ->
 
 /// Starts a server and kills it after so long, wherever it is then.
 pub(crate) async fn killed_starting(data: &Path, config: &str, env: &[(&str, String)], after: Duration) {
-    let mut child = serving(&PROGRAM, data, config, env).stderr(Stdio::null()).spawn().expect("the server starts");
+    let mut child = serving(&PROGRAM, data, config, env).stderr(Stdio::piped()).spawn().expect("the server starts");
+    let reader = heard(child.stderr.take().unwrap(), drop);
     tokio::time::sleep(after).await;
     drop(child.kill());
     drop(child.wait());
+    last_words(&reader);
 }
 
 /// A running server.
@@ -76,8 +128,11 @@ pub(crate) struct Server {
     pub(crate) url: String,
     token: String,
     log: Arc<Mutex<Vec<String>>>,
+    /// Reads the log.
+    reader: JoinHandle<()>,
     pub(crate) http: reqwest::Client,
-    /// From start to ready.
+    began: Instant,
+    /// From its start until it listens.
     pub(crate) started_in: Duration,
 }
 
@@ -103,20 +158,18 @@ impl Server {
         let mut child = command.spawn().expect("the server starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (ready, address) = mpsc::channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
         let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                if let Some((_, url)) = line.split_once("listening on ") {
-                    let url = url.split(['"', ' ', ',']).next().unwrap_or(url);
-                    drop(ready.send(url.to_owned()));
-                }
-                sink.lock().unwrap().push(line);
+        let reader = heard(child.stderr.take().unwrap(), move |line| {
+            if let Some((_, url)) = line.split_once("listening on ") {
+                let url = url.split(['"', ' ', ',']).next().unwrap_or(url);
+                drop(ready.send(url.to_owned()));
             }
+            sink.lock().unwrap().push(line);
         });
         let Ok(url) = address.recv_timeout(PATIENCE) else {
             drop(child.kill());
             let status = child.wait().unwrap();
+            last_words(&reader);
             let log = log.lock().unwrap().join("\n");
             return Err(Refused { code: status.code(), signal: status.signal(), log });
         };
@@ -125,7 +178,7 @@ impl Server {
         let whereabouts: Value = serde_json::from_slice(&whereabouts).unwrap();
         let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
         let token = whereabouts["token"].as_str().unwrap().to_owned();
-        Ok(Self { child, url, token, log, http, started_in })
+        Ok(Self { child, url, token, log, reader, http, began, started_in })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -215,6 +268,11 @@ impl Server {
         self.ask(Method::GET, "/readyz", Vec::new()).await.is_ok_and(|reply| reply.status == StatusCode::OK)
     }
 
+    /// How long after its start `/readyz` says so; `None` if that does not come.
+    pub(crate) async fn ready_after(&self) -> Option<Duration> {
+        wait(PATIENCE, || self.ready()).await.then(|| self.began.elapsed())
+    }
+
     /// All rows of a query, a page at a time.
     pub(crate) async fn rows(&self, query: &str) -> Vec<Vec<Value>> {
         const PAGE: usize = 5_000;
@@ -296,6 +354,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        last_words(&self.reader);
     }
 }
 

@@ -13,7 +13,7 @@ use pipeproof_engine::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::damage::{files, verified};
-use crate::process::{Injected, PATIENCE, Server, program, wait};
+use crate::process::{Injected, PATIENCE, Server, output, program, wait};
 use crate::row::Row;
 use crate::world::World;
 
@@ -136,9 +136,9 @@ impl Provoked {
             Self::Backup => {
                 let restore = |from: &str, to: &str| {
                     let folder = world.folder();
-                    let done =
-                        program().arg("restore").arg(folder.join(from)).arg("--data").arg(folder.join(to)).output();
-                    done.unwrap().status.success()
+                    let mut restore = program();
+                    restore.arg("restore").arg(folder.join(from)).arg("--data").arg(folder.join(to));
+                    output(&mut restore).status.success()
                 };
                 row.expect(!restore("cut", "never"), "half a backup is restored");
                 let whole = server.post("/v1/backup", json!({ "to": world.folder().join("whole") })).await;

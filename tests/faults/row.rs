@@ -1,6 +1,31 @@
 //! One line of the report: what was sent, what became of it, and whether it holds.
 
+use std::process::Command;
+use std::sync::LazyLock;
+
+use pipeproof_engine::clock::{Clock as _, SystemClock};
+use pipeproof_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// The commit of the tree the runs are made from, with `+` behind it if files differ from it. Read once: a tree goes on while a long
+/// run takes its time.
+static COMMIT: LazyLock<String> = LazyLock::new(|| {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        // It must not write to the repository, not even what it has looked up.
+        git.args(["-C", env!("CARGO_MANIFEST_DIR")]).args(arguments).env("GIT_OPTIONAL_LOCKS", "0");
+        let output = git.output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
+    let differs = git(&["status", "--porcelain"]).is_none_or(|changed| !changed.is_empty());
+    if differs { format!("{commit}+") } else { commit }
+});
+
+/// The commit of the tree the runs are made from.
+pub(crate) fn commit() -> &'static str {
+    &COMMIT
+}
 
 /// The counts of one run, or of several runs of one fault added up. Printed as one JSON line.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -9,6 +34,12 @@ pub(crate) struct Row {
     /// Its number in the fault matrix.
     pub(crate) fault: String,
     pub(crate) seed: u64,
+    /// When it was begun (RFC 3339, UTC).
+    #[serde(default)]
+    pub(crate) started: String,
+    /// Of which tree it is; see [`commit`].
+    #[serde(default)]
+    pub(crate) commit: String,
     /// How often the fault was made.
     pub(crate) runs: u64,
     /// What of this was counted; the rest was not measured.
@@ -71,7 +102,9 @@ pub(crate) enum Holds {
 
 impl Row {
     pub(crate) fn new(fault: &str, scenario: &str, seed: u64) -> Self {
-        Self { scenario: scenario.to_owned(), fault: fault.to_owned(), seed, ..Self::default() }
+        let started = Timestamp::from_secs(SystemClock.now().as_micros() / 1_000_000).to_string();
+        let (scenario, fault, commit) = (scenario.to_owned(), fault.to_owned(), commit().to_owned());
+        Self { scenario, fault, seed, started, commit, ..Self::default() }
     }
 
     /// A row of a fault that cannot be made here.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::process::{Server, program};
+use crate::process::{Server, output, program};
 use crate::row::Row;
 use crate::world::World;
 
@@ -69,7 +69,7 @@ pub(crate) async fn end_to_end(seed: u64, batches: usize) -> Row {
     std::fs::write(&file, sent.iter().map(|(_, body)| body.as_slice()).collect::<Vec<_>>().join(&b'\n')).unwrap();
     let rules = world.folder().join("rules");
     let began = Instant::now();
-    let output = program().args(["eval", "--source", "json", "--rules"]).args([&rules, &file]).output().unwrap();
+    let output = output(program().args(["eval", "--source", "json", "--rules"]).args([&rules, &file]));
     let alone = rate(bytes, began);
     row.expect(output.status.success(), "detection alone failed");
     let began = Instant::now();

@@ -10,7 +10,7 @@ use pipeproof_engine::clock::{Clock as _, SystemClock};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::process::{Server, program};
+use crate::process::{Server, keep_panics, program};
 use crate::receiver::Manner;
 use crate::row::Row;
 use crate::world::{Compared, World};
@@ -124,8 +124,9 @@ fn import(world: &World, source: &str, file: &std::path::Path) -> Child {
 /// What an import says of itself.
 async fn imported(child: Child) -> Result<Value, String> {
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    serde_json::from_str(&text).map_err(|_| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    keep_panics(&said);
+    serde_json::from_str(&text).map_err(|_| format!("{text}{said}"))
 }
 
 async fn post(server: &Server, source: &str, body: &str) {

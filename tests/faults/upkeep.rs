@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,14 @@ use pipeproof_engine::merkle::Nodes as _;
 use pipeproof_ingest::log::{Knowing, Log, LogOptions};
 use serde_json::json;
 
-use crate::damage::{copy_folder, files, verified};
-use crate::process::{PATIENCE, Server, program, wait};
+use crate::damage::{WAL, copy_folder, files, verified};
+use crate::process::{PATIENCE, Server, output, program, wait};
 use crate::receiver::Manner;
-use crate::row::Row;
+use crate::row::{Holds, Row};
 use crate::world::World;
+
+/// How soon a server is promised to be ready again after kill -9.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// F25: a backup while events come in; restored elsewhere it verifies, and its tree is a prefix of the one that went on.
 pub(crate) async fn backup(seed: u64) -> Row {
@@ -116,8 +120,7 @@ async fn same_trees(row: &mut Row, original: &Path, restored: &Path) {
 }
 
 fn restore(from: &Path, to: &Path) -> Option<i32> {
-    let output = program().args(["restore"]).arg(from).arg("--data").arg(to).output().unwrap();
-    output.status.code()
+    output(program().args(["restore"]).arg(from).arg("--data").arg(to)).status.code()
 }
 
 /// F21: another process takes the folder over while events come in; a store of a newer program is refused.
@@ -158,9 +161,17 @@ pub(crate) async fn take_over(seed: u64) -> Row {
 }
 
 /// F21: an earlier release, this one, and the earlier one again take turns on one folder, each under load. What this one has made of
-/// the folder the earlier one may refuse, if it says so and leaves it alone.
+/// the folder the earlier one may refuse, if it says so and leaves it alone. Two programs with the same formats show nothing of that.
 pub(crate) async fn upgrade(seed: u64, older: &Path) -> Row {
     let mut row = Row::new("F21", "upgrade and downgrade between two releases", seed);
+    let earlier = formats(Some(older)).await;
+    if let Some((version, schema)) = &earlier
+        && earlier == formats(None).await
+    {
+        row.holds = Holds::LeftOut;
+        row.say(format!("the earlier program is this one: both are {version} with a store of version {schema}"));
+        return row;
+    }
     let mut world = World::new().with_receiver(Manner::Takes).await;
     world.extra = "seal_every: 1s\n".to_owned();
     for release in [Some(older), None, Some(older), None] {
@@ -191,9 +202,24 @@ pub(crate) async fn upgrade(seed: u64, older: &Path) -> Row {
     world.account(&mut row, &server).await;
     row.expect(verified(&server).await.is_ok(), format!("{:?}", verified(&server).await));
     row.expect(server.terminate().await, "no orderly end");
-    let version = std::process::Command::new(older).arg("--version").output().unwrap();
-    row.say(format!("the earlier one is {}", String::from_utf8_lossy(&version.stdout).trim()));
+    match earlier {
+        Some((version, schema)) => row.say(format!("the earlier one is {version}, its store of version {schema}")),
+        None => row.say("the earlier one makes no folder by itself"),
+    }
     row
+}
+
+/// What a release calls itself, and the version of the store it makes; `None` if it does not make one.
+async fn formats(release: Option<&Path>) -> Option<(String, u32)> {
+    let mut command = release.map_or_else(program, Command::new);
+    let version = String::from_utf8_lossy(&output(command.arg("--version")).stdout).trim().to_owned();
+    let mut world = World::new();
+    world.release = release.map(Path::to_owned);
+    let is_closed = world.start().ok()?.terminate().await;
+    // `PRAGMA user_version` stands at byte 60 of an SQLite file.
+    let store = fs::read(world.data.join("store.db")).ok().filter(|_| is_closed)?;
+    let schema = store.get(60..64)?.try_into().ok()?;
+    Some((version, u32::from_be_bytes(schema)))
 }
 
 /// Makes the store one of the schema before rows had checksums, as the program of then left it.
@@ -256,50 +282,56 @@ pub(crate) async fn retention(seed: u64, megabytes: u64) -> Row {
     row
 }
 
-/// Ready again after kill -9 with a backlog that nothing has read yet.
+/// Ready again after kill -9 under full load: with everything that was there, and then with a backlog that nothing has read yet.
 pub(crate) async fn backlog(seed: u64, megabytes: u64) -> Row {
     let mut row =
-        Row { runs: 1, ..Row::new("-", &format!("ready after kill -9 with a backlog of {megabytes} MB"), seed) };
+        Row { runs: 2, ..Row::new("-", &format!("ready after kill -9 with a backlog of {megabytes} MB"), seed) };
     let mut world = World::new().padded(900);
     world.extra = "log: {queue_bytes: 536870912}\n".to_owned();
     let server = world.server();
-    let began = Instant::now();
-    let bytes = AtomicU64::new(0);
-    let one = || async {
-        while bytes.load(Ordering::SeqCst) < megabytes << 20 {
-            let (numbers, body) = world.generator.batch(4_000);
-            bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
-            while !world
-                .generator
-                .send_again(&server, numbers.clone(), body.clone())
-                .await
-                .is_some_and(|it| it.is_success())
-            {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+    let (began, stop) = (Instant::now(), AtomicBool::new(false));
+    let killed = async {
+        // The first is the shortest, or as short as any.
+        let event = || world.generator.text_of(0).map_or(0, |text| text.len() as u64 + 1);
+        let is_enough = || async { world.generator.acknowledged_count() * event() >= megabytes << 20 };
+        let came = wait(Duration::from_secs(1_200), is_enough).await;
+        let rate = (world.generator.acknowledged_count() * event()) as f64 / began.elapsed().as_secs_f64();
+        let (detected, archived) = (server.number("detected").await, server.number("archived").await);
+        let durable = server.number("durable").await;
+        server.signal("KILL");
+        (came, rate, event(), [durable, detected, archived])
     };
-    futures::future::join_all((0..4).map(|_| one())).await;
-    let bytes = bytes.into_inner();
-    let live = bytes as f64 / began.elapsed().as_secs_f64();
+    let load = world.generator.load(&server, 4, 4_000, &stop);
+    let ((), (came, live, event, [durable, detected, archived])) = tokio::join!(load, killed);
+    row.expect(came, "the load did not come together");
+    drop(server);
+    let commits = files(&world.data.join("lake/events/_delta_log")).len();
+    let store = size(&world.data.join("store.db")) + size(&world.data.join(WAL));
+    let server = world.server();
+    let kept = ready_again(&mut row, &server, "with everything kept").await;
     server.kill();
     // Detection and lake begin again: all of it is backlog.
-    for part in ["store.db", "store.db-wal", "store.db-shm"] {
+    for part in ["store.db", WAL, "store.db-shm"] {
         drop(fs::remove_file(world.data.join(part)));
     }
     fs::remove_dir_all(world.data.join("lake")).unwrap();
     let server = world.server();
-    row.recovery_s = server.started_in.as_secs_f64();
-    row.expect(server.ready().await, "started and not ready");
-    row.expect(server.started_in <= Duration::from_secs(10), "not ready within 10 s");
+    let without = ready_again(&mut row, &server, "without store and lake").await;
+    row.note_all(format!(
+        "killed under full load with {durable} records in the log, {detected} evaluated and {archived} in the lake, a store of {:.1} MB and \
+         {commits} files in the Delta log of events: ready again by `/readyz` after {kept:.2} s; then without store and lake after {without:.2} s",
+        store as f64 / 1e6
+    ));
     let began = Instant::now();
     let target = server.number("durable").await;
     let caught_up = wait(Duration::from_secs(1_200), || async { server.number("detected").await >= target }).await;
     row.expect(caught_up, "did not catch up");
-    let catching_up = bytes as f64 / began.elapsed().as_secs_f64();
+    // Ticks among the records are few.
+    let bytes = (target * event) as f64;
+    let catching_up = bytes / began.elapsed().as_secs_f64();
     row.say(format!(
         "{:.0} MB taken in at {:.1} MB/s beside detection and lake; catching up {:.1} MB/s: {:.2} of that",
-        bytes as f64 / 1e6,
+        bytes / 1e6,
         live / 1e6,
         catching_up / 1e6,
         catching_up / live
@@ -310,6 +342,16 @@ pub(crate) async fn backlog(seed: u64, megabytes: u64) -> Row {
     row
 }
 
+/// How many seconds after its start a server is ready by `/readyz`, judged by what is promised.
+async fn ready_again(row: &mut Row, server: &Server, what: &str) -> f64 {
+    let after = server.ready_after().await;
+    let in_time = after.is_some_and(|after| after <= READY_WITHIN);
+    row.expect(in_time, format!("{what}: not ready within {READY_WITHIN:?}: {after:.1?}"));
+    let seconds = after.unwrap_or(PATIENCE).as_secs_f64();
+    row.recovery_s = row.recovery_s.max(seconds);
+    seconds
+}
+
 /// Events of a request, and senders, of [`soak`].
 const SOAK: (u64, usize) = (50, 4);
 /// How long capacity is measured: until the lake merges its files again and again, which a burst does not wait for.
@@ -317,7 +359,8 @@ const MEASURED: Duration = Duration::from_secs(300);
 /// What memory keeps of an item to be recognised for a week, bytes (`record::store::items`, which has a bound).
 const REMEMBERED_BYTES: f64 = 2.0;
 
-/// F28: a load of 80 % of what the machine takes, held for so long. Memory and files stay where they are, detection and lake keep up.
+/// F28: a load of 80 % of what the machine takes, held for so long. Memory and files stay where they are, detection and lake keep up,
+/// and after a kill at the end it is ready as soon as ever.
 pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     let mut row = Row { runs: 1, ..Row::new("F28", &format!("80 % of capacity for {} s", length.as_secs()), seed) };
     // An hour of events is more than this process could hold, and one in 25 found would be a finding every few milliseconds.
@@ -398,6 +441,19 @@ pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     row.expect(is_within(lake, 15.0), format!("the lake was {lake} records behind"));
     row.say(format!("detection at most {detection} records behind, the lake {lake}"));
     row.say("events are compared by their number and sums over their numbers");
+    // What it counted of itself goes with it.
+    let violations = server.violations().await;
+    row.expect(violations.is_empty(), format!("the server counted {violations:?}"));
+    server.kill();
+    let server = match world.start() {
+        Ok(server) => server,
+        Err(refused) => {
+            row.fail(format!("it does not start again: {refused:?}"));
+            return row;
+        }
+    };
+    let after = ready_again(&mut row, &server, "after the load").await;
+    row.note_all(format!("killed when the load was over, ready again after {after:.2} s"));
     world.account_in_sums(&mut row, &server).await;
     row
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::generator::{CORRELATED, Generator, RULES, SINGLE};
-use crate::process::{PATIENCE, Refused, Server, program, wait};
+use crate::process::{PATIENCE, Refused, Server, output, program, wait};
 use crate::receiver::{Manner, Receiver, about_finding, about_step};
 use crate::row::Row;
 
@@ -388,11 +388,8 @@ impl World {
         let file = self.folder.path().join("reference.ndjson");
         std::fs::write(&file, texts.join("\n")).unwrap();
         let rules = self.folder.path().join("reference");
-        let output = program()
-            .args(["eval", "--format", "jsonl", "--source", "json", "--rules"])
-            .args([&rules, &file])
-            .output()
-            .expect("the reference runs");
+        let output =
+            output(program().args(["eval", "--format", "jsonl", "--source", "json", "--rules"]).args([&rules, &file]));
         assert!(output.status.success(), "the reference ends: {}", String::from_utf8_lossy(&output.stderr));
         let number = |event: &Value| {
             let line = usize::try_from(event["line"].as_u64().unwrap()).unwrap();

@@ -4,7 +4,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, expect_exit, fixture, left_out, ndjson_fixture, python_with, stderr, stdout, token_of};
+use crate::harness::{
+    Server, Setup, eventually, expect_exit, fixture, left_out, ndjson_fixture, position, python_with, stderr, stdout,
+    token_of,
+};
 
 async fn filled() -> Server {
     let server = Server::start();
@@ -115,4 +118,34 @@ print(json.dumps({"events": rows, "findings": found, "windows": windows}))
     let there: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(there["events"], serde_json::to_value(&here).unwrap());
     assert_eq!(there["findings"], findings);
+}
+
+/// Records that one append takes at most: what waits beyond them is decoded while they are written.
+const APPEND_RECORDS: i64 = 20_000;
+
+#[tokio::test]
+async fn what_waits_for_the_archive_comes_into_the_lake_once_and_in_order() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let server = Setup::new().without_config().on(&data).start();
+    let token = token_of(&server.add_source("many", "json", &[]));
+    let all = 2 * APPEND_RECORDS + 2_000;
+    for from in (0..all).step_by(2_000) {
+        let lines: String = (from..from + 2_000).map(|at| format!("{{\"number\":{at}}}\n")).collect();
+        server.send("many", &token, lines).await.expect(200);
+    }
+    // One of them comes twice.
+    server.send("many", &token, "{\"number\":7}").await.expect(200);
+    eventually("all is evaluated", || async {
+        let status = server.get("/v1/status").await;
+        (position(&status, "detected") >= position(&status, "durable")).then_some(())
+    })
+    .await;
+    server.kill();
+    let server = Setup::new().on(&data).start();
+    server.settled().await;
+    let counts = "SELECT count(*), count(DISTINCT \"index\"), count(DISTINCT item) FROM events WHERE source = 'many'";
+    assert_eq!(server.sql(counts).await, [[json!(all), json!(all), json!(all)]]);
+    let status = server.get("/v1/status").await;
+    assert_eq!(status["counts"]["duplicates"], 1, "{status}");
 }

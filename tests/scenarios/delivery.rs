@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
+use reqwest::Method;
 use serde_json::Value;
 use sha2::Sha256;
 
@@ -89,6 +90,13 @@ async fn lift_protection(server: &Server) {
     assert!(!server.findings().await.is_empty());
 }
 
+/// A metric of the target.
+async fn metric(server: &Server, name: &str) -> f64 {
+    let text = server.api(Method::GET, "/metrics", None).await.expect(200).text();
+    let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{target=\"oncall\"}} ")));
+    value.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+}
+
 #[tokio::test]
 async fn a_finding_is_delivered_signed_and_again_until_it_is_taken() {
     let (receiver, url) = Receiver::start(2).await;
@@ -146,6 +154,8 @@ async fn what_was_not_taken_before_a_kill_is_delivered_after_it() {
     lift_protection(&server).await;
     let id =
         eventually("a first attempt", || async { refusing.attempts().first().map(|attempt| attempt.id.clone()) }).await;
+    assert!(metric(&server, "pipeproof_target_waiting_messages").await >= 1.0);
+    assert_eq!(metric(&server, "pipeproof_target_stopped").await, 0.0, "it is tried again");
     server.kill();
 
     let (receiver, url) = Receiver::start(0).await;
@@ -154,7 +164,11 @@ async fn what_was_not_taken_before_a_kill_is_delivered_after_it() {
         receiver.attempts().iter().any(|attempt| attempt.id == id && attempt.answered == 204).then_some(())
     })
     .await;
-    drop(server);
+    eventually("nothing waits any more", || async {
+        (metric(&server, "pipeproof_target_waiting_messages").await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&server, "pipeproof_target_oldest_waiting_seconds").await, 0.0);
 }
 
 #[tokio::test]

@@ -23,6 +23,10 @@ async fn health_readiness_and_metrics_answer_with_the_embedded_defaults() {
     for metric in ["pipeproof_", "# HELP", "# TYPE"] {
         assert!(text.contains(metric), "{text}");
     }
+    // Counters that are there before anything fails can be alerted on.
+    for work in ["seal", "retire", "merge", "snapshot"] {
+        assert!(text.contains(&format!("pipeproof_upkeep_failures_total{{work=\"{work}\"}} 0")), "{text}");
+    }
     let sample = |line: &str| {
         line.starts_with('#') || line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok())
     };

@@ -200,6 +200,7 @@ impl Detector {
         } else {
             // Rather said twice than not at all.
             self.counters.evicted += 1;
+            self.counters.quiet_unkept += 1;
         }
         false
     }

@@ -31,6 +31,7 @@ impl Detector {
             return;
         };
         self.counters.evicted += forgotten;
+        self.counters.episodes_forgotten += forgotten;
         batch.episodes.insert(name);
         self.fill_tables(&plan, number, run, since);
         for begun in &begun {

@@ -120,6 +120,12 @@ pub(super) fn digest_in_name(path: &Path) -> Option<&str> {
     (named.len() == 12 && named.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(named)
 }
 
+/// Whether a data file's content is what its name says. Reads all of it.
+pub(super) fn is_as_named(path: &Path) -> io::Result<bool> {
+    let digest = sha256(File::open(path)?)?;
+    Ok(digest_in_name(path).is_some_and(|named| digest.starts_with(named)))
+}
+
 /// SHA-256 of a file, hexadecimal.
 pub(super) fn sha256(mut file: File) -> io::Result<String> {
     let mut hash = Sha256::new();
@@ -166,12 +172,9 @@ impl Snapshot {
     pub fn damaged_files(&self) -> Vec<Damage> {
         let mut damaged: Vec<_> = self.tables.values().flat_map(|pinned| damaged_commits(&pinned.folder)).collect();
         for path in Table::ALL.iter().flat_map(|table| self.files(*table)) {
-            let why = match File::open(path).and_then(sha256) {
+            let why = match is_as_named(path) {
                 Err(error) => Some(error.to_string()),
-                Ok(digest) => {
-                    let is_named = digest_in_name(path).is_some_and(|named| digest.starts_with(named));
-                    (!is_named).then(|| "its content is not what its name says".to_owned())
-                }
+                Ok(is_named) => (!is_named).then(|| "its content is not what its name says".to_owned()),
             };
             damaged.extend(why.map(|why| Damage { path: path.clone(), why }));
         }

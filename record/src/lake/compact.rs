@@ -2,7 +2,7 @@
 //!
 //! Files of one partition folder that are about equally small are merged once there are enough of them, so a row is rewritten
 //! a few times in its life and not at every append. One commit puts the new file in the place of the old ones; these stay on
-//! disk for a week, so whoever has pinned an earlier version reads on. Reading and compressing takes a minute for the largest, and
+//! disk for a day, so whoever has pinned an earlier version reads on. Reading and compressing takes a minute for the largest, and
 //! nobody waits for it: the table is free meanwhile, and what was replaced in that time is not committed. It goes on in pieces of a
 //! batch each, on threads that come last on a busy machine, and for what is still to do after [`CALM`] on ordinary ones: whoever
 //! appends more than the machine can merge beside it has small files wait, but not without end.
@@ -36,12 +36,14 @@ const LARGE_BYTES: i64 = 64 << 20;
 const MERGE_FILES: usize = 16;
 /// Bytes that go into one merged file at most.
 const MERGE_BYTES: i64 = 128 << 20;
-/// How long a merge makes way for everything else.
+/// How long a merge makes way for everything else, counted between pieces.
 const CALM: Duration = Duration::from_secs(120);
+/// Bytes of files whose merge is over at once: it makes way for nothing, so that none waits for a turn of the machine.
+const AT_ONCE_BYTES: i64 = 4 << 20;
 /// How long files stay that only older versions refer to.
-const KEPT: Duration = Duration::from_secs(7 * 86_400);
+const KEPT: Duration = Duration::from_secs(86_400);
 /// How often they are looked for.
-const VACUUM_EVERY: Duration = Duration::from_secs(86_400);
+const VACUUM_EVERY: Duration = Duration::from_secs(3_600);
 
 struct Small {
     append: u64,
@@ -61,17 +63,18 @@ pub(super) struct Merge {
 
 impl Merge {
     /// The rows of the files one after the other, as one file, and how many they are. Made on `calm` first. Ends with the piece it is at
-    /// when it is dropped.
+    /// when it is dropped. Fails if one of the files is not what was written: it would be what was written, under a new name.
     pub(super) async fn merged(&self, calm: &Handle) -> Result<(Vec<u8>, usize), LakeError> {
-        let on_parquet = |source| LakeError::Parquet { table: self.table.name(), source };
         let began = Instant::now();
+        let bytes: i64 = self.group.iter().map(|small| small.bytes).sum();
         let paths: Vec<PathBuf> = self.group.iter().map(|small| self.folder.join(&small.path)).collect();
-        let mut work = Merging::of(self.table.stored_schema(), paths).map_err(on_parquet)?;
+        let mut work = Merging::of(self.table, paths)?;
         loop {
-            let threads = if began.elapsed() < CALM { calm.clone() } else { Handle::current() };
+            let makes_way = bytes > AT_ONCE_BYTES && began.elapsed() < CALM;
+            let threads = if makes_way { calm.clone() } else { Handle::current() };
             let piece = threads.spawn_blocking(move || work.step()).await;
-            let piece = piece.map_err(|error| ParquetError::External(Box::new(error))).flatten();
-            match piece.map_err(on_parquet)? {
+            let ended = |error| on_parquet(self.table)(ParquetError::External(Box::new(error)));
+            match piece.map_err(ended).flatten()? {
                 Piece::More(rest) => work = *rest,
                 Piece::Last(bytes, rows) => return Ok((bytes, rows)),
             }
@@ -81,6 +84,7 @@ impl Merge {
 
 /// A file as far as it has been written from others.
 struct Merging {
+    table: Table,
     schema: SchemaRef,
     paths: std::vec::IntoIter<PathBuf>,
     reading: Option<ParquetRecordBatchReader>,
@@ -94,26 +98,37 @@ enum Piece {
     Last(Vec<u8>, usize),
 }
 
+fn on_parquet(table: Table) -> impl FnOnce(ParquetError) -> LakeError {
+    move |source| LakeError::Parquet { table: table.name(), source }
+}
+
 impl Merging {
-    fn of(schema: SchemaRef, paths: Vec<PathBuf>) -> Result<Self, ParquetError> {
-        let file = ParquetFile::new(&schema, Effort::Kept)?;
-        Ok(Self { schema, paths: paths.into_iter(), reading: None, file, rows: 0 })
+    fn of(table: Table, paths: Vec<PathBuf>) -> Result<Self, LakeError> {
+        let schema = table.stored_schema();
+        let file = ParquetFile::new(&schema, Effort::Kept).map_err(on_parquet(table))?;
+        Ok(Self { table, schema, paths: paths.into_iter(), reading: None, file, rows: 0 })
     }
 
     /// Takes in the next batch.
-    fn step(mut self) -> Result<Piece, ParquetError> {
+    fn step(mut self) -> Result<Piece, LakeError> {
+        let table = self.table;
         if let Some(batch) = self.reading.as_mut().and_then(Iterator::next) {
-            let batch = under(&self.schema, &batch?)?;
+            let batch = batch.map_err(ParquetError::from).and_then(|batch| under(&self.schema, &batch));
+            let batch = batch.map_err(on_parquet(table))?;
             self.rows += batch.num_rows();
-            self.file.write(&batch)?;
+            self.file.write(&batch).map_err(on_parquet(table))?;
             return Ok(Piece::More(Box::new(self)));
         }
         match self.paths.next() {
             Some(path) => {
-                self.reading = Some(batches(&path)?);
+                let on = |source| LakeError::Read { path: path.clone(), source };
+                if !check::is_as_named(&path).map_err(|error| on(error.into()))? {
+                    return Err(LakeError::Damaged { path });
+                }
+                self.reading = Some(batches(&path).map_err(on)?);
                 Ok(Piece::More(Box::new(self)))
             }
-            None => Ok(Piece::Last(self.file.finish()?, self.rows)),
+            None => Ok(Piece::Last(self.file.finish().map_err(on_parquet(table))?, self.rows)),
         }
     }
 }
@@ -145,6 +160,14 @@ impl LakeTable {
         Ok(count)
     }
 
+    /// Remembers the file that a merge failed on: the next one does without it. It is named by the error and by whoever looks at all
+    /// files, and stays as it is.
+    pub(super) fn leave_alone(&mut self, error: &LakeError) {
+        if let LakeError::Damaged { path } | LakeError::Read { path, .. } = error {
+            self.left_alone.insert(path.clone());
+        }
+    }
+
     fn partition_of(&self, first: Option<&Small>) -> Vec<String> {
         let value = |name: &&str| first.and_then(|small| small.partition.get(*name)?.clone());
         self.table.partition_columns().iter().map(|name| value(name).unwrap_or_default()).collect()
@@ -157,6 +180,9 @@ impl LakeTable {
         let mut groups: BTreeMap<(PathBuf, u32), Vec<Small>> = BTreeMap::new();
         for file in data.iter().filter(|file| file.size() < LARGE_BYTES) {
             let path = PathBuf::from(file.path().as_ref());
+            if self.left_alone.contains(&self.folder.join(&path)) {
+                continue;
+            }
             let Some(append) = append_of(&path) else { continue };
             // Four times the size is another tier.
             let tier = u64::try_from(file.size()).unwrap_or(0).max(1).ilog2() / 2;
@@ -185,7 +211,7 @@ impl LakeTable {
         }))
     }
 
-    /// Removes, once a day, files to which neither a version of the week before `now` refers nor one that somebody in this process
+    /// Removes, once an hour, files to which neither a version of the day before `now` refers nor one that somebody in this process
     /// still has. Returns whether it did.
     pub(super) async fn vacuum(&mut self, now: Timestamp) -> Result<bool, LakeError> {
         if self.vacuumed.is_some_and(|last| now < last.plus(VACUUM_EVERY)) {
@@ -276,6 +302,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_damaged_file_is_left_as_it_is_and_the_others_are_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake_of(dir.path(), 20).await;
+        let victim = lake.pin().files(Table::Events)[3].clone();
+        let mut bytes = std::fs::read(&victim).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&victim, &bytes).unwrap();
+        let error = lake.tidy(START, Duration::ZERO, &Handle::current()).await.unwrap_err();
+        assert!(matches!(&error, LakeError::Damaged { path } if *path == victim), "{error}");
+        while lake.tidy(START, Duration::ZERO, &Handle::current()).await.unwrap() > 0 {}
+        assert!(lake.pin().files(Table::Events).len() < 20 && lake.pin().files(Table::Events).contains(&victim));
+        let damaged = lake.pin().damaged_files();
+        assert_eq!(damaged.iter().map(|damage| &damage.path).collect::<Vec<_>>(), [&victim]);
+    }
+
+    #[tokio::test]
     async fn what_was_redacted_meanwhile_does_not_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let lake = lake_of(dir.path(), 16).await;
@@ -310,18 +353,23 @@ mod tests {
             })
             .build()
             .unwrap();
-        let merge = lake.table(Table::Events).unwrap().lock().await.next_merge().await.unwrap().unwrap();
+        let mut merge = lake.table(Table::Events).unwrap().lock().await.next_merge().await.unwrap().unwrap();
+        // What takes no time makes way for nothing.
+        merge.merged(calm.handle()).await.unwrap();
+        let at_once = started.load(Ordering::SeqCst);
+        merge.group[0].bytes = AT_ONCE_BYTES;
         {
             let mut work = std::pin::pin!(merge.merged(calm.handle()));
             // Begun, and dropped before it is done.
             drop(futures::poll!(work.as_mut()));
         }
         let (bytes, rows) = merge.merged(calm.handle()).await.unwrap();
-        assert!(started.load(Ordering::SeqCst) > 1, "the runtime's worker, and threads for pieces");
+        let calmly = started.load(Ordering::SeqCst);
+        calm.shutdown_background();
+        assert!(at_once <= 1 && calmly > 1, "{at_once}, {calmly}: the runtime's worker, then threads for pieces");
         let mut table = lake.table(Table::Events).unwrap().lock().await;
         assert_eq!(table.commit_merge(merge, bytes, rows).await.unwrap(), 16);
         lake.publish(Table::Events, &mut table).unwrap();
         assert_eq!(indexes(&lake), (0..64).collect::<Vec<_>>());
-        calm.shutdown_background();
     }
 }

@@ -1,6 +1,6 @@
 //! One Delta table of the lake: created, brought up to date, appended to with its position in the same commit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -51,6 +51,8 @@ pub(super) struct LakeTable {
     pub(super) delta: DeltaTable,
     /// Application transactions as far as they were asked for.
     transactions: HashMap<String, u64>,
+    /// Data files that cannot be merged.
+    pub(super) left_alone: BTreeSet<PathBuf>,
     /// Set when a commit failed: it may have landed or not, so the log is read again before the next.
     is_stale: bool,
     /// When files that nothing refers to were last removed by this process.
@@ -92,6 +94,7 @@ impl LakeTable {
             folder,
             delta,
             transactions,
+            left_alone: BTreeSet::new(),
             is_stale: false,
             vacuumed: None,
             forget_at: 0,

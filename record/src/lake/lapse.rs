@@ -1,8 +1,8 @@
-//! How much time has passed for the lake: what a week is measured by before old files go.
+//! How much time has passed for the lake: what a day is measured by before old files go.
 //!
 //! The machine's clock can be put forward, by hand or by a machine that starts with a wrong one, and files that somebody outside still
-//! reads would be a week old at once. So the lake's time follows that clock at twice the pace at most, by how long the process has run:
-//! a week takes half of one at least. Time during which nothing ran is made up for in the same way. It is kept beside the tables.
+//! reads would be a day old at once. So the lake's time follows that clock at twice the pace at most, by how long the process has run:
+//! a day takes half of one at least. Time during which nothing ran is made up for in the same way. It is kept beside the tables.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -134,6 +134,12 @@ pub enum LakeError {
         #[source]
         source: ParquetError,
     },
+    /// A data file is not what was written: nothing is made of it.
+    #[error("{} of the lake is damaged: its content is not what its name says; restore it from a backup", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+    },
     /// A data file is not named by the position its append moved to.
     #[error("{} is not named as a file of the lake", path.display())]
     Name {
@@ -430,9 +436,9 @@ impl Lake {
         Ok(copied)
     }
 
-    /// Merges small files of each table, once a day removes what no version of the week before `now` refers to, and forgets the
-    /// commits of old versions. Versions that are pinned meanwhile stay readable, and appends do not wait. `awake` is how long this
-    /// process has run, by a clock that nobody sets: a week is not over because the other one was put forward. Merged files are made on
+    /// Merges small files of each table, and once an hour removes what no version of the day before `now` refers to. Versions that are
+    /// pinned meanwhile stay readable, and appends do not wait. `awake` is how long this
+    /// process has run, by a clock that nobody sets: a day is not over because the other one was put forward. Merged files are made on
     /// `calm`, threads that make way for others. Returns how many files were merged. May be dropped at any time.
     ///
     /// # Errors
@@ -442,25 +448,39 @@ impl Lake {
         let mut merged = 0;
         for &table in Table::ALL {
             let next = self.table(table)?.lock().await.next_merge().await?;
-            let file = match next {
-                Some(merge) => merge.merged(calm).await.map(|(bytes, rows)| Some((merge, bytes, rows)))?,
+            let made = match next {
+                Some(merge) => Some(merge.merged(calm).await.map(|(bytes, rows)| (merge, bytes, rows))),
                 None => None,
             };
             let mut open = self.table(table)?.lock().await;
-            let count = match file {
-                Some((merge, bytes, rows)) => open.commit_merge(merge, bytes, rows).await?,
-                None => 0,
+            let count = match made.transpose() {
+                Ok(Some((merge, bytes, rows))) => open.commit_merge(merge, bytes, rows).await?,
+                Ok(None) => 0,
+                Err(error) => {
+                    open.leave_alone(&error);
+                    return Err(error);
+                }
             };
             if open.vacuum(now).await? || count > 0 {
                 self.publish(table, &mut open)?;
             }
-            let forgotten = open.forget_versions(KEPT_VERSIONS).await?;
-            if forgotten > 0 {
-                tracing::debug!(table = table.name(), files = forgotten, "removed commits of old versions");
-            }
             merged += count;
         }
         Ok(merged)
+    }
+
+    /// Forgets the commits of old versions that nobody here holds. Whoever copies the lake meanwhile would miss some of what it listed.
+    ///
+    /// # Errors
+    /// [`LakeError::Folder`]; what was forgotten before it stays so.
+    pub async fn forget_versions(&self) -> Result<(), LakeError> {
+        for &table in Table::ALL {
+            let forgotten = self.table(table)?.lock().await.forget_versions(KEPT_VERSIONS).await?;
+            if forgotten > 0 {
+                tracing::debug!(table = table.name(), files = forgotten, "removed commits of old versions");
+            }
+        }
+        Ok(())
     }
 
     async fn append_feed<R: FeedRow + Send + 'static>(&self, rows: Vec<R>) -> Result<u64, LakeError> {

@@ -2,7 +2,7 @@
 //!
 //! Each file that holds such a row is written again without the payload and takes the old one's place in one commit. Then the old
 //! file is removed at once, and with it every file beside it that no version of today refers to and that holds such a row: what
-//! compaction replaced in the last week, and what a crash left. Earlier versions of the table cannot be read there any more, which is
+//! compaction replaced in the last day, and what a crash left. Earlier versions of the table cannot be read there any more, which is
 //! what was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ use super::delta::{LakeTable, NewFile, Replacing, least};
 use super::parquet_file::{Effort, ParquetFile, batches};
 use super::replay::append_of;
 use super::tip::TORN;
-use super::{Lake, LakeError, Snapshot};
+use super::{Lake, LakeError, Snapshot, check};
 
 /// Columns of `events` that a redacted row keeps: where it stands, where it came from and when, and its leaf hash.
 const KEPT: &[&str] = &[
@@ -177,6 +177,9 @@ impl LakeTable {
             let (what, read) = (Arc::clone(redaction), path.clone());
             let rewritten = blocking(table, move || rewrite(table, &read, &what)).await?;
             let Some(rewritten) = rewritten else { continue };
+            if rewritten.is_damaged {
+                return Err(LakeError::Damaged { path });
+            }
             folders.extend(path.parent().map(Path::to_owned));
             if let Some((bytes, rows, redacted)) = rewritten.file {
                 let file = NewFile { bytes, rows, numbers: live.numbers, partition: live.partition };
@@ -387,6 +390,8 @@ fn holds(table: Table, path: &Path, redaction: &Redaction) -> Result<bool, Parqu
 
 /// A file that holds such rows.
 struct Rewritten {
+    /// It is not what was written: what was made of it would be, under a new name.
+    is_damaged: bool,
     /// Bytes, rows and rows that lost their payload; `None` if they had none before.
     file: Option<(Vec<u8>, usize, u64)>,
 }
@@ -395,6 +400,9 @@ struct Rewritten {
 fn rewrite(table: Table, path: &Path, redaction: &Redaction) -> Result<Option<Rewritten>, ParquetError> {
     if !holds(table, path, redaction)? {
         return Ok(None);
+    }
+    if !check::is_as_named(path)? {
+        return Ok(Some(Rewritten { is_damaged: true, file: None }));
     }
     let schema: SchemaRef = table.stored_schema();
     let mut file = ParquetFile::new(&schema, Effort::Kept)?;
@@ -409,5 +417,5 @@ fn rewrite(table: Table, path: &Path, redaction: &Redaction) -> Result<Option<Re
         file.write(&without)?;
     }
     let file = (redacted > 0).then(|| file.finish().map(|bytes| (bytes, rows, redacted))).transpose()?;
-    Ok(Some(Rewritten { file }))
+    Ok(Some(Rewritten { is_damaged: false, file }))
 }

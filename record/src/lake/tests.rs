@@ -333,7 +333,7 @@ fn data_files(dir: &std::path::Path) -> std::collections::BTreeSet<std::path::Pa
 }
 
 #[tokio::test]
-async fn vacuum_removes_what_nobody_has_and_only_versions_of_more_than_a_week_ago_refer_to() {
+async fn vacuum_removes_what_nobody_has_and_only_versions_of_more_than_a_day_ago_refer_to() {
     use engine::clock::{Clock as _, SystemClock};
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(dir.path()).await.unwrap();
@@ -350,20 +350,20 @@ async fn vacuum_removes_what_nobody_has_and_only_versions_of_more_than_a_week_ag
         records.map(|record| record.unwrap().index).collect()
     };
     let all: Vec<u64> = (0..120).collect();
-    let day = Duration::from_secs(86_400);
-    // A process looks once a day, and at its start.
+    let hour = Duration::from_secs(3_600);
+    // A process looks once an hour, and at its start.
     let lake = Lake::open(dir.path()).await.unwrap();
     lake.tidy(now, Duration::ZERO, &Handle::current()).await.unwrap();
-    lake.tidy(now.plus(day * 6), day * 6, &Handle::current()).await.unwrap();
-    assert_eq!(read(&before), all, "a version of this week stays");
+    lake.tidy(now.plus(hour * 20), hour * 20, &Handle::current()).await.unwrap();
+    assert_eq!(read(&before), all, "a version of today stays");
     assert_eq!(read(&lake.pin_at(&before.versions()).await.unwrap()), all);
     assert!(data_files(dir.path()).len() > merged.files(Table::Events).len());
 
     let pinned = lake.pin();
     lake.append_events(0, 120, 123, rows(120, 123)).await.unwrap();
     let lake = Lake::open(dir.path()).await.unwrap();
-    lake.tidy(now.plus(day * 6), Duration::ZERO, &Handle::current()).await.unwrap();
-    lake.tidy(now.plus(day * 8), day * 2, &Handle::current()).await.unwrap();
+    lake.tidy(now.plus(hour * 20), Duration::ZERO, &Handle::current()).await.unwrap();
+    lake.tidy(now.plus(hour * 28), hour * 8, &Handle::current()).await.unwrap();
     let kept: std::collections::BTreeSet<_> = lake.pin().files(Table::Events).iter().cloned().collect();
     assert_eq!(data_files(&std::fs::canonicalize(dir.path()).unwrap()), kept, "nothing else is left on disk");
     assert_eq!(read(&pinned), all, "what is still part of the table stays for whoever has pinned it");
@@ -374,7 +374,7 @@ async fn vacuum_removes_what_nobody_has_and_only_versions_of_more_than_a_week_ag
 }
 
 #[tokio::test]
-async fn a_clock_that_is_put_forward_ends_no_week() {
+async fn a_clock_that_is_put_forward_ends_no_day() {
     use engine::clock::{Clock as _, SystemClock};
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(dir.path()).await.unwrap();
@@ -384,7 +384,8 @@ async fn a_clock_that_is_put_forward_ends_no_week() {
     let before = lake.pin().versions();
     let now = SystemClock.now();
     while lake.tidy(now, Duration::ZERO, &Handle::current()).await.unwrap() > 0 {}
-    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
+    let day = hour * 24;
     let readable = async |lake: &Lake| {
         let records = lake.pin_at(&before).await.unwrap().records(0, &Skip::default()).unwrap();
         records.filter(Result::is_ok).count() == 120
@@ -393,12 +394,12 @@ async fn a_clock_that_is_put_forward_ends_no_week() {
     lake.tidy(now.plus(day * 30), second * 5, &Handle::current()).await.unwrap();
     assert!(readable(&lake).await);
     let lake = Lake::open(dir.path()).await.unwrap();
-    for awake in [Duration::ZERO, second * 5, day * 2] {
+    for awake in [Duration::ZERO, second * 5, hour * 8] {
         lake.tidy(now.plus(day * 30), awake, &Handle::current()).await.unwrap();
         assert!(readable(&lake).await, "after {awake:?}");
     }
     // It is made up for, at twice the pace.
-    lake.tidy(now.plus(day * 30), day * 4, &Handle::current()).await.unwrap();
+    lake.tidy(now.plus(day * 30), hour * 14, &Handle::current()).await.unwrap();
     assert!(!readable(&lake).await);
 }
 

@@ -126,6 +126,15 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
+/// What a target still has to be brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Messages that it neither has nor were given up.
+    pub messages: u64,
+    /// When the first of them was committed.
+    pub since: Option<Timestamp>,
+}
+
 /// Which deliveries to list; what is left out does not restrict.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryFilter {
@@ -327,6 +336,32 @@ impl SqliteStore {
         query.push(" ORDER BY d.id DESC LIMIT ").push_bind(limit(rows));
         let rows = query.build().fetch_all(self.readers()).await.map_err(StoreError::on("list deliveries"))?;
         rows.iter().map(delivery).collect()
+    }
+
+    /// What waits for a target for which the outbox was queued up to message number `queued`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn waiting(&self, target: &str, queued: u64) -> Result<Waiting, StoreError> {
+        let doing = "count messages that wait";
+        // Both are counted in indexes.
+        let row = sqlx::query(
+            "SELECT d.waiting + o.waiting AS messages,
+                    (SELECT committed FROM outbox WHERE seq = coalesce(d.first, o.first)) AS since
+             FROM (SELECT count(*) AS waiting, min(message_seq) AS first FROM deliveries
+                   WHERE target = ?1 AND state IN ('queued', 'retry')) d,
+                  (SELECT count(*) AS waiting, min(seq) AS first FROM outbox WHERE seq > ?2) o",
+        )
+        .bind(target)
+        .bind(number("sequence number", queued)?)
+        .fetch_one(self.readers())
+        .await
+        .map_err(StoreError::on(doing))?;
+        let since: Option<i64> = column(&row, "since")?;
+        Ok(Waiting {
+            messages: column(&row, "messages").map(unsigned)?,
+            since: since.map(Timestamp::from_micros),
+        })
     }
 
     /// A delivery by id.

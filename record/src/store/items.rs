@@ -208,6 +208,12 @@ impl SqliteStore {
         !self.shared.items.all().is_empty() || self.shared.items.unsure.load(Ordering::SeqCst)
     }
 
+    /// Since when all items are remembered, if some were handed over: what came before may have been forgotten.
+    #[must_use]
+    pub fn items_since(&self) -> Option<Timestamp> {
+        self.shared.items.all().iter().map(|set| set.first_time).min()
+    }
+
     /// How many sets of items were forgotten before their time since the start, as too many came after them.
     #[must_use]
     pub fn item_sets_made_room(&self) -> u64 {
@@ -358,5 +364,6 @@ mod tests {
         assert_eq!(known.len(), SETS_MAX);
         assert_eq!(store.item_sets_made_room(), 1);
         assert!(!known.contains_key(&items(0..1)[0].0));
+        assert_eq!(store.items_since(), Some(items(1..2)[0].1.received), "what came before is asked of the lake");
     }
 }

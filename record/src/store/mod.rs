@@ -31,7 +31,7 @@ use sqlx::{Connection, SqlitePool};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use coverage::{ForgottenDuplicates, StoredDeadLetter, StoredWindow};
-pub use deliveries::{Attempt, AttemptOutcome, Delivery, DeliveryChange, DeliveryFilter, DeliveryState, Due};
+pub use deliveries::{Attempt, AttemptOutcome, Delivery, DeliveryChange, DeliveryFilter, DeliveryState, Due, Waiting};
 pub use excepted::StoredExcepted;
 pub use findings::{FindingFilter, IncidentFilter, StoredFinding, StoredIncident, StoredMessage, StoredStep};
 pub use ledger::{Counts, Pack, RuleText};

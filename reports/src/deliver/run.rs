@@ -4,6 +4,7 @@
 //! [`super::retry`], and order within an incident by the outbox.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,18 @@ pub enum TargetState {
     },
 }
 
+/// How a target does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TargetStatus {
+    /// Its name.
+    #[serde(rename = "target")]
+    pub name: String,
+    /// Whether it is sent to.
+    pub state: TargetState,
+    /// Messages that were given up since this deliverer was made.
+    pub given_up: u64,
+}
+
 #[derive(Debug)]
 struct Pace {
     state: TargetState,
@@ -96,6 +109,7 @@ impl Pace {
 struct Lane {
     sender: Sender,
     pace: Mutex<Pace>,
+    given_up: AtomicU64,
     registered: tokio::sync::OnceCell<()>,
 }
 
@@ -144,7 +158,9 @@ impl<O: Outbox> Deliverer<O> {
             .into_iter()
             .map(|target| {
                 let sender = Sender::new(target, options.timeouts)?;
-                Ok(Arc::new(Lane { sender, pace: Mutex::new(Pace::FRESH), registered: tokio::sync::OnceCell::new() }))
+                let pace = Mutex::new(Pace::FRESH);
+                let registered = tokio::sync::OnceCell::new();
+                Ok(Arc::new(Lane { sender, pace, given_up: AtomicU64::new(0), registered }))
             })
             .collect();
         Ok(Self { outbox, lanes: lanes?.into(), options, nudge: Arc::new(Notify::new()) })
@@ -155,10 +171,15 @@ impl<O: Outbox> Deliverer<O> {
         self.nudge.notify_waiters();
     }
 
-    /// Every target's name and state.
+    /// How every target does.
     #[must_use]
-    pub fn states(&self) -> Vec<(String, TargetState)> {
-        self.lanes.iter().map(|lane| (lane.sender.target.name.clone(), lane.pace().state.clone())).collect()
+    pub fn states(&self) -> Vec<TargetStatus> {
+        let status = |lane: &Arc<Lane>| TargetStatus {
+            name: lane.sender.target.name.clone(),
+            state: lane.pace().state.clone(),
+            given_up: lane.given_up.load(Ordering::Relaxed),
+        };
+        self.lanes.iter().map(status).collect()
     }
 
     /// Sends to a paused or disabled target again. Returns whether there is such a target.
@@ -282,6 +303,9 @@ impl<O: Outbox> Deliverer<O> {
                 match self.outbox.record(attempted.delivery, &attempted.receipt).await {
                     Ok(()) => {
                         Failpoint::DeliverAfterReceipt.pass();
+                        if attempted.verdict == Verdict::DeadLetter {
+                            lane.given_up.fetch_add(1, Ordering::Relaxed);
+                        }
                         recorded = true;
                     }
                     Err(error) => failed = Some(error),

@@ -2,7 +2,7 @@
 
 use pipeproof_engine::time::Timestamp;
 use pipeproof_record::store::{
-    Attempt, AttemptOutcome, DeliveryFilter, DeliveryState as Stored, SqliteStore, StoreError,
+    Attempt, AttemptOutcome, DeliveryFilter, DeliveryState as Stored, SqliteStore, StoreError, Waiting,
 };
 
 use super::outbox::{Due, Outbox, Queued};
@@ -73,6 +73,14 @@ impl Outbox for SqliteStore {
         };
         self.record_attempt(delivery, &attempt).await.map(|_| ())
     }
+}
+
+/// What a registered target still has to be brought, queued for it or not yet.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn waiting(store: &SqliteStore, target: &str) -> Result<Waiting, StoreError> {
+    store.waiting(target, store.cursor(&queue_cursor(target)).await?).await
 }
 
 /// Queues for the target what was committed since. Repeating a part after a crash queues nothing twice.
@@ -190,6 +198,31 @@ mod tests {
         let store = SqliteStore::open(&scene.dir.path().join("store.db"), Arc::clone(&scene.clock) as _).await.unwrap();
         store.register("early").await.unwrap();
         assert_eq!(Outbox::due(&store, "early", START, 100).await.unwrap().messages.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_waits_counts_from_its_commit_on_whether_it_is_queued_or_not() {
+        let mut scene = Scene::new().await;
+        scene.store.register("hook").await.unwrap();
+        let after = |secs| START.plus(Duration::from_secs(secs));
+        let waits = async |scene: &Scene| {
+            let Waiting { messages, since } = waiting(&scene.store, "hook").await.unwrap();
+            (messages, since)
+        };
+        assert_eq!(waits(&scene).await, (0, None));
+        scene.commit(&["a-1"]).await;
+        scene.clock.advance(Duration::from_secs(5));
+        scene.commit(&["b-1"]).await;
+        assert_eq!(waits(&scene).await, (2, Some(START)), "nothing is queued yet");
+        scene.clock.advance(Duration::from_secs(5));
+        let due = scene.due("hook").await;
+        assert_eq!(waits(&scene).await, (2, Some(START)));
+        scene.commit(&["c-1"]).await;
+        assert_eq!(waits(&scene).await, (3, Some(START)));
+        scene.store.record(due[0].delivery, &receipt(&due[0], DeliveryState::Delivered)).await.unwrap();
+        assert_eq!(waits(&scene).await, (2, Some(after(5))));
+        scene.store.record(due[1].delivery, &receipt(&due[1], DeliveryState::Dead)).await.unwrap();
+        assert_eq!(waits(&scene).await, (1, Some(after(10))));
     }
 
     #[tokio::test]

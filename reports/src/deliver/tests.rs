@@ -162,7 +162,7 @@ async fn a_receiver_that_is_gone_is_disabled_until_somebody_resumes_it() {
     let scene = scene(vec![target("hook", &receiver.url())]).await;
     scene.outbox.enqueue(message("m-1", None));
     assert_eq!(scene.deliverer.run_once().await.unwrap(), None);
-    assert!(matches!(scene.deliverer.states()[0].1, TargetState::Disabled { .. }));
+    assert!(matches!(scene.deliverer.states()[0].state, TargetState::Disabled { .. }));
     scene.clock.advance(Duration::from_secs(86_400));
     scene.deliverer.run_once().await.unwrap();
     assert_eq!(receiver.received().len(), 1);
@@ -180,11 +180,11 @@ async fn refused_credentials_pause_the_target_and_lose_nothing() {
     }
     let next = scene.deliverer.run_once().await.unwrap();
     assert_eq!(next, Some(START.plus(Duration::from_secs(900))));
-    assert!(matches!(scene.deliverer.states()[0].1, TargetState::Paused { .. }));
+    assert!(matches!(scene.deliverer.states()[0].state, TargetState::Paused { .. }));
     assert_eq!(receiver.received().len(), 1);
     scene.run_out().await;
     assert_eq!(scene.states(), ["retry", "retry", "delivered", "delivered", "delivered"]);
-    assert_eq!(scene.deliverer.states()[0].1, TargetState::Active);
+    assert_eq!(scene.deliverer.states()[0].state, TargetState::Active);
 }
 
 #[tokio::test]
@@ -198,6 +198,7 @@ async fn redirects_are_not_followed_and_wrong_payloads_are_dead_letters() {
     }
     scene.run_out().await;
     assert_eq!(scene.states(), ["dead", "dead", "delivered"]);
+    assert_eq!(scene.deliverer.states()[0].given_up, 2);
     assert!(other.received().is_empty());
 }
 
@@ -273,7 +274,7 @@ async fn egress_refuses_a_name_that_points_inside() {
     scene.deliverer.run_once().await.unwrap();
     let error = scene.outbox.receipts()[0].error.clone().unwrap();
     assert!(error.contains("allow_private"), "{error}");
-    assert!(matches!(scene.deliverer.states()[0].1, TargetState::Paused { .. }));
+    assert!(matches!(scene.deliverer.states()[0].state, TargetState::Paused { .. }));
     assert!(receiver.received().is_empty());
 }
 

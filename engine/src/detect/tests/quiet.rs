@@ -31,4 +31,5 @@ fn where_too_much_would_have_to_be_remembered_it_is_rather_said_twice() {
     assert_eq!((found(&mut detector, 0, "x/one"), found(&mut detector, 1, "x/one")), (1, 0));
     assert_eq!((found(&mut detector, 2, "x/two"), found(&mut detector, 3, "x/two")), (1, 1));
     assert_eq!(detector.counters().evicted, 2, "and counted");
+    assert_eq!(detector.counters().quiet_unkept, 2, "as what it is");
 }

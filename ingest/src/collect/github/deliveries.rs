@@ -349,13 +349,14 @@ impl Collector for Deliveries {
                 Err(error) => return Err(error),
             }
         }
-        let fresh = Walk {
-            top: new.iter().map(|delivery| delivery.id).max().unwrap_or(cursor.done),
-            began: now,
-            whole: true,
-            page: String::new(),
-        };
+        let fresh = Walk { top: cursor.done, began: now, whole: true, page: String::new() };
         let mut walk = cursor.walk.take().unwrap_or(fresh);
+        // Of a busy hook the first pages may have nothing that is settled. One that ended late may stand below settled ones: the next
+        // walk comes as far as that again.
+        walk.top = new.iter().map(|delivery| delivery.id).fold(walk.top, u64::max);
+        if let Some(late) = all.iter().filter(|delivery| !settled(delivery)).map(|delivery| delivery.id).min() {
+            walk.top = walk.top.min(late.saturating_sub(1)).max(cursor.done);
+        }
         walk.whole &= !asked_again && page.lost.is_empty();
         match listed.next.filter(|_| !ends) {
             Some(next) => {

@@ -79,6 +79,44 @@ async fn what_may_still_be_on_its_way_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_walk_whose_first_page_is_too_young_ends_the_next_one_all_the_same() {
+    let script = Script::new();
+    let held = Arc::new(Here::default());
+    held.know(["g11", "g12", "g13"]);
+    let second = "/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2";
+    let next = [("link", format!("<https://api.example{second}>; rel=\"next\""))];
+    let next: Vec<_> = next.iter().map(|(name, link)| (*name, link.as_str())).collect();
+    script.json_with(LIST, &list(&[entry(14, "g14", 5)]), &next);
+    script.json(second, &list(&[entry(12, "g12", 100), entry(11, "g11", 200)]));
+    let collector = collector(&script, &held, false);
+    let mut cursors = Cursors::default();
+    for _ in 0..2 {
+        cursors.extend(collector.page(&cursors, at(NOW)).await.unwrap().cursors);
+    }
+    script.asked();
+    script.json_with(LIST, &list(&[entry(13, "g13", 70), entry(12, "g12", 100)]), &next);
+    let page = collector.page(&cursors, at(NOW)).await.unwrap();
+    assert_eq!(page.next, Next::After(Duration::from_secs(60)), "what was read is not read again");
+    assert_eq!(script.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn one_that_ended_late_is_not_passed_because_a_later_one_ended_before() {
+    let script = Script::new();
+    let held = Arc::new(Here::default());
+    held.know(["g12", "g15"]);
+    script.json(LIST, &list(&[entry(15, "g15", 61), entry(14, "g14", 51), entry(12, "g12", 100)]));
+    delivery(&script, 14, "g14");
+    let collector = collector(&script, &held, false);
+    let mut cursors = Cursors::default();
+    let page = collector.page(&cursors, at(NOW)).await.unwrap();
+    assert!(page.items.is_empty());
+    cursors.extend(page.cursors);
+    let page = collector.page(&cursors, at(NOW + 10)).await.unwrap();
+    assert_eq!(page.items.len(), 1);
+}
+
+#[tokio::test]
 async fn redelivery_is_asked_for_where_it_is_wanted() {
     let script = Script::new();
     script.json(LIST, &list(&[entry(13, "g1", 100)]));
