@@ -223,6 +223,8 @@ impl LakeTable {
         // Every version stays readable by its log; only data files go.
         let properties = CommitProperties::default().with_cleanup_expired_logs(Some(false));
         let vacuum = self.delta.clone().vacuum().with_retention_period(kept).with_mode(VacuumMode::Full);
+        // Delta asks for a week, for writers that do not know of each other: here is one, and it holds the table.
+        let vacuum = vacuum.with_enforce_retention_duration(false);
         let vacuum = vacuum.with_clock(Arc::new(At(now))).with_keep_versions(&self.held());
         let (delta, metrics) = vacuum.with_commit_properties(properties).await.map_err(done)?;
         self.delta = delta;

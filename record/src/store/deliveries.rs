@@ -358,10 +358,7 @@ impl SqliteStore {
         .await
         .map_err(StoreError::on(doing))?;
         let since: Option<i64> = column(&row, "since")?;
-        Ok(Waiting {
-            messages: column(&row, "messages").map(unsigned)?,
-            since: since.map(Timestamp::from_micros),
-        })
+        Ok(Waiting { messages: column(&row, "messages").map(unsigned)?, since: since.map(Timestamp::from_micros) })
     }
 
     /// A delivery by id.
