@@ -141,6 +141,7 @@ async fn what_waits_for_the_archive_comes_into_the_lake_once_and_in_order() {
         (position(&status, "detected") >= position(&status, "durable")).then_some(())
     })
     .await;
+    let mut log = server.log();
     server.kill();
     let server = Setup::new().on(&data).start();
     server.settled().await;
@@ -148,4 +149,7 @@ async fn what_waits_for_the_archive_comes_into_the_lake_once_and_in_order() {
     assert_eq!(server.sql(counts).await, [[json!(all), json!(all), json!(all)]]);
     let status = server.get("/v1/status").await;
     assert_eq!(status["counts"]["duplicates"], 1, "{status}");
+    // What was decoded ahead fits what was written: a gap would be refused, and made good from the next turn on.
+    log.extend(server.log());
+    assert!(!log.iter().any(|line| line.contains("cannot go on")), "{log:#?}");
 }
