@@ -41,7 +41,7 @@ use crate::intake::identity::Identities;
 use crate::intake::inputs::Inputs;
 use crate::metrics::Metrics;
 use crate::public_address::PublicAddress;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Registry, RegistryError};
 use crate::roles;
 use crate::roles::Retention;
 use crate::rules::{ChangeError, RuleSets, SetError};
@@ -510,10 +510,22 @@ impl Shared {
 
     /// Keeps the registry beside its log position; a failure costs time at the next start, nothing else.
     pub(crate) fn save_registry(&self) {
-        let copy = self.registry().clone();
-        if let Err(error) = copy.save(&self.data.join("registry.json"), &self.secret_keys.token) {
+        if let Err(error) = self.try_save_registry() {
             tracing::warn!(error = %crate::chain(&error), "cannot save the registry");
         }
+    }
+
+    /// Keeps the registry as it stands now, before records go that a start would read for it: from the lake that takes longer the more
+    /// there is.
+    pub(crate) async fn keep_registry(&self) -> Result<(), NodeError> {
+        let _turn = self.administration.lock().await;
+        self.try_save_registry().map_err(NodeError::part("save the registry"))
+    }
+
+    /// Whoever calls it has the turn of administration, or is alone.
+    fn try_save_registry(&self) -> Result<(), RegistryError> {
+        let copy = self.registry().clone();
+        copy.save(&self.data.join("registry.json"), &self.secret_keys.token)
     }
 
     /// Waits until detection has passed `index`, for at most `limit`. False if it has not.

@@ -11,16 +11,13 @@ use pipeproof_engine::record::{Authenticity, CollectionMode, Envelope, Record};
 use pipeproof_engine::rule::{Rule, RuleState, SqlRule};
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::{Timestamp, micros};
-use pipeproof_record::lake::{Skip, Snapshot};
+use pipeproof_record::lake::Snapshot;
 use pipeproof_record::sql::RuleSql;
 use tokio::runtime::Handle;
 
 use super::Request;
 use crate::node::{NodeError, PARTITION};
 use crate::roles::sql_record;
-
-/// 9999-12-31: later than anything was received.
-const END_OF_DAYS: Timestamp = Timestamp::from_secs(253_402_214_400);
 
 /// Rules that ask the lake: what they answered live is in the log and read from there. Those that never ran are run now, over
 /// what had been received when their time would have come.
@@ -104,9 +101,8 @@ impl<'a> SqlRuns<'a> {
 
 /// The digests of rules that have runs in the log.
 fn digests_that_ran(lake: &Snapshot) -> Result<BTreeSet<String>, NodeError> {
-    let skip = Skip { before: Some(END_OF_DAYS), kept: Some(OWN_SOURCE.to_owned()) };
     let mut digests = BTreeSet::new();
-    for stored in lake.records(PARTITION, &skip).map_err(NodeError::part("read the lake"))? {
+    for stored in lake.records_from(PARTITION, OWN_SOURCE, 0).map_err(NodeError::part("read the lake"))? {
         let stored = stored.map_err(NodeError::part("read the lake"))?;
         // Ticks are most of them.
         if stored.body.starts_with(br#"{"kind":"sql-run""#)

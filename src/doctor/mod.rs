@@ -21,7 +21,7 @@ use pipeproof_engine::rule::Rule;
 use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::log::Log;
-use pipeproof_record::lake::{RedactedRecord, Skip, Snapshot};
+use pipeproof_record::lake::{RedactedRecord, Snapshot};
 use pipeproof_record::store::ForgottenDuplicates;
 use pipeproof_reports::checkpoint::Checkpoint;
 use serde::Serialize;
@@ -274,7 +274,7 @@ const DEPLOYED: &[u8] = br#"{"kind":"rules-deployed""#;
 fn remembering(shared: &Shared, lake: &Snapshot) -> Result<BTreeSet<String>, NodeError> {
     let mut rules = BTreeSet::new();
     add_remembering(shared.rules.head().plan(), &mut rules);
-    for set in replayed_sets(shared, lake)? {
+    for set in replayed_sets(lake)? {
         let plan = kept_plan(shared.rules.root(), &set);
         let plan = plan.map_err(NodeError::part("read a set of rules that was in force"))?;
         add_remembering(&plan, &mut rules);
@@ -283,11 +283,9 @@ fn remembering(shared: &Shared, lake: &Snapshot) -> Result<BTreeSet<String>, Nod
 }
 
 /// The sets that a replay of the lake switches to, as detection did.
-fn replayed_sets(shared: &Shared, lake: &Snapshot) -> Result<BTreeSet<String>, NodeError> {
-    // Of what others sent, today's at most is read.
-    let skip = Skip { before: Some(shared.clock.now()), kept: Some(OWN_SOURCE.to_owned()) };
+fn replayed_sets(lake: &Snapshot) -> Result<BTreeSet<String>, NodeError> {
     let mut sets = BTreeSet::new();
-    for stored in lake.records(PARTITION, &skip).map_err(NodeError::part("read the lake"))? {
+    for stored in lake.records_from(PARTITION, OWN_SOURCE, 0).map_err(NodeError::part("read the lake"))? {
         let stored = stored.map_err(NodeError::part("read the lake"))?;
         // Ticks are most of them.
         if !stored.body.starts_with(DEPLOYED) {

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use pipeproof_engine::control::{Control, OWN_SOURCE};
 use pipeproof_engine::record::{LeafParts, Record};
-use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::log::Log;
-use pipeproof_record::lake::{Lake, Skip, Snapshot};
+use pipeproof_record::lake::{Lake, Snapshot};
 
 use crate::node::{NodeError, PARTITION};
 use crate::registry::Registry;
@@ -69,12 +68,10 @@ pub(crate) fn fold_registry(
 /// Folds in the control records before `to` that the lake has.
 fn from_lake(registry: &mut Registry, to: u64, lake: &Snapshot) -> Result<(), NodeError> {
     let doing = "read the lake for the registry";
-    // Files of other sources are not opened.
-    let skip = Skip { before: Some(Timestamp::MAX), kept: Some(OWN_SOURCE.to_owned()) };
-    for stored in lake.records(PARTITION, &skip).map_err(NodeError::part(doing))? {
+    for stored in lake.records_from(PARTITION, OWN_SOURCE, registry.position).map_err(NodeError::part(doing))? {
         let stored = stored.map_err(NodeError::part(doing))?;
         let index = stored.index;
-        if (registry.position..to).contains(&index)
+        if index < to
             && let Ok(record) = stored.decode()
             && let Ok(control) = serde_json::from_slice::<Control>(&record.body)
         {

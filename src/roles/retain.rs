@@ -53,6 +53,8 @@ async fn retire(shared: &Arc<Shared>) -> Result<(), NodeError> {
     if below <= before {
         return Ok(());
     }
+    // After a crash the copy is older, and the rest is read behind it.
+    shared.keep_registry().await?;
     let first = shared.log.retire(below).await.map_err(NodeError::part("retire segments of the log"))?;
     if first > before {
         tracing::info!(from = before, to = first, "retired records of the log; their hashes stay");
@@ -63,7 +65,9 @@ async fn retire(shared: &Arc<Shared>) -> Result<(), NodeError> {
 
 /// Index up to which the log may go: past a limit, and passed by detection, lake, registry and seal.
 fn due(shared: &Shared) -> Result<u64, NodeError> {
-    let passed = (*shared.archived.borrow()).min(*shared.detected.borrow()).min(*shared.sealed.borrow());
+    let passed =
+        [*shared.archived.borrow(), *shared.detected.borrow(), *shared.sealed.borrow(), shared.registry().position];
+    let passed = passed.into_iter().min().unwrap_or(0);
     let oldest = shared.clock.now().minus(shared.retention.age);
     let last_received = |end| last_received(shared, end);
     end_of_due(&shared.log.segments(), passed, shared.retention.bytes, oldest, last_received)

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{
     PATIENCE, Server, Setup, copy_folder, eventually, expect_exit, files, now, position, run, stderr, token_of,
@@ -175,6 +175,43 @@ async fn leaf_hashes_of_retired_records_are_derived_from_the_lake() {
     server.settled().await;
     let doctor = server.api(Method::POST, "/v1/doctor", Some(json!({}))).await.json();
     assert_eq!(doctor["holds"], json!(true), "{doctor}");
+}
+
+/// Years of events must not make a start after a crash longer, when senders already wait.
+#[tokio::test]
+async fn a_start_reads_nothing_of_the_lake_that_others_sent() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let server = Setup::new().config(RETIRES_AT_ONCE).on(&data).start();
+    let token = token_of(&server.add_source("any", "json", &[]));
+    let padding = "x".repeat(200_000);
+    for number in 0..16 {
+        server.send("any", &token, json!({ "n": number, "padding": padding }).to_string()).await.expect(200);
+    }
+    server.settled().await;
+    eventually("records are retired", || async {
+        (position(&server.get("/v1/status").await, "log_first") > 4).then_some(())
+    })
+    .await;
+    server.kill();
+
+    let registry = data.join("registry.json");
+    let copy: Value = serde_json::from_slice(&fs::read(&registry).unwrap()).unwrap();
+    let first = segments(&data).iter().find_map(|path| path.file_stem()?.to_str()?.parse::<u64>().ok()).unwrap();
+    assert!(first > 4, "{first}");
+    assert!(position(&copy, "position") >= first, "the copy is behind what was retired: {copy}");
+    // Without the copy what we did ourselves is read from the lake, and nothing else.
+    fs::remove_file(registry).unwrap();
+    let of_others: Vec<_> = files(&data.join("lake/events"))
+        .into_iter()
+        .filter(|path| path.parent().is_some_and(|source| source.ends_with("any")))
+        .collect();
+    assert!(!of_others.is_empty());
+    for path in of_others {
+        fs::write(path, "not a file of the lake").unwrap();
+    }
+    let server = Setup::new().config(RETIRES_AT_ONCE).on(&data).start();
+    server.send("any", &token, json!({ "n": 16 }).to_string()).await.expect(200);
 }
 
 #[tokio::test]

@@ -92,6 +92,24 @@ impl Snapshot {
         self.records_in(partition, |path| !skip.leaves_out(path))
     }
 
+    /// The records of one source from an index on, in the order of the log. Files of other sources are not opened, nor those that hold
+    /// earlier records alone.
+    ///
+    /// # Errors
+    /// [`LakeError::Name`] for a file that no version of this program wrote.
+    pub fn records_from(
+        &self,
+        partition: u32,
+        source: &str,
+        from: u64,
+    ) -> Result<impl Iterator<Item = Result<StoredRecord, LakeError>> + use<>, LakeError> {
+        let folder = folder_name(source);
+        let is_read =
+            |path: &Path| folders(path).1 == Some(folder.as_str()) && append_of(path).is_none_or(|end| end > from);
+        let records = self.records_in(partition, is_read)?;
+        Ok(records.filter(move |record| record.as_ref().map_or(true, |record| record.index >= from)))
+    }
+
     /// The records of a partition in the files that may hold what is wanted, in the order of the log.
     ///
     /// # Errors

@@ -528,6 +528,23 @@ async fn the_lake_is_read_back_as_the_log_it_came_from() {
     let nothing = Snapshot::read_only(empty.path()).await.unwrap();
     assert!(nothing.records(0, &Skip::default()).unwrap().next().is_none());
     assert!(std::fs::read_dir(empty.path()).unwrap().next().is_none(), "nothing was made");
+
+    // Of one source from one record on: nothing else is opened.
+    let hers = |from: u64| expected.iter().copied().filter(move |index| *index >= from && index % 2 == 0);
+    for from in [0, 39, 40, 41, 400, 600] {
+        let records = snapshot.records_from(0, "acme", from).unwrap();
+        let indices: Vec<u64> = records.map(|record| record.unwrap().index).collect();
+        assert_eq!(indices, hers(from).collect::<Vec<_>>(), "from {from}");
+    }
+    let (own, others): (Vec<_>, Vec<_>) =
+        snapshot.files(Table::Events).iter().partition(|path| path.parent().unwrap().ends_with("acme"));
+    let (later, earlier): (Vec<_>, Vec<_>) = own.into_iter().partition(|path| replay::append_of(path) == Some(500));
+    for path in others.into_iter().chain(earlier) {
+        std::fs::remove_file(path).unwrap();
+    }
+    assert!(!later.is_empty());
+    let records = snapshot.records_from(0, "acme", 41).unwrap();
+    assert_eq!(records.map(|record| record.unwrap().index).collect::<Vec<_>>(), hers(41).collect::<Vec<_>>());
 }
 
 fn changes(folder: &std::path::Path) -> Vec<(std::path::PathBuf, std::time::SystemTime)> {
