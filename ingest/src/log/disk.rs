@@ -74,23 +74,38 @@ pub trait DiskFile: Send + fmt::Debug {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// Appends entries of one length to a side file, making it if it is not there. Durable when this returns, by content and by name: where an
+/// earlier call made the file and then failed, its name may not be.
+pub(super) fn append_entries(disk: &dyn Disk, name: &str, entry_bytes: usize, entries: &[u8]) -> io::Result<()> {
+    let mut file = match disk.open(name, true) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(name)?,
+        other => other?,
+    };
+    // Over what is left of an entry that was never finished.
+    let whole = file.size()? / entry_bytes as u64;
+    file.write_at(whole * entry_bytes as u64, entries)?;
+    file.sync()?;
+    disk.sync_names()
+}
+
 /// A real folder.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Opens the folder, creating it and syncing its parent if it is new.
+    /// Opens the folder, creating it if it is new, and syncs the folders that its name and that of its parent stand in: an earlier
+    /// call may have made them and then failed.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let new: Vec<&Path> =
-            path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
+        let new = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).count();
         std::fs::create_dir_all(path)?;
-        for folder in new {
+        for folder in path.ancestors().take(new.max(2)).filter(|folder| !folder.as_os_str().is_empty()) {
             // A name is durable only once the folder it stands in is.
-            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+            let Some(parent) = folder.parent() else { break };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            File::open(parent)?.sync_all()?;
         }
         Ok(Self(path.to_owned()))
     }

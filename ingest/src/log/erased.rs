@@ -10,7 +10,7 @@ use std::io;
 use engine::merkle::Hash;
 use pipeproof_engine as engine;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, append_entries};
 use super::frame;
 
 /// Name of the file.
@@ -34,14 +34,6 @@ pub(crate) struct Place {
 
 /// Notes that these records are to have no payload. Durable when this returns.
 pub(crate) fn mark(disk: &dyn Disk, records: &[(u64, Hash)]) -> io::Result<()> {
-    let mut file = match disk.open(FILE, true) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = disk.create(FILE)?;
-            disk.sync_names()?;
-            file
-        }
-        other => other?,
-    };
     let mut entries = Vec::with_capacity(records.len() * ENTRY_BYTES);
     for (index, hash) in records {
         let start = entries.len();
@@ -50,10 +42,7 @@ pub(crate) fn mark(disk: &dyn Disk, records: &[(u64, Hash)]) -> io::Result<()> {
         let crc = crc32c::crc32c(entries.get(start..).unwrap_or_default());
         entries.extend_from_slice(&crc.to_le_bytes());
     }
-    // Over what is left of an entry that was never finished.
-    let whole = file.size()? / ENTRY_BYTES as u64;
-    file.write_at(whole * ENTRY_BYTES as u64, &entries)?;
-    file.sync()
+    append_entries(disk, FILE, ENTRY_BYTES, &entries)
 }
 
 /// The records of the file with their leaf hashes. A damaged entry is none: its record is then taken for a damaged one.
@@ -103,5 +92,17 @@ mod tests {
         bent[50] ^= 1;
         assert_eq!(read(&bent).len(), 2);
         assert_eq!(read(&bytes[..bytes.len() - 1]).len(), 2);
+    }
+
+    #[test]
+    fn a_mark_is_there_after_a_power_cut_also_if_the_one_before_failed_at_any_sync() {
+        for syncs in 0..2 {
+            let disk = MemoryDisk::default();
+            disk.set_syncs(Some(syncs));
+            assert!(mark(&disk, &[(3, [1; 32])]).is_err(), "{syncs} syncs are too few");
+            disk.set_syncs(None);
+            mark(&disk, &[(3, [1; 32])]).unwrap();
+            assert_eq!(read(&disk.crashed(0).bytes(FILE)), BTreeMap::from([(3, [1; 32])]), "after {syncs} syncs");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::disk::Disk;
+use super::disk::{Disk, append_entries};
 
 /// Name of the file.
 pub(crate) const FILE: &str = "retired";
@@ -11,20 +11,9 @@ const ENTRY_BYTES: usize = 12;
 
 /// Notes that records below `first` are no longer kept as data. Durable when this returns.
 pub(crate) fn mark(disk: &dyn Disk, first: u64) -> io::Result<()> {
-    let mut file = match disk.open(FILE, true) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = disk.create(FILE)?;
-            disk.sync_names()?;
-            file
-        }
-        other => other?,
-    };
     let mut entry = first.to_le_bytes().to_vec();
     entry.extend_from_slice(&crc32c::crc32c(&first.to_le_bytes()).to_le_bytes());
-    // Over what is left of an entry that was never finished.
-    let whole = file.size()? / ENTRY_BYTES as u64;
-    file.write_at(whole * ENTRY_BYTES as u64, &entry)?;
-    file.sync()
+    append_entries(disk, FILE, ENTRY_BYTES, &entry)
 }
 
 /// Index of the first record that was not retired; 0 if none was.
@@ -35,4 +24,22 @@ pub(crate) fn read(bytes: &[u8]) -> u64 {
         (crc == crc32c::crc32c(index).to_le_bytes()).then(|| u64::from_le_bytes(*index))
     });
     valid.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory_disk::MemoryDisk;
+    use super::*;
+
+    #[test]
+    fn a_mark_is_there_after_a_power_cut_also_if_the_one_before_failed_at_any_sync() {
+        for syncs in 0..2 {
+            let disk = MemoryDisk::default();
+            disk.set_syncs(Some(syncs));
+            assert!(mark(&disk, 7).is_err(), "{syncs} syncs are too few");
+            disk.set_syncs(None);
+            mark(&disk, 9).unwrap();
+            assert_eq!(read(&disk.crashed(0).bytes(FILE)), 9, "after {syncs} syncs");
+        }
+    }
 }

@@ -4,13 +4,14 @@
 //! empty itself. Here a file is written beside its place, synced, moved into place by one rename or link, and its folder
 //! synced; so whatever a later commit refers to is there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -215,17 +216,37 @@ fn make_folder_of(path: &FilePath) -> io::Result<()> {
     path.parent().map_or(Ok(()), make_folder)
 }
 
-/// Creates a folder and those above it, each synced into the one above it.
+/// Folders that this process has seen synced into the ones above them.
+static SYNCED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// As many as are remembered; one that is not is synced once more.
+const SYNCED_MAX: usize = 10_000;
+
+/// Creates a folder and those above it, each synced into the one above it. One that is there may have been made by a call that failed
+/// behind it, or is under way: it is synced all the same, once.
 pub(super) fn make_folder(folder: &FilePath) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
+    make_folder_with(folder, &mut |folder| sync_folder_of(folder))
+}
+
+fn make_folder_with(folder: &FilePath, sync: &mut dyn FnMut(&FilePath) -> io::Result<()>) -> io::Result<()> {
+    let synced = || SYNCED.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_there = folder.as_os_str().is_empty() || folder.is_dir();
+    if is_there && (folder.as_os_str().is_empty() || synced().contains(folder)) {
         return Ok(());
     }
-    make_folder_of(folder)?;
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    if !is_there {
+        folder.parent().map_or(Ok(()), |parent| make_folder_with(parent, sync))?;
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
     }
-    sync_folder_of(folder)
+    sync(folder)?;
+    let mut synced = synced();
+    if synced.len() >= SYNCED_MAX {
+        synced.clear();
+    }
+    synced.insert(folder.to_owned());
+    Ok(())
 }
 
 fn sync_file_and_folder(path: &FilePath) -> io::Result<()> {
@@ -264,6 +285,28 @@ mod tests {
 
     fn at(dir: &tempfile::TempDir, name: &str) -> Path {
         Path::from_absolute_path(dir.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_folder_whose_name_could_not_be_synced_is_synced_the_next_time_and_then_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("2026-01-01/acme");
+        let mut synced = Vec::new();
+        for fails_at in [Some("2026-01-01"), Some("acme"), None, None] {
+            let mut sync = |path: &FilePath| {
+                if fails_at.is_some_and(|name| path.ends_with(name)) {
+                    return Err(io::ErrorKind::Other.into());
+                }
+                synced.push(path.to_owned());
+                Ok(())
+            };
+            assert_eq!(make_folder_with(&folder, &mut sync).is_err(), fails_at.is_some());
+        }
+        synced.retain(|path| path != dir.path());
+        assert_eq!(synced, [folder.parent().unwrap(), &folder], "in this order");
+        fs::remove_dir(&folder).unwrap();
+        make_folder(&folder).unwrap();
+        assert!(folder.is_dir(), "one that was removed is made again");
     }
 
     #[tokio::test]
