@@ -134,12 +134,12 @@ async fn command(arguments: Arguments) -> Result<(), Failure> {
 fn start_logging(arguments: &Arguments) {
     use tracing_subscriber::EnvFilter;
     let serving = matches!(arguments.command, Command::Serve(_));
-    // The table library tells every step it takes, at length: what fails reaches us as an error anyway.
+    // The table library tells every step it takes, at length, and errors of its own twice: what fails reaches us as an error anyway.
     // Its vacuum says at every turn that keeping versions, which we ask for and test, is new in it.
     let default = if serving {
-        "info,buoyant_kernel=warn,deltalake=warn,deltalake_core::operations::vacuum=error"
+        "info,buoyant_kernel=off,deltalake=warn,deltalake_core::operations::vacuum=error"
     } else {
-        "warn,deltalake_core::operations::vacuum=error"
+        "warn,buoyant_kernel=off,deltalake_core::operations::vacuum=error"
     };
     let filter = EnvFilter::try_from_env("PIPEPROOF_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

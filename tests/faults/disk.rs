@@ -43,16 +43,18 @@ impl Drop for SmallDisk {
 fn told_once(row: &mut Row, server: &Server, from: usize, cause: &str) {
     let lines = server.log();
     let mut told: BTreeMap<String, u64> = BTreeMap::new();
-    for line in lines.iter().skip(from) {
-        let line: Value = serde_json::from_str(line).unwrap_or_default();
+    let mut words: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for written in lines.iter().skip(from) {
+        let line: Value = serde_json::from_str(written).unwrap_or_default();
         if line["level"] == "ERROR" && line.to_string().contains(cause) {
             let text = |name: &str| line[name].as_str().unwrap_or_default();
             let what = format!("{} {}", text("message"), text("part"));
             *told.entry(what.trim().to_owned()).or_default() += 1;
+            words.entry(what.trim().to_owned()).or_default().push(written);
         }
     }
     row.expect(!told.is_empty(), format!("no error in the log names `{cause}`"));
-    let more: Vec<_> = told.iter().filter(|(_, times)| **times > 1).collect();
+    let more: Vec<_> = told.iter().filter(|(_, times)| **times > 1).map(|(what, _)| &words[what]).collect();
     row.expect(more.is_empty(), format!("said more than once: {more:?}"));
     let said: Vec<String> = told.keys().map(|what| format!("`{what}`")).collect();
     row.say(format!("the log says once each: {}", said.join(", ")));
@@ -237,6 +239,9 @@ pub(crate) async fn no_files(seed: u64) -> Row {
     for _ in 0..10 {
         world.generator.send(&server, 5).await;
     }
+    // Whoever asks below has a connection that is open and idle by then: a new one would wait to be accepted.
+    row.expect(server.ready().await, "it is not ready");
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let from = server.log().len();
     row.expect(limit(server.pid(), "nofile", "8"), "the limit cannot be set");
     // The connection that is open goes on being served; somebody else tries to connect, as in life somebody always does.
