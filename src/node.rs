@@ -22,6 +22,7 @@ use pipeproof_engine::source::SourceType;
 use pipeproof_engine::time::Timestamp;
 use pipeproof_ingest::authentic::{AcceptedCertificate, ClientCertificate};
 use pipeproof_ingest::enrich::{AddressFiles, Decoder};
+use pipeproof_ingest::log::disk::sync_name;
 use pipeproof_ingest::log::{AppendError, Log, LogOptions, OpenReport};
 use pipeproof_ingest::receive::{Receiver, ReceiverKeys, Secret, SourceSettings};
 use pipeproof_record::lake::Lake;
@@ -216,7 +217,7 @@ impl Node {
         let folder = |source| NodeError::Folder { path: data.to_owned(), source };
         fs::create_dir_all(data).map_err(folder)?;
         let data = fs::canonicalize(data).map_err(folder)?;
-        sync_name_of(&data).map_err(folder)?;
+        sync_name(&data).map_err(folder)?;
         let lock = lock(&data)?;
         let secret_keys = SecretKeys::load_or_create(&data.join("keys")).map_err(NodeError::part("open the keys"))?;
         let keys =
@@ -391,15 +392,6 @@ impl Node {
         self.shared.seal.clone().close().await;
         self.shared.log.clone().close().await;
         Ok(())
-    }
-}
-
-/// Makes the name of the folder durable, which may be new. A parent that we may not read is not one we have made it in.
-fn sync_name_of(folder: &Path) -> std::io::Result<()> {
-    let Some(parent) = folder.parent() else { return Ok(()) };
-    match File::open(parent) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        opened => opened?.sync_all(),
     }
 }
 

@@ -42,19 +42,17 @@ impl Drop for SmallDisk {
 /// nothing new.
 fn told_once(row: &mut Row, server: &Server, from: usize, cause: &str) {
     let lines = server.log();
-    let mut told: BTreeMap<String, u64> = BTreeMap::new();
-    let mut words: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    let mut told: BTreeMap<String, Vec<&String>> = BTreeMap::new();
     for written in lines.iter().skip(from) {
         let line: Value = serde_json::from_str(written).unwrap_or_default();
         if line["level"] == "ERROR" && line.to_string().contains(cause) {
             let text = |name: &str| line[name].as_str().unwrap_or_default();
             let what = format!("{} {}", text("message"), text("part"));
-            *told.entry(what.trim().to_owned()).or_default() += 1;
-            words.entry(what.trim().to_owned()).or_default().push(written);
+            told.entry(what.trim().to_owned()).or_default().push(written);
         }
     }
     row.expect(!told.is_empty(), format!("no error in the log names `{cause}`"));
-    let more: Vec<_> = told.iter().filter(|(_, times)| **times > 1).map(|(what, _)| &words[what]).collect();
+    let more: Vec<_> = told.values().filter(|lines| lines.len() > 1).collect();
     row.expect(more.is_empty(), format!("said more than once: {more:?}"));
     let said: Vec<String> = told.keys().map(|what| format!("`{what}`")).collect();
     row.say(format!("the log says once each: {}", said.join(", ")));

@@ -88,6 +88,21 @@ pub(super) fn append_entries(disk: &dyn Disk, name: &str, entry_bytes: usize, en
     disk.sync_names()
 }
 
+/// Makes the name of a folder durable, by syncing the folder it stands in. One that we may not read or write, or that cannot be synced,
+/// is a mount's or an administrator's: no name in it is of our making.
+///
+/// # Errors
+/// Other errors of the file system.
+pub fn sync_name(folder: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
+    let Some(parent) = folder.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem) => Ok(()),
+        synced => synced,
+    }
+}
+
 /// A real folder.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -102,10 +117,7 @@ impl Folder {
         let new = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).count();
         std::fs::create_dir_all(path)?;
         for folder in path.ancestors().take(new.max(2)).filter(|folder| !folder.as_os_str().is_empty()) {
-            // A name is durable only once the folder it stands in is.
-            let Some(parent) = folder.parent() else { break };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent)?.sync_all()?;
+            sync_name(folder)?;
         }
         Ok(Self(path.to_owned()))
     }
