@@ -224,7 +224,17 @@ const SYNCED_MAX: usize = 10_000;
 /// Creates a folder and those above it, each synced into the one above it. One that is there may have been made by a call that failed
 /// behind it, or is under way: it is synced all the same, once.
 pub(super) fn make_folder(folder: &FilePath) -> io::Result<()> {
-    make_folder_with(folder, &mut |folder| sync_folder_of(folder))
+    make_folder_with(folder, &mut sync_name)
+}
+
+/// Makes the name of a folder durable. Where it stands in one that we may not read or write, or that cannot be synced, a mount or an
+/// administrator made it.
+fn sync_name(folder: &FilePath) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
+    match sync_folder_of(folder) {
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem) => Ok(()),
+        synced => synced,
+    }
 }
 
 fn make_folder_with(folder: &FilePath, sync: &mut dyn FnMut(&FilePath) -> io::Result<()>) -> io::Result<()> {
