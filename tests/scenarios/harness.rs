@@ -48,7 +48,14 @@ pub(crate) fn ndjson_fixture(name: &str) -> Vec<Value> {
 
 /// The program, ready for arguments, without settings from the environment of whoever runs the tests.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pipeproof"));
+    program_under(&[])
+}
+
+/// The same, started by another program: its name and its arguments before ours.
+fn program_under(words: &[String]) -> Command {
+    let mut all = words.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_pipeproof")]);
+    let mut command = Command::new(all.next().unwrap_or_default());
+    command.args(all);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PIPEPROOF_") {
             command.env_remove(name);
@@ -131,6 +138,7 @@ pub(crate) struct Setup {
     config: Option<String>,
     data: Option<PathBuf>,
     env: Vec<(String, String)>,
+    under: Vec<String>,
     args: Vec<String>,
 }
 
@@ -151,7 +159,7 @@ pub(crate) struct Server {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { config: Some(BRISK.to_owned()), data: None, env: Vec::new(), args: Vec::new() }
+        Self { config: Some(BRISK.to_owned()), data: None, env: Vec::new(), args: Vec::new(), under: Vec::new() }
     }
 
     /// Starts with this added to the configuration; `{data}` in it is the data folder.
@@ -177,6 +185,12 @@ impl Setup {
         self
     }
 
+    /// Is started by another program, which becomes it: its name and its arguments before ours.
+    pub(crate) fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Starts on a folder that outlives the server.
     pub(crate) fn on(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
@@ -186,7 +200,7 @@ impl Setup {
     pub(crate) fn start(self) -> Server {
         let own = self.data.is_none().then(|| TempDir::new().unwrap());
         let data = self.data.clone().unwrap_or_else(|| own.as_ref().unwrap().path().join("data"));
-        let mut command = program();
+        let mut command = program_under(&self.under);
         command.arg("serve").args(["--listen", "127.0.0.1:0"]);
         if let Some(config) = &self.config {
             let path = data.with_extension("yaml");

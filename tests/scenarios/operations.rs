@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::crash::serve_once;
-use crate::harness::{Server, Setup, token_of};
+use crate::harness::{Server, Setup, has_tool, left_out, token_of};
 
 #[tokio::test]
 async fn health_readiness_and_metrics_answer_with_the_embedded_defaults() {
@@ -209,4 +209,32 @@ fn keys_and_the_local_token_are_for_their_owner_alone() {
         let public = file.ends_with("anchor.pem");
         assert!(public || mode == 0o600, "{} has mode {mode:o}", file.display());
     }
+}
+
+/// A service's data folder may stand in one that others own: `/srv` of mode 711 can be passed through and not listed.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_folder_around_the_data_folder_need_not_be_readable() {
+    use std::fs::{Permissions, read_dir, set_permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+    let around = tempfile::TempDir::new().unwrap();
+    let data = around.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    set_permissions(around.path(), Permissions::from_mode(0o311)).unwrap();
+    let mut setup = Setup::new().on(&data);
+    if read_dir(around.path()).is_ok() {
+        // We are root, for whom no folder is closed; the program is to be an owner like any other.
+        if !has_tool("setpriv") {
+            return left_out(
+                "a data folder in a folder that cannot be read",
+                "root needs setpriv to be refused anything",
+            );
+        }
+        setup = setup.under(&["setpriv", "--bounding-set=-dac_override,-dac_read_search"]);
+    }
+    let server = setup.start();
+    let token = token_of(&server.add_source("any", "json", &[]));
+    server.send("any", &token, "{\"n\": 1}").await.expect(200);
+    server.settled().await;
+    set_permissions(around.path(), Permissions::from_mode(0o700)).unwrap();
 }
