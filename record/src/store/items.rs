@@ -17,6 +17,7 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::checksum::{ITEM_PAGES, ITEM_SETS, check};
+use super::filter::{Filter, Question};
 use super::{SqliteStore, StoreError, number, unsigned};
 
 /// Items of a page, about: three kilobytes, which fit a page of SQLite.
@@ -51,7 +52,7 @@ struct ItemSet {
     least_index: u64,
     first_time: Timestamp,
     last_time: Timestamp,
-    filter: Sbbf,
+    filter: Filter,
 }
 
 /// What a transaction did to the sets.
@@ -137,7 +138,7 @@ impl ItemSet {
             least_index: unsigned(long("least_index")?),
             first_time: Timestamp::from_micros(long("first_time")?),
             last_time: Timestamp::from_micros(long("last_time")?),
-            filter: Sbbf::new(&filter),
+            filter: Filter::new(&filter),
         })
     }
 
@@ -159,6 +160,7 @@ impl ItemSet {
         }
         let mut bits = Vec::new();
         filter.write_bitset(&mut bits).map_err(|error| on()(sqlx::Error::Encode(Box::new(error))))?;
+        let filter = Filter::new(&bits);
         let set = sqlx::query(
             "INSERT INTO item_sets (partition, items, page_bits, least_index, first_time, last_time, bloom_filter)
              VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number",
@@ -237,9 +239,11 @@ impl SqliteStore {
             self.shared.items.unsure.store(false, Ordering::SeqCst);
         }
         let sets = self.shared.items.all();
+        let sets: Vec<&ItemSet> = sets.iter().map(|set| &**set).filter(|set| set.partition == partition).collect();
         let mut asked: BTreeMap<(i64, u32), Vec<ItemHash>> = BTreeMap::new();
         for item in items {
-            for set in sets.iter().filter(|set| set.partition == partition && set.filter.check(item.as_slice())) {
+            let question = Question::about(&item);
+            for set in sets.iter().filter(|set| set.filter.may_have(&question)) {
                 asked.entry((set.number, page_of(&item, set.page_bits))).or_default().push(item);
             }
         }
@@ -314,7 +318,7 @@ mod tests {
             assert_eq!(store.known_items(0, others.iter().copied()).await.unwrap(), Known::new());
             assert_eq!(store.known_items(1, all.iter().map(|(item, _)| *item)).await.unwrap(), Known::new());
             let sets = store.shared.items.all();
-            let hits = |item: &&ItemHash| sets.iter().any(|set| set.filter.check(item.as_slice()));
+            let hits = |item: &&ItemHash| sets.iter().any(|set| set.filter.may_have(&Question::about(*item)));
             assert!(others.iter().filter(hits).count() < others.len() / 50, "filters let nearly all pass");
             assert_eq!(store.problems().await.unwrap(), Vec::<String>::new());
         }

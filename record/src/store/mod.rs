@@ -9,6 +9,7 @@ mod commit;
 mod coverage;
 mod deliveries;
 mod excepted;
+mod filter;
 mod findings;
 mod items;
 mod ledger;
