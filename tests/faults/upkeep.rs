@@ -355,8 +355,8 @@ async fn ready_again(row: &mut Row, server: &Server, what: &str) -> f64 {
 /// Events of a request, and senders, of [`soak`].
 const SOAK: (u64, usize) = (50, 4);
 /// How long capacity is measured, and how long a load of 80 % of it follows. Machines that share their processors with others change
-/// their speed by a fifth from one minute to another (a loop of multiplications alone: 130 to 200 million a second within six minutes),
-/// so that what was measured once is soon another share of what there is.
+/// their speed from one minute to another (a loop that adds to random places of 16 MB: 130 to 200 million a second within seven
+/// minutes), so that what was measured once is soon another share of what there is.
 const SECTION: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(240));
 /// The share of the first third's capacity that the last third must have: what a server gains by being empty is not much.
 const STAYS: f64 = 2.0 / 3.0;
@@ -364,7 +364,7 @@ const STAYS: f64 = 2.0 / 3.0;
 const REMEMBERED_BYTES: f64 = 2.0;
 
 /// F28: a load of 80 % of what the machine takes, measured again every five minutes, held for so long. Memory and files stay where they
-/// are, detection and lake keep up, nothing slows as the folder fills, and after a kill at the end it is ready as soon as ever.
+/// are, detection and lake keep up, capacity stays above a share of what it was, and after a kill at the end it is ready as soon as ever.
 pub(crate) async fn soak(seed: u64, length: Duration) -> Row {
     let mut row = Row { runs: 1, ..Row::new("F28", &format!("80 % of capacity for {} s", length.as_secs()), seed) };
     // An hour of events is more than this process could hold, and one in 25 found would be a finding every few milliseconds.

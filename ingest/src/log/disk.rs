@@ -88,8 +88,8 @@ pub(super) fn append_entries(disk: &dyn Disk, name: &str, entry_bytes: usize, en
     disk.sync_names()
 }
 
-/// Makes the name of a folder durable, by syncing the folder it stands in. One that we may not read or write, or that cannot be synced,
-/// is a mount's or an administrator's: no name in it is of our making.
+/// Makes the name of a folder durable, by syncing the folder it stands in. One that we may not read, or that cannot be synced,
+/// is left alone: it is a mount's or an administrator's, and so is the name, unless we may write to it without reading it.
 ///
 /// # Errors
 /// Other errors of the file system.

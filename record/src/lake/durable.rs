@@ -227,8 +227,8 @@ pub(super) fn make_folder(folder: &FilePath) -> io::Result<()> {
     make_folder_with(folder, &mut sync_name)
 }
 
-/// Makes the name of a folder durable. Where it stands in one that we may not read or write, or that cannot be synced, a mount or an
-/// administrator made it.
+/// Makes the name of a folder durable. Where it stands in one that we may not read, or that cannot be synced, a mount or an
+/// administrator made it, unless we may write to that one without reading it.
 fn sync_name(folder: &FilePath) -> io::Result<()> {
     use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
     match sync_folder_of(folder) {

@@ -16,8 +16,8 @@ use pipeproof_engine as engine;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::bloom_filter::{Filter, Question};
 use super::checksum::{ITEM_PAGES, ITEM_SETS, check};
-use super::filter::{Filter, Question};
 use super::{SqliteStore, StoreError, number, unsigned};
 
 /// Items of a page, about: three kilobytes, which fit a page of SQLite.

@@ -3,13 +3,13 @@
 //! All writes go through one connection; a commit of detection is one transaction. Readers have a small pool of their own
 //! and see whole commits only. It is not the archive: events live in the [lake](crate::lake).
 
+mod bloom_filter;
 mod body;
 mod checksum;
 mod commit;
 mod coverage;
 mod deliveries;
 mod excepted;
-mod filter;
 mod findings;
 mod items;
 mod ledger;
